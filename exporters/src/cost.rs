@@ -1,0 +1,47 @@
+use crate::{Graph, Op, Role};
+use serde::{Deserialize, Serialize};
+
+/// What a network costs on paper, for one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Multiply-accumulates of convolutions and linear layers, as papers count them.
+    pub macs: u64,
+    /// Trainable parameters, batch norm's scale and shift among them.
+    pub params: u64,
+    /// Bytes of all f32 activations that are needed at one moment, at the worst moment, when nodes
+    /// are computed in order, each into memory of its own.
+    pub peak_activation_bytes: u64,
+}
+
+impl Graph {
+    /// Counts the live nodes.
+    pub fn cost(&self) -> Cost {
+        let graph = self.live();
+        let trained = |role| !matches!(role, Role::RunningMean | Role::RunningVar);
+        let params = graph.params().iter().filter(|p| trained(p.role)).map(|p| p.dims.iter().product::<usize>() as u64).sum();
+        Cost { macs: graph.ids().map(|id| graph.macs(id)).sum(), params, peak_activation_bytes: graph.peak_bytes() }
+    }
+
+    fn macs(&self, id: crate::NodeId) -> u64 {
+        let node = self.node(id);
+        let weights: usize = self.node_params(id).first().map_or(0, |w| w.dims.iter().product());
+        match node.op {
+            Op::Conv2d { .. } => (weights * node.shape.height * node.shape.width) as u64,
+            Op::Linear { .. } => weights as u64,
+            _ => 0,
+        }
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        let last_read: Vec<usize> = self
+            .ids()
+            .enumerate()
+            .map(|(i, id)| {
+                let read = self.nodes().iter().rposition(|n| n.inputs.contains(&id));
+                if id == self.output() { self.nodes().len() } else { read.unwrap_or(i) }
+            })
+            .collect();
+        let alive = |now: usize| (0..=now).filter(|&i| last_read[i] >= now).map(|i| self.nodes()[i].shape.len()).sum::<usize>();
+        (0..self.nodes().len()).map(alive).max().unwrap_or(0) as u64 * 4
+    }
+}

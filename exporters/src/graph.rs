@@ -1,0 +1,306 @@
+use serde::{Deserialize, Serialize};
+
+/// Shape of one sample's feature map, CHW: a batch adds N in front. A vector is C×1×1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "[usize; 3]", into = "[usize; 3]")]
+pub struct Shape {
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+impl Shape {
+    pub fn new(channels: usize, height: usize, width: usize) -> Self {
+        Shape { channels, height, width }
+    }
+
+    /// Values in one sample.
+    pub fn len(self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape after an op with `channels` output channels, this `stride` and padding kernel / 2.
+    pub fn strided(self, channels: usize, stride: usize) -> Shape {
+        Shape::new(channels, self.height.div_ceil(stride), self.width.div_ceil(stride))
+    }
+}
+
+impl From<[usize; 3]> for Shape {
+    fn from([c, h, w]: [usize; 3]) -> Self {
+        Shape::new(c, h, w)
+    }
+}
+
+impl From<Shape> for [usize; 3] {
+    fn from(s: Shape) -> Self {
+        [s.channels, s.height, s.width]
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
+}
+
+impl std::str::FromStr for Shape {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let sizes: Result<Vec<usize>, _> = s.split('x').map(str::parse).collect();
+        match sizes.as_deref() {
+            Ok(&[c, h, w]) if c * h * w > 0 => Ok(Shape::new(c, h, w)),
+            _ => Err(format!("`{s}` is no shape; write CHANNELSxHEIGHTxWIDTH, as in 3x32x32")),
+        }
+    }
+}
+
+/// Index of a node in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(usize);
+
+impl NodeId {
+    /// Place in [`Graph::nodes`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// What a node computes. Kernels are square and odd, padding is kernel / 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// The graph's one input; always node 0.
+    Input,
+    Conv2d {
+        out_channels: usize,
+        kernel: usize,
+        stride: usize,
+        /// Channels of input and output are divided into so many groups; depthwise where it
+        /// equals the input channels.
+        groups: usize,
+        /// Only a convolution that a batch norm was folded into has one.
+        bias: bool,
+    },
+    /// Per channel, with ε = [`crate::BATCH_NORM_EPS`].
+    BatchNorm,
+    Relu,
+    /// min(max(x, 0), 6)
+    Relu6,
+    /// Elementwise sum of two inputs of one shape.
+    Add,
+    MaxPool {
+        kernel: usize,
+        stride: usize,
+    },
+    /// Mean over the window's part that lies inside the map.
+    AvgPool {
+        kernel: usize,
+        stride: usize,
+    },
+    /// C×H×W → C×1×1
+    GlobalAvgPool,
+    /// Flattens, then y = Wx + b.
+    Linear {
+        out_features: usize,
+    },
+    /// Zeros of the shape that a convolution of these sizes would give. It has no input: whatever
+    /// only a zero would have read is dead.
+    Zero {
+        shape: Shape,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Unique in the graph; dots divide it into a path, as in `layer2.conv`.
+    pub name: String,
+    pub op: Op,
+    pub inputs: Vec<NodeId>,
+    /// Shape of the node's output.
+    pub shape: Shape,
+}
+
+/// What a parameter is to the training: how it starts, and whether it decays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Weight of a convolution or linear node.
+    Weight,
+    Bias,
+    /// Scale of a batch norm, γ.
+    Scale,
+    /// Shift of a batch norm, β.
+    Shift,
+    RunningMean,
+    RunningVar,
+}
+
+/// A parameter of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// The node's name and the parameter's, as in `layer2.conv.weight`.
+    pub name: String,
+    /// Convolution weight: O×(I/groups)×K×K; linear weight: O×I; all else: O.
+    pub dims: Vec<usize>,
+    pub role: Role,
+}
+
+/// A network, or a part of one: nodes in an order in which they can be computed, from one input to
+/// one output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    output: NodeId,
+}
+
+impl Graph {
+    /// A graph that is only its input.
+    pub fn new(input: Shape) -> Self {
+        let node = Node { name: "input".into(), op: Op::Input, inputs: vec![], shape: input };
+        Graph { nodes: vec![node], output: NodeId(0) }
+    }
+
+    pub fn input(&self) -> NodeId {
+        NodeId(0)
+    }
+
+    pub fn output(&self) -> NodeId {
+        self.output
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(NodeId)
+    }
+
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    pub fn input_shape(&self) -> Shape {
+        self.nodes[0].shape
+    }
+
+    pub fn output_shape(&self) -> Shape {
+        self.node(self.output).shape
+    }
+
+    /// Appends a node, which becomes the output, and gives its id.
+    ///
+    /// # Panics
+    /// Where the inputs do not fit the op: a mistake in the code that describes the network.
+    pub fn add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> NodeId {
+        assert!(!self.nodes.iter().any(|n| n.name == name), "two nodes named `{name}`");
+        let shapes: Vec<Shape> = inputs.iter().map(|&i| self.node(i).shape).collect();
+        let shape = output_shape(op, &shapes);
+        self.nodes.push(Node { name: name.into(), op, inputs: inputs.to_vec(), shape });
+        self.output = NodeId(self.nodes.len() - 1);
+        self.output
+    }
+
+    /// Appends a copy of `part`, reading from `input`, its nodes' names below `prefix`.
+    pub fn append(&mut self, prefix: &str, part: &Graph, input: NodeId) -> NodeId {
+        let mut ids = vec![input];
+        for node in &part.nodes[1..] {
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|i| ids[i.0]).collect();
+            ids.push(self.add(&format!("{prefix}.{}", node.name), node.op, &inputs));
+        }
+        self.output = ids[part.output.0];
+        self.output
+    }
+
+    /// The graph without the nodes that its output does not depend on.
+    pub fn live(&self) -> Graph {
+        let mut live = vec![false; self.nodes.len()];
+        live[0] = true;
+        live[self.output.0] = true;
+        for (i, node) in self.nodes.iter().enumerate().rev() {
+            if live[i] {
+                node.inputs.iter().for_each(|input| live[input.0] = true);
+            }
+        }
+        self.keep(&live)
+    }
+
+    fn keep(&self, live: &[bool]) -> Graph {
+        let mut renumbered = vec![NodeId(0); self.nodes.len()];
+        let mut nodes: Vec<Node> = vec![];
+        for (i, node) in self.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
+            renumbered[i] = NodeId(nodes.len());
+            let inputs = node.inputs.iter().map(|input| renumbered[input.0]).collect();
+            nodes.push(Node { inputs, ..node.clone() });
+        }
+        Graph { nodes, output: renumbered[self.output.0] }
+    }
+
+    /// Rebuilds the graph node by node; `f` gives a node's new op, or none to let its readers read
+    /// its input instead.
+    pub(crate) fn rewrite(&self, mut f: impl FnMut(NodeId, &Node) -> Option<Op>) -> Graph {
+        let mut graph = Graph::new(self.input_shape());
+        let mut ids = vec![NodeId(0)];
+        for id in self.ids().skip(1) {
+            let node = self.node(id);
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|i| ids[i.0]).collect();
+            ids.push(match f(id, node) {
+                Some(op) => graph.add(&node.name, op, &inputs),
+                None => inputs[0],
+            });
+        }
+        graph.output = ids[self.output.0];
+        graph
+    }
+
+    /// Parameters of a node, by the order in which formats list them.
+    pub fn node_params(&self, id: NodeId) -> Vec<Param> {
+        let node = self.node(id);
+        let param = |suffix: &str, dims: Vec<usize>, role| Param { name: format!("{}.{suffix}", node.name), dims, role };
+        let channels = vec![node.shape.channels];
+        let input = node.inputs.first().map(|&i| self.node(i).shape);
+        match (node.op, input) {
+            (Op::Conv2d { out_channels, kernel, groups, bias, .. }, Some(input)) => {
+                let dims = vec![out_channels, input.channels / groups, kernel, kernel];
+                let weight = param("weight", dims, Role::Weight);
+                if bias { vec![weight, param("bias", channels, Role::Bias)] } else { vec![weight] }
+            }
+            (Op::BatchNorm, _) => vec![
+                param("weight", channels.clone(), Role::Scale),
+                param("bias", channels.clone(), Role::Shift),
+                param("running_mean", channels.clone(), Role::RunningMean),
+                param("running_var", channels, Role::RunningVar),
+            ],
+            (Op::Linear { out_features }, Some(input)) => vec![
+                param("weight", vec![out_features, input.len()], Role::Weight),
+                param("bias", channels, Role::Bias),
+            ],
+            _ => vec![],
+        }
+    }
+
+    /// Parameters of all nodes.
+    pub fn params(&self) -> Vec<Param> {
+        self.ids().flat_map(|id| self.node_params(id)).collect()
+    }
+}
+
+fn output_shape(op: Op, inputs: &[Shape]) -> Shape {
+    match (op, inputs) {
+        (Op::Conv2d { out_channels, kernel, stride, groups, .. }, &[x]) => {
+            assert!(kernel % 2 == 1, "kernel {kernel} is even");
+            assert!(x.channels % groups == 0 && out_channels % groups == 0, "{groups} groups of {x}");
+            x.strided(out_channels, stride)
+        }
+        (Op::MaxPool { stride, .. } | Op::AvgPool { stride, .. }, &[x]) => x.strided(x.channels, stride),
+        (Op::BatchNorm | Op::Relu | Op::Relu6, &[x]) => x,
+        (Op::Add, &[a, b]) if a == b => a,
+        (Op::GlobalAvgPool, &[x]) => Shape::new(x.channels, 1, 1),
+        (Op::Linear { out_features }, &[_]) => Shape::new(out_features, 1, 1),
+        (Op::Zero { shape }, []) => shape,
+        _ => panic!("{op:?} does not take inputs {inputs:?}"),
+    }
+}

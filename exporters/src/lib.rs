@@ -1,0 +1,19 @@
+//! A network as data, and the formats that it is written in.
+//!
+//! A [`Graph`] is described once and read three ways: executed in libtorch (crate edge-nas),
+//! written as ONNX ([`onnx`]) and counted ([`Graph::cost`]). So the network that is timed, the one
+//! that is trained and the one that ships cannot disagree.
+
+mod cost;
+mod fold;
+mod graph;
+pub mod onnx;
+mod weights;
+
+pub use cost::Cost;
+pub use fold::fold_batch_norm;
+pub use graph::{Graph, Node, NodeId, Op, Param, Role, Shape};
+pub use weights::{Tensor, Weights, WeightsError};
+
+/// ε of batch norm, in training and in export; PyTorch's default.
+pub const BATCH_NORM_EPS: f64 = 1e-5;

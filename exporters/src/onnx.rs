@@ -1,0 +1,144 @@
+//! Writes a [`Graph`] as an ONNX model: opset 13, batch 1, input `input` and output `output`.
+
+use crate::{BATCH_NORM_EPS, Graph, Node, NodeId, Op, Shape, Weights, WeightsError, fold_batch_norm};
+use onnx_protobuf::{
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
+    type_proto,
+};
+use protobuf::MessageField;
+
+const OPSET: i64 = 13;
+/// The IR version that came with opset 13.
+const IR_VERSION: i64 = 7;
+
+/// The model's bytes: dead nodes removed, batch norm folded.
+///
+/// # Errors
+/// Where a parameter of `graph` is not in `weights`.
+pub fn encode(graph: &Graph, weights: &Weights) -> Result<Vec<u8>, WeightsError> {
+    let (graph, weights) = fold_batch_norm(&graph.live(), weights)?;
+    let mut proto = GraphProto { name: "edge-nas".into(), ..Default::default() };
+    proto.input.push(value_info("input", graph.input_shape(), false));
+    let flat = matches!(graph.node(graph.output()).op, Op::Linear { .. });
+    proto.output.push(value_info("output", graph.output_shape(), flat));
+    for id in graph.ids() {
+        write_node(&mut proto, &graph, id, &weights)?;
+    }
+    let last = graph.node(graph.output());
+    proto.node.push(node_proto("Identity", "output", &[value_name(last)], "output", vec![]));
+
+    let opset = OperatorSetIdProto { version: OPSET, ..Default::default() };
+    let model = ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: "edge-nas".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        opset_import: vec![opset],
+        graph: MessageField::some(proto),
+        ..Default::default()
+    };
+    // Writing into memory fails only where a required field is unset, and proto3 has none.
+    Ok(model.write_to_bytes().unwrap_or_default())
+}
+
+/// A node's output in the model has the node's name.
+fn value_name(node: &Node) -> &str {
+    &node.name
+}
+
+fn write_node(proto: &mut GraphProto, graph: &Graph, id: NodeId, weights: &Weights) -> Result<(), WeightsError> {
+    let node = graph.node(id);
+    let mut inputs: Vec<&str> = node.inputs.iter().map(|&i| value_name(graph.node(i))).collect();
+    let params = graph.node_params(id);
+    for param in &params {
+        let tensor = weights.get(&param.name)?;
+        proto.initializer.push(tensor_proto(&param.name, &tensor.dims, &tensor.values));
+        inputs.push(&param.name);
+    }
+    let window = |kernel: usize, stride: usize| {
+        let (k, s, p) = (kernel as i64, stride as i64, (kernel / 2) as i64);
+        vec![ints("kernel_shape", &[k, k]), ints("strides", &[s, s]), ints("pads", &[p, p, p, p])]
+    };
+    let [flat, low, high] = ["flat", "low", "high"].map(|s| format!("{}.{s}", node.name));
+    let (kind, attributes) = match node.op {
+        Op::Input => return Ok(()),
+        Op::Conv2d { kernel, stride, groups, .. } => {
+            let mut attributes = window(kernel, stride);
+            attributes.push(int("group", groups as i64));
+            ("Conv", attributes)
+        }
+        Op::BatchNorm => ("BatchNormalization", vec![float("epsilon", BATCH_NORM_EPS as f32)]),
+        Op::Relu => ("Relu", vec![]),
+        Op::Relu6 => {
+            proto.initializer.push(tensor_proto(&low, &[], &[0.0]));
+            proto.initializer.push(tensor_proto(&high, &[], &[6.0]));
+            inputs.extend([low.as_str(), high.as_str()]);
+            ("Clip", vec![])
+        }
+        Op::Add => ("Add", vec![]),
+        Op::MaxPool { kernel, stride } => ("MaxPool", window(kernel, stride)),
+        Op::AvgPool { kernel, stride } => ("AveragePool", window(kernel, stride)),
+        Op::GlobalAvgPool => ("GlobalAveragePool", vec![]),
+        Op::Linear { .. } => {
+            proto.node.push(node_proto("Flatten", &flat, &inputs[..1], &flat, vec![]));
+            inputs[0] = &flat;
+            ("Gemm", vec![int("transB", 1)])
+        }
+        Op::Zero { shape } => {
+            let dims = [1, shape.channels, shape.height, shape.width];
+            proto.initializer.push(tensor_proto(value_name(node), &dims, &vec![0.0; shape.len()]));
+            return Ok(());
+        }
+    };
+    proto.node.push(node_proto(kind, &node.name, &inputs, value_name(node), attributes));
+    Ok(())
+}
+
+fn node_proto(kind: &str, name: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        op_type: kind.into(),
+        name: name.into(),
+        input: inputs.iter().map(|&s| s.into()).collect(),
+        output: vec![output.into()],
+        attribute,
+        ..Default::default()
+    }
+}
+
+fn tensor_proto(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
+    TensorProto {
+        name: name.into(),
+        dims: dims.iter().map(|&d| d as i64).collect(),
+        data_type: DataType::FLOAT as i32,
+        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ..Default::default()
+    }
+}
+
+fn value_info(name: &str, shape: Shape, flat: bool) -> ValueInfoProto {
+    let sizes = [1, shape.channels, shape.height, shape.width];
+    let dim = sizes[..if flat { 2 } else { 4 }]
+        .iter()
+        .map(|&size| {
+            let mut dim = Dimension::new();
+            dim.set_dim_value(size as i64);
+            dim
+        })
+        .collect();
+    let shape = MessageField::some(TensorShapeProto { dim, ..Default::default() });
+    let mut kind = TypeProto::new();
+    kind.set_tensor_type(type_proto::Tensor { elem_type: DataType::FLOAT as i32, shape, ..Default::default() });
+    ValueInfoProto { name: name.into(), type_: MessageField::some(kind), ..Default::default() }
+}
+
+fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto { name: name.into(), ints: values.to_vec(), type_: AttributeType::INTS.into(), ..Default::default() }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), i: value, type_: AttributeType::INT.into(), ..Default::default() }
+}
+
+fn float(name: &str, value: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), f: value, type_: AttributeType::FLOAT.into(), ..Default::default() }
+}

@@ -1,0 +1,142 @@
+//! Files that verbs hand to each other: whole or not there.
+//!
+//! A whole file is written under a temporary name (`NAME.part`) and renamed. A JSON-lines file grows
+//! by whole lines; a last line that a cut tore is dropped when it is read.
+
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{path} is missing; `{maker}` writes it", path = path.display())]
+    Missing { path: PathBuf, maker: &'static str },
+    #[error("{path}, line {line}: {reason}; move the file away and make it again", path = path.display())]
+    Json { path: PathBuf, line: usize, reason: String },
+    #[error("cannot read {path}: {reason}", path = path.display())]
+    Toml { path: PathBuf, reason: String },
+}
+
+type Result<T> = std::result::Result<T, ArtifactError>;
+
+fn io<T>(action: &'static str, path: &Path, result: std::io::Result<T>) -> Result<T> {
+    result.map_err(|source| ArtifactError::Io { action, path: path.into(), source })
+}
+
+/// Makes a folder and those above it.
+pub fn create_dir(path: &Path) -> Result<()> {
+    io("create the folder", path, std::fs::create_dir_all(path))
+}
+
+/// Where to write before [`publish`]: `NAME.part` beside `path`, in a folder that is there.
+///
+/// # Errors
+/// Where the folder cannot be made.
+pub fn part(path: &Path) -> Result<PathBuf> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        create_dir(dir)?;
+    }
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".part");
+    Ok(path.with_file_name(name))
+}
+
+/// Gives what was written to [`part`] its name.
+pub fn publish(path: &Path) -> Result<()> {
+    io("write", path, std::fs::rename(part(path)?, path))
+}
+
+/// Writes a whole file.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let part = part(path)?;
+    io("write", path, std::fs::write(&part, bytes))?;
+    publish(path)
+}
+
+/// Writes `value` as indented JSON.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write(path, format!("{}\n", json(path, serde_json::to_string_pretty(value))?).as_bytes())
+}
+
+/// Appends `value` as a line of JSON.
+pub fn append_line(path: &Path, value: &impl Serialize) -> Result<()> {
+    let line = format!("{}\n", json(path, serde_json::to_string(value))?);
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        create_dir(dir)?;
+    }
+    let mut file = io("open", path, std::fs::OpenOptions::new().create(true).append(true).open(path))?;
+    io("write", path, file.write_all(line.as_bytes()))
+}
+
+/// Writes a JSON-lines file whole.
+pub fn write_lines<T: Serialize>(path: &Path, values: &[T]) -> Result<()> {
+    let lines: Result<Vec<String>> = values.iter().map(|v| json(path, serde_json::to_string(v))).collect();
+    write(path, lines?.iter().map(|l| format!("{l}\n")).collect::<String>().as_bytes())
+}
+
+/// The bytes of a file that the command `maker` writes.
+pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ArtifactError::Missing { path: path.into(), maker }),
+        other => io("read", path, other),
+    }
+}
+
+/// Reads a JSON file that the command `maker` writes.
+pub fn read_json<T: DeserializeOwned>(path: &Path, maker: &'static str) -> Result<T> {
+    let bytes = read(path, maker)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| ArtifactError::Json { path: path.into(), line: e.line(), reason: e.to_string() })
+}
+
+/// Takes a torn last line off a JSON-lines file, so that it can grow again.
+pub fn drop_torn_line(path: &Path) -> Result<()> {
+    let bytes = io("read", path, std::fs::read(path))?;
+    match bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1) {
+        whole if whole < bytes.len() => write(path, &bytes[..whole]),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the whole lines of a JSON-lines file; none where there is no file.
+pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let text = match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        other => io("read", path, other)?,
+    };
+    let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    text[..whole]
+        .split(|b| *b == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(i, line)| {
+            serde_json::from_slice(line).map_err(|e| ArtifactError::Json {
+                path: path.into(),
+                line: i + 1,
+                reason: e.to_string(),
+            })
+        })
+        .collect()
+}
+
+/// Reads a TOML file that a person wrote.
+pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = io("read", path, std::fs::read_to_string(path))?;
+    toml::from_str(&text)
+        .map_err(|e| ArtifactError::Toml { path: path.into(), reason: toml_reason(&text, &e) })
+}
+
+/// A TOML error in one line: `line 3: unknown field …`.
+pub(crate) fn toml_reason(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    match error.span() {
+        Some(span) => format!("line {}: {message}", text[..span.start].lines().count().max(1)),
+        None => message,
+    }
+}
+
+fn json(path: &Path, result: serde_json::Result<String>) -> Result<String> {
+    result.map_err(|e| ArtifactError::Json { path: path.into(), line: 0, reason: e.to_string() })
+}

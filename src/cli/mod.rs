@@ -1,0 +1,78 @@
+//! The verbs: one file each, with its arguments and a `run` that reads as what it does.
+
+mod bench;
+mod completions;
+mod devices;
+#[cfg(feature = "torch")]
+mod experiment;
+#[cfg(feature = "torch")]
+mod export;
+mod output;
+pub mod profile;
+mod report;
+#[cfg(feature = "torch")]
+mod search;
+#[cfg(feature = "torch")]
+mod train;
+
+use clap::{Parser, Subcommand};
+
+/// Finds the most accurate network that answers in time on your board
+#[derive(Parser)]
+#[command(name = "nas", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Profile(profile::Args),
+    #[cfg(feature = "torch")]
+    Search(search::Args),
+    #[cfg(feature = "torch")]
+    Train(train::Args),
+    #[cfg(feature = "torch")]
+    Export(export::Args),
+    Bench(bench::Args),
+    Report(report::Args),
+    #[cfg(feature = "torch")]
+    Run(experiment::Args),
+    Devices(devices::Args),
+    Completions(completions::Args),
+}
+
+impl Cli {
+    pub fn run(self) -> anyhow::Result<()> {
+        let json = self.json;
+        match self.verb {
+            Verb::Profile(args) => args.run(json),
+            #[cfg(feature = "torch")]
+            Verb::Search(args) => args.run(json),
+            #[cfg(feature = "torch")]
+            Verb::Train(args) => args.run(json),
+            #[cfg(feature = "torch")]
+            Verb::Export(args) => args.run(json),
+            Verb::Bench(args) => args.run(json),
+            Verb::Report(args) => args.run(json),
+            #[cfg(feature = "torch")]
+            Verb::Run(args) => args.run(json),
+            Verb::Devices(args) => args.run(json),
+            Verb::Completions(args) => args.run(),
+        }
+    }
+}
+
+/// Runs a command and turns its error into one line and an exit code.
+pub fn main(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::from(1)
+        }
+    }
+}

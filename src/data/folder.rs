@@ -1,0 +1,123 @@
+//! A folder of images by class: `train/<class>/*.png` or `.jpg`, and `test/<class>/` likewise.
+
+use std::fs;
+use std::io::{self, Cursor};
+use std::path::{Path, PathBuf};
+
+use image::{ImageReader, RgbImage};
+
+use super::{Data, Dataset, Error, Format};
+
+pub const FORMAT: Format = Format {
+    name: "folder",
+    files: "train/<class>/*.png or *.jpg and test/<class>/ likewise",
+    present: |dir| dir.join("train").is_dir(),
+    load,
+};
+
+/// All images become RGB, whatever they are; alpha is dropped.
+fn load(dir: &Path) -> Result<Data, Error> {
+    let classes = entries(&part(dir, "train")?)?;
+    let classes = classes.iter().map(|class| name(class)).collect::<Vec<_>>();
+    let mut size = None;
+    Ok(Data {
+        name: name(dir),
+        train: read(dir, "train", &classes, &mut size)?,
+        test: read(dir, "test", &classes, &mut size)?,
+    })
+}
+
+/// The last part of a path, as text.
+pub fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn part(dir: &Path, part: &str) -> Result<PathBuf, Error> {
+    let path = dir.join(part);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    Err(Error::Missing {
+        dir: dir.to_owned(),
+        wanted: format!("{part}/, with a folder of images for each class,"),
+    })
+}
+
+/// What lies in `dir`, sorted, but for hidden files.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let paths: io::Result<Vec<PathBuf>> =
+        fs::read_dir(dir).and_then(|found| found.map(|entry| Ok(entry?.path())).collect());
+    let mut paths = paths.map_err(|cause| Error::Read { path: dir.to_owned(), cause })?;
+    paths.retain(|path| !name(path).starts_with('.'));
+    paths.sort();
+    Ok(paths)
+}
+
+/// `size` is the first image with its size, to which all others must be equal.
+fn read(
+    dir: &Path,
+    which: &str,
+    classes: &[String],
+    size: &mut Option<(PathBuf, (u32, u32))>,
+) -> Result<Dataset, Error> {
+    let root = part(dir, which)?;
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    for class in entries(&root)? {
+        let known = classes.iter().position(|known| *known == name(&class));
+        let Some(label) = known.filter(|_| class.is_dir()) else {
+            return Err(Error::Stray { path: class, wanted: "a folder named for a class in train/" });
+        };
+        let files = entries(&class)?;
+        if files.is_empty() {
+            return Err(Error::Missing { dir: class, wanted: "any .png or .jpg image".into() });
+        }
+        for path in files {
+            let image = decode(&path)?;
+            let found = image.dimensions();
+            let (first, expected) = size.get_or_insert_with(|| (path.clone(), found));
+            if found != *expected {
+                return Err(Error::ImageSize { path, found, expected: *expected, first: first.clone() });
+            }
+            images.extend((0..3).flat_map(|channel| image.pixels().map(move |pixel| pixel[channel])));
+            labels.push(label);
+        }
+    }
+    let Some((_, (width, height))) = size.as_ref().filter(|_| !labels.is_empty()) else {
+        return Err(Error::Missing { dir: root, wanted: "any folder of images".into() });
+    };
+    Ok(Dataset { shape: [3, *height as usize, *width as usize], classes: classes.to_vec(), images, labels })
+}
+
+fn decode(path: &Path) -> Result<RgbImage, Error> {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    if !["png", "jpg", "jpeg"].iter().any(|known| extension == *known) {
+        return Err(Error::Stray { path: path.to_owned(), wanted: "a .png, .jpg or .jpeg image" });
+    }
+    let bytes = fs::read(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
+    let corrupt = |offset: u64, expected: &str, found: String| Error::Corrupt {
+        file: path.display().to_string(),
+        offset,
+        expected: expected.to_owned(),
+        found,
+    };
+    let mut cursor = Cursor::new(&bytes);
+    let decoded = ImageReader::new(&mut cursor)
+        .with_guessed_format()
+        .map_err(image::ImageError::from)
+        .and_then(ImageReader::decode);
+    let image = decoded
+        .map_err(|error| corrupt(cursor.position(), "a whole PNG or JPEG image", error.to_string()))?
+        .into_rgb8();
+
+    // The JPEG decoder fills what is cut off with grey. The marker that ends an image stands after the one that
+    // starts its last scan, and neither can occur within the data of a scan.
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
+    if bytes.starts_with(&[0xff, 0xd8]) && last(0xd9) < last(0xda) {
+        return Err(corrupt(
+            bytes.len() as u64,
+            "the end marker of a JPEG, ff d9",
+            "the end of the file".into(),
+        ));
+    }
+    Ok(image)
+}

@@ -1,0 +1,228 @@
+use super::Latency;
+use crate::artifact::{self, ArtifactError};
+use crate::space::{CandidateOp, Layer};
+use nas_exporters::{Graph, Weights, WeightsError, onnx};
+use nas_probe::{Conditions, Hello, Runtime};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Version of the file format.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error("there is no latency table {path}; measure it with `{command}`", path = path.display())]
+    Absent { path: PathBuf, command: String },
+    #[error(
+        "the latency table {path} has no row for {n} of the layers: {list}; measure them with `{command}`",
+        path = path.display(), n = layers.len(),
+        list = layers.iter().map(Layer::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Missing { path: PathBuf, layers: Vec<Layer>, command: String },
+    #[error("no network of the space is within {target}: the cheapest takes {cheapest}; raise --target-latency")]
+    Unreachable { target: Latency, cheapest: Latency },
+    #[error(
+        "{path} was measured with {what} {theirs} and this is {ours}: the two do not mix; move the table away to measure anew",
+        path = path.display()
+    )]
+    Foreign { path: PathBuf, what: &'static str, theirs: String, ours: String },
+    #[error("{path} is no latency table of format {FORMAT}: {reason}", path = path.display())]
+    Format { path: PathBuf, reason: String },
+}
+
+/// What all rows of a table share: its first line. A table never mixes any of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the file format.
+    pub latency_table: u32,
+    /// Name of the device file.
+    pub device: String,
+    pub cpu: String,
+    pub arch: String,
+    pub libc: String,
+    pub runtime: Runtime,
+    pub runtime_version: String,
+    pub threads: usize,
+    /// Of weights and activations: `fp32`.
+    pub precision: String,
+}
+
+impl Header {
+    /// None where the probe does not have the runtime.
+    pub fn new(device: &str, hello: &Hello, runtime: Runtime, threads: usize) -> Option<Header> {
+        let version = hello.runtimes.iter().find(|r| r.runtime == runtime)?.version.clone();
+        Some(Header {
+            latency_table: FORMAT,
+            device: device.into(),
+            cpu: hello.cpu.clone(),
+            arch: hello.arch.clone(),
+            libc: hello.libc.clone(),
+            runtime,
+            runtime_version: version,
+            threads,
+            precision: "fp32".into(),
+        })
+    }
+}
+
+/// A layer's latency, with the raw timings behind it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub layer: Layer,
+    pub method: Method,
+    /// Digest of the model that was timed: a row of an op that has changed since is measured anew.
+    pub model: String,
+    pub median_ns: Latency,
+    /// Nanoseconds of one inference, a sample.
+    pub samples_ns: Vec<f64>,
+    /// Inferences timed together in a sample.
+    pub batch: u64,
+    /// Seconds since 1970, UTC.
+    pub measured_at: u64,
+    pub before: Conditions,
+    pub after: Conditions,
+}
+
+/// How a row was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// As a model of its own.
+    Isolated,
+}
+
+/// Latencies of layers on one device with one runtime, as a file of JSON lines: a [`Header`], then
+/// [`Row`]s as they were measured.
+#[derive(Debug)]
+pub struct LatencyTable {
+    path: PathBuf,
+    pub header: Header,
+    rows: BTreeMap<Layer, Row>,
+}
+
+impl LatencyTable {
+    /// Where the table of a space is kept below the folder `profiles`.
+    pub fn path(profiles: &Path, device: &str, space: &str, runtime: Runtime, threads: usize) -> PathBuf {
+        let threads = if threads == 1 { String::new() } else { format!(".{threads}threads") };
+        profiles.join(device).join(format!("{space}.{runtime}{threads}.jsonl"))
+    }
+
+    /// Reads a table; `command` is what makes it.
+    ///
+    /// # Errors
+    /// Where it is absent, or damaged.
+    pub fn load(path: &Path, command: &str) -> Result<Self, TableError> {
+        if !path.is_file() {
+            return Err(TableError::Absent { path: path.into(), command: command.into() });
+        }
+        let mut lines: Vec<serde_json::Value> = artifact::read_lines(path)?;
+        let format = |reason: String| TableError::Format { path: path.into(), reason };
+        if lines.is_empty() {
+            return Err(format("it is empty".into()));
+        }
+        let header: Header = serde_json::from_value(lines.remove(0)).map_err(|e| format(format!("line 1: {e}")))?;
+        if header.latency_table != FORMAT {
+            return Err(format(format!("it is of format {}", header.latency_table)));
+        }
+        let mut rows = BTreeMap::new();
+        for (i, line) in lines.into_iter().enumerate() {
+            let row: Row = serde_json::from_value(line).map_err(|e| format(format!("line {}: {e}", i + 2)))?;
+            if row.model == model_digest(&row.layer) {
+                rows.insert(row.layer, row);
+            }
+        }
+        Ok(LatencyTable { path: path.into(), header, rows })
+    }
+
+    /// Opens the table at `path` to add rows to, or begins it.
+    ///
+    /// # Errors
+    /// Where the table that is there was measured under another header.
+    pub fn open(path: &Path, header: Header) -> Result<Self, TableError> {
+        if !path.is_file() {
+            artifact::write_lines(path, std::slice::from_ref(&header))?;
+            return Ok(LatencyTable { path: path.into(), header, rows: BTreeMap::new() });
+        }
+        artifact::drop_torn_line(path)?;
+        let table = Self::load(path, "nas-profile")?;
+        table.check(&header)?;
+        Ok(table)
+    }
+
+    /// # Errors
+    /// Where the table was measured under another header than `ours`.
+    pub fn check(&self, ours: &Header) -> Result<(), TableError> {
+        let theirs = &self.header;
+        let differences = [
+            ("device", theirs.device.clone(), ours.device.clone()),
+            ("CPU", theirs.cpu.clone(), ours.cpu.clone()),
+            ("architecture", theirs.arch.clone(), ours.arch.clone()),
+            ("libc", theirs.libc.clone(), ours.libc.clone()),
+            ("runtime", theirs.runtime.to_string(), ours.runtime.to_string()),
+            ("runtime version", theirs.runtime_version.clone(), ours.runtime_version.clone()),
+            ("threads", theirs.threads.to_string(), ours.threads.to_string()),
+            ("precision", theirs.precision.clone(), ours.precision.clone()),
+        ];
+        match differences.into_iter().find(|(_, theirs, ours)| theirs != ours) {
+            Some((what, theirs, ours)) => Err(TableError::Foreign { path: self.path.clone(), what, theirs, ours }),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a row, to the file first.
+    pub fn append(&mut self, row: Row) -> Result<(), TableError> {
+        artifact::append_line(&self.path, &row)?;
+        self.rows.insert(row.layer, row);
+        Ok(())
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// The layers that have to be measured yet.
+    pub fn missing(&self, layers: &[Layer]) -> Vec<Layer> {
+        layers.iter().copied().filter(|l| l.op != CandidateOp::ZERO && !self.rows.contains_key(l)).collect()
+    }
+
+    /// A layer's latency. A `zero` costs nothing by definition.
+    ///
+    /// # Errors
+    /// [`TableError::Missing`]
+    pub fn latency(&self, layer: &Layer) -> Result<Latency, TableError> {
+        if layer.op == CandidateOp::ZERO {
+            return Ok(Latency::ZERO);
+        }
+        self.require(std::slice::from_ref(layer))?;
+        Ok(self.rows[layer].median_ns)
+    }
+
+    /// # Errors
+    /// [`TableError::Missing`], with all of `layers` that there is no row of.
+    pub fn require(&self, layers: &[Layer]) -> Result<(), TableError> {
+        let layers = self.missing(layers);
+        if layers.is_empty() {
+            return Ok(());
+        }
+        let Header { device, runtime, threads, .. } = &self.header;
+        let command = format!("nas-profile --device {device} --runtime {runtime} --threads {threads}, and the --space and --data that this is for");
+        Err(TableError::Missing { path: self.path.clone(), layers, command })
+    }
+}
+
+/// The model that is timed for a graph, as ONNX bytes, with weights that are the same every time.
+///
+/// # Errors
+/// Never for a graph's own random weights; the signature is that of the encoder.
+pub fn micro_model(graph: &Graph) -> Result<Vec<u8>, WeightsError> {
+    onnx::encode(graph, &Weights::random(graph, 0))
+}
+
+/// Digest of a layer's micro-model's graph.
+pub fn model_digest(layer: &Layer) -> String {
+    let graph = format!("{:?}", layer.graph());
+    blake3::hash(graph.as_bytes()).to_hex()[..16].to_string()
+}

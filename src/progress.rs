@@ -1,0 +1,17 @@
+//! Progress bars on stderr; silent where stderr is no terminal.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+const TEMPLATE: &str = "{prefix:>9} {bar:30} {pos}/{len} {elapsed} (about {eta} left) {msg}";
+
+/// A bar of `len` steps.
+pub fn bar(stage: &str, message: &str, len: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(len as u64).with_style(style).with_prefix(stage.to_string());
+    bar.with_message(message.to_string())
+}
+
+/// A bar of all steps of a training of `epochs`, of which `done` lie behind.
+pub fn epochs(stage: &str, message: &str, steps: usize, epochs: usize, done: usize) -> ProgressBar {
+    bar(stage, message, steps * epochs).with_position((steps * done) as u64)
+}

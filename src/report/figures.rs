@@ -1,0 +1,221 @@
+//! The figures of a run. Titles, legends and captions are text, for the page to set.
+
+use super::chart::{Axes, Key, Series, color, label, lines, padded, svg, unit};
+use super::{Model, ReportError, Run, Setting, labels};
+use crate::record::TrainEpoch;
+use crate::space::CandidateOp;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
+
+const WIDE: (u32, u32) = (760, 300);
+const HALF: (u32, u32) = (460, 290);
+const THIRD: (u32, u32) = (340, 220);
+
+pub struct Figure {
+    pub title: &'static str,
+    pub caption: &'static str,
+    pub legend: Vec<Key>,
+    pub panels: Vec<Panel>,
+}
+
+pub struct Panel {
+    /// Empty for the only panel of a figure.
+    pub title: String,
+    pub svg: String,
+}
+
+impl Panel {
+    fn only(svg: String) -> Vec<Panel> {
+        vec![Panel { title: String::new(), svg }]
+    }
+}
+
+pub fn losses(run: &Run) -> Result<Figure, ReportError> {
+    let title = "Loss of the search";
+    let validation = run.search.iter().filter_map(|e| Some((e.epoch, e.validation_loss?)));
+    let series = [
+        Series::new("training split, weights", 0, run.search.iter().map(|e| (e.epoch, e.train_loss))),
+        Series::new("held-out split, architecture", 1, validation),
+    ];
+    let caption = "Mean cross-entropy of each epoch. The weights learn on one part of the training images, \
+                   the architecture on the other; the test images are not touched.";
+    let panels = Panel::only(lines(title, WIDE, "cross-entropy", Series::range(&series), &series)?);
+    Ok(Figure { title, caption, legend: Series::legend(&series), panels })
+}
+
+pub fn expected_latency(run: &Run) -> Result<Figure, ReportError> {
+    let title = "Expected latency against the target";
+    let (scale, unit) = unit(run.search.iter().flat_map(|e| [e.expected_ns, e.target_ns]));
+    let mut series = [
+        Series::new("expected", 0, run.search.iter().map(|e| (e.epoch, e.expected_ns.ns() / scale))),
+        Series::new("target", 1, run.search.iter().map(|e| (e.epoch, e.target_ns.ns() / scale))),
+    ];
+    series[1].key.dashed = true;
+    let caption = "What the latency table says of the mixture of all candidates, each weighed by its \
+                   probability, at the end of each epoch.";
+    let y_title = format!("latency, {unit}");
+    let panels = Panel::only(lines(title, WIDE, &y_title, Series::range(&series), &series)?);
+    Ok(Figure { title, caption, legend: Series::legend(&series), panels })
+}
+
+pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
+    let title = "Probability of each candidate op";
+    let candidates = run.search.last().map(|e| e.candidates.as_slice()).unwrap_or_default();
+    let layers = run.search.last().map_or(0, |e| e.alpha.len());
+    let series = |layer: usize| -> Vec<Series> {
+        let of = |c: usize| {
+            let probability = move |alpha: &Vec<Vec<f64>>| softmax(alpha.get(layer)?).get(c).copied();
+            run.search.iter().filter_map(move |e| Some((e.epoch, probability(&e.alpha)?)))
+        };
+        candidates.iter().enumerate().map(|(c, op)| Series::new(op.name(), c, of(c))).collect()
+    };
+    let panel = |layer: usize| {
+        let chosen = run.genotype.as_ref().and_then(|g| g.ops.get(layer));
+        let chosen = chosen.map(|op| format!(": {op}")).unwrap_or_default();
+        let svg = lines(title, THIRD, "probability", 0.0..1.0, &series(layer))?;
+        Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
+    };
+    let caption = "Softmax of the architecture weights, a panel for each layer, headed by the op that was \
+                   chosen there.";
+    let panels = (0..layers).map(panel).collect::<Result<_, ReportError>>()?;
+    Ok(Figure { title, caption, legend: Series::legend(&series(0)), panels })
+}
+
+fn softmax(alpha: &[f64]) -> Vec<f64> {
+    let max = alpha.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Vec<f64> = alpha.iter().map(|a| (a - max).exp()).collect();
+    let sum: f64 = exp.iter().sum();
+    exp.iter().map(|e| e / sum).collect()
+}
+
+/// None where no network was trained.
+pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
+    let title = "Training from scratch";
+    let curve = |value: fn(&TrainEpoch) -> f64| -> Vec<Series> {
+        let series =
+            |(i, m): (usize, &Model)| Series::new(&m.name, i, m.train.iter().map(|e| (e.epoch, value(e))));
+        let trained = run.models.iter().enumerate().filter(|(_, m)| !m.train.is_empty());
+        trained.map(series).collect()
+    };
+    let (loss, accuracy) = (curve(|e| e.train_loss), curve(|e| 100.0 * e.test_accuracy));
+    if loss.is_empty() {
+        return Ok(None);
+    }
+    let panel = |name: &str, y_title: &str, series: &[Series]| {
+        let svg = lines(title, HALF, y_title, Series::range(series), series)?;
+        Ok::<_, ReportError>(Panel { title: name.into(), svg })
+    };
+    let panels = vec![
+        panel("training loss", "cross-entropy", &loss)?,
+        panel("test accuracy", "accuracy, %", &accuracy)?,
+    ];
+    let caption = "Each network by itself, from random weights. The accuracy that counts is that of the \
+                   last epoch: no epoch is picked by the test images.";
+    Ok(Some(Figure { title, caption, legend: Series::legend(&loss), panels }))
+}
+
+/// None where nothing has a prediction by layer.
+pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
+    let title = "Latency by layer";
+    let (rows, layers) = (run.by_layer(), run.layers());
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let latencies = || layers.iter().flat_map(|l| l.predicted.iter().flatten().copied());
+    let (scale, unit) = unit(latencies());
+    // What in-situ rows say that a layer adds may be below zero.
+    let (min, max) = latencies().fold((0.0, 0.0), |(min, max), l| (l.ns().min(min), l.ns().max(max)));
+    let axes = Axes {
+        x: 1.1 * min / scale..(1.15 * max / scale).max(1e-9),
+        y: layers.len() as f64..0.0,
+        x_title: format!("predicted latency, {unit}"),
+        y_title: String::new(),
+        left: 190,
+        whole_x: false,
+    };
+    let left_edge = axes.x.start;
+    let height = 60 + layers.len() as u32 * (10 + 17 * rows.len() as u32);
+    let svg = svg(title, (WIDE.0, height), |area| {
+        let chart = axes.draw(area)?;
+        let bar = 0.84 / rows.len() as f64;
+        for (i, layer) in layers.iter().enumerate() {
+            let name = match layer.layer.op {
+                CandidateOp::HEAD => layer.name.clone(),
+                op => format!("{}: {op}", layer.name),
+            };
+            label(&chart, (left_edge, i as f64 + 0.5), (-8, 0), &name, HPos::Right, VPos::Center)?;
+            for (r, ns) in layer.predicted.iter().enumerate() {
+                let top = i as f64 + 0.08 + bar * r as f64;
+                let end = ns.map_or(0.0, |ns| ns.ns() / scale);
+                let text = ns.map_or("no prediction".into(), |ns| ns.to_string());
+                let corners = [(end.min(0.0), top), (end.max(0.0), top + 0.92 * bar)];
+                chart.plotting_area().draw(&Rectangle::new(corners, color(r).filled()))?;
+                label(&chart, (end.max(0.0), top + 0.46 * bar), (6, 0), &text, HPos::Left, VPos::Center)?;
+            }
+        }
+        Ok(())
+    })?;
+    let settings: Vec<Setting> = rows.iter().map(|row| row.setting()).collect();
+    let key = |(r, label)| Key { label, color: color(r), dashed: false };
+    let legend = labels(&settings).into_iter().enumerate().map(key).collect();
+    let caption = "How much of the found network's latency each layer accounts for, by the latency table.";
+    Ok(Some(Figure { title, caption, legend, panels: Panel::only(svg) }))
+}
+
+/// A panel for each setting; none where no network was both trained and measured.
+pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
+    let settings = run.settings();
+    let mut panels = vec![];
+    for (setting, name) in settings.iter().zip(labels(&settings)) {
+        if let Some(svg) = scatter(run, setting)? {
+            panels.push(Panel { title: name, svg });
+        }
+    }
+    let caption = "Up and to the left is better. A point lies at the median of the measured latencies, its \
+                   bar goes from the 5th to the 95th percentile. The accuracy is that of the network as \
+                   trained, in 32-bit floats.";
+    let figure = Figure { title: "Accuracy against latency", caption, legend: vec![], panels };
+    Ok(Some(figure).filter(|f| !f.panels.is_empty()))
+}
+
+fn scatter(run: &Run, setting: &Setting) -> Result<Option<String>, ReportError> {
+    let measured = |(i, model): (usize, &Model)| {
+        let row = run.bench_row(&model.name, setting)?;
+        Some((i, model.name.clone(), 100.0 * model.test_accuracy()?, [row.p5_ns, row.median_ns, row.p95_ns]))
+    };
+    let points: Vec<_> = run.models.iter().enumerate().filter_map(measured).collect();
+    if points.is_empty() {
+        return Ok(None);
+    }
+    let (scale, unit) = unit(points.iter().flat_map(|p| p.3));
+    let max = points.iter().flat_map(|p| p.3).fold(0.0, |max: f64, l| max.max(l.ns() / scale));
+    let axes = Axes {
+        x: 0.0..(1.12 * max).max(1e-9),
+        y: padded(points.iter().map(|p| p.2), 0.4),
+        x_title: format!("measured latency, {unit}"),
+        y_title: "test accuracy, %".into(),
+        left: 64,
+        whole_x: false,
+    };
+    let middle = (axes.y.start + axes.y.end) / 2.0;
+    let svg = svg("Accuracy against latency", HALF, |area| {
+        let chart = axes.draw(area)?;
+        let plot = chart.plotting_area();
+        for (i, name, accuracy, latencies) in &points {
+            let [p5, median, p95] = latencies.map(|l| l.ns() / scale);
+            let line = color(*i).stroke_width(2);
+            plot.draw(&PathElement::new([(p5, *accuracy), (p95, *accuracy)], line))?;
+            for end in [p5, p95] {
+                let cap = PathElement::new([(0, -5), (0, 5)], line);
+                plot.draw(&(EmptyElement::at((end, *accuracy)) + cap))?;
+            }
+            plot.draw(&Circle::new((median, *accuracy), 5, color(*i).filled()))?;
+            // Labels stay inside, and those of two points go apart.
+            let (h, dx) = if median < max / 2.0 { (HPos::Left, -5) } else { (HPos::Right, 5) };
+            let (v, dy) = if *accuracy >= middle { (VPos::Bottom, -7) } else { (VPos::Top, 9) };
+            label(&chart, (median, *accuracy), (dx, dy), name, h, v)?;
+        }
+        Ok(())
+    })?;
+    Ok(Some(svg))
+}

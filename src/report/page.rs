@@ -1,0 +1,261 @@
+//! The page: one HTML file that needs nothing beside it.
+
+use super::chart::Key;
+use super::figures::{self, Figure};
+use super::summary::{SummaryLatency, SummaryRow, millions, or_dash, percent};
+use super::{LayerRow, Model, ReportError, Run, Setting, labels};
+use crate::latency::Latency;
+use crate::record::BenchRow;
+
+/// Text into HTML. [`table`], [`figure`] and [`missing`] take text and escape it themselves.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+pub fn html(run: &Run) -> Result<String, ReportError> {
+    let search = match run.search.is_empty() {
+        true => missing("There is no search.jsonl in this run", "nas search"),
+        false => [figures::losses(run)?, figures::expected_latency(run)?, figures::alpha(run)?]
+            .map(figure)
+            .concat(),
+    };
+    let training = figures::training(run)?
+        .map_or_else(|| missing("There is no train.jsonl in this run", "nas train"), figure);
+    let layers = figures::layer_latency(run)?.map_or_else(
+        || missing("There is no prediction by layer in this run: it stands in bench.jsonl for a network of the search space", "nas bench"),
+        figure,
+    );
+    let scatter = figures::accuracy_latency(run)?.map_or_else(
+        || missing("No network of this run was both trained (nas train) and measured", "nas bench"),
+        figure,
+    );
+    let bench = match run.bench.is_empty() {
+        true => missing("There is no bench.jsonl in this run", "nas bench"),
+        false => bench_table(run),
+    };
+    let sections = [
+        ("Result", result(run)),
+        ("Accuracy and latency", scatter + &bench),
+        ("Layers of the found network", layers + &layer_table(run)),
+        ("Search", search),
+        ("Training", training),
+        ("Conditions", conditions(run)),
+    ];
+    let body: String = sections
+        .iter()
+        .map(|(title, html)| format!("<section>\n<h2>{title}</h2>\n{html}</section>\n"))
+        .collect();
+    let style = include_str!("page.css");
+    let title = escape(&title(run));
+    Ok(format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         <h1>{title}</h1>\n{}{body}</main>\n</body>\n</html>\n",
+        headline(run)
+    ))
+}
+
+fn title(run: &Run) -> String {
+    let mut devices: Vec<String> = run.settings().into_iter().map(|s| s.device).collect();
+    devices.dedup();
+    match (run.genotype.is_some(), devices.is_empty()) {
+        (true, false) => format!("The network found for {}", devices.join(", ")),
+        (true, true) => "The network found".into(),
+        _ => "Report of a run".into(),
+    }
+}
+
+fn headline(run: &Run) -> String {
+    let mut html = String::new();
+    if let Some(genotype) = &run.genotype {
+        let ops: String = genotype.ops.iter().map(|op| format!("<li><code>{op}</code></li>")).collect();
+        html += &format!("<ol class=\"genotype\">{ops}</ol>\n");
+    }
+    let labels = labels(&run.settings());
+    let mut sentences: Vec<String> = run.rows().iter().filter_map(|row| sentence(row, &labels)).collect();
+    if let Some(epoch) = run.search.last() {
+        sentences.push(format!("The target of the search was {}.", epoch.target_ns));
+    }
+    if !sentences.is_empty() {
+        html += &format!("<p class=\"headline\">{}</p>\n", escape(&sentences.join(" ")));
+    }
+    html
+}
+
+/// What a network was found to do; none where it was neither trained nor measured.
+fn sentence(row: &SummaryRow, labels: &[String]) -> Option<String> {
+    let name = if row.genotype.is_some() { "The found network" } else { &row.name };
+    let accuracy = row.test_accuracy.map(|a| format!("classifies {} of the test images right", percent(a)));
+    let measured =
+        |(latency, label): (&SummaryLatency, &String)| Some(format!("{} ({label})", latency.measured_ns?));
+    let latencies: Vec<String> = row.latencies.iter().zip(labels).filter_map(measured).collect();
+    let latency = (!latencies.is_empty()).then(|| format!("takes {}", latencies.join(" and ")));
+    let said: Vec<String> = accuracy.into_iter().chain(latency).collect();
+    (!said.is_empty()).then(|| format!("{name} {}.", said.join(" and ")))
+}
+
+fn result(run: &Run) -> String {
+    if run.models.is_empty() {
+        return missing("There is neither genotype.json nor network.json in this run", "nas search");
+    }
+    table(1, &run.summary_header(), &run.summary_cells())
+        + "<p>Latencies are of one image. A measured one is the median; a predicted one is what the latency \
+           table of that device and runtime says of the network.</p>\n"
+}
+
+fn bench_table(run: &Run) -> String {
+    let header = [
+        "network",
+        "measured with",
+        "median",
+        "5th percentile",
+        "95th percentile",
+        "samples",
+        "predicted",
+        "error",
+    ];
+    let row = |r: &BenchRow| {
+        let error =
+            |predicted: Latency| format!("{:+.1} %", 100.0 * (predicted.ns() / r.median_ns.ns() - 1.0));
+        vec![
+            r.model.clone(),
+            r.setting().to_string(),
+            r.median_ns.to_string(),
+            r.p5_ns.to_string(),
+            r.p95_ns.to_string(),
+            r.samples.to_string(),
+            or_dash(r.predicted_ns),
+            or_dash(r.predicted_ns.map(error)),
+        ]
+    };
+    let rows: Vec<_> = run.bench.iter().map(row).collect();
+    table(2, &header, &rows)
+        + "<p>The error is that of the prediction: a positive one means that the network is faster than predicted.</p>\n"
+}
+
+fn layer_table(run: &Run) -> String {
+    let layers = run.layers();
+    if layers.is_empty() {
+        return missing("There is no genotype.json in this run", "nas search");
+    }
+    let rows = run.by_layer();
+    let mut header = ["layer", "op", "input", "output", "stride", "MACs"].map(String::from).to_vec();
+    let settings: Vec<Setting> = rows.iter().map(|r| r.setting()).collect();
+    header.extend(labels(&settings).into_iter().map(|label| format!("{label}\npredicted")));
+    let cells = |l: &LayerRow| {
+        let (graph, stride) = (l.layer.graph(), l.layer.stride.to_string());
+        let (input, output) = (l.layer.input.to_string(), graph.output_shape().to_string());
+        let macs = millions(graph.cost().macs);
+        let mut cells = vec![l.name.clone(), l.layer.op.to_string(), input, output, stride, macs];
+        cells.extend(l.predicted.iter().map(|&p| or_dash(p)));
+        cells
+    };
+    let mut body: Vec<Vec<String>> = layers.iter().map(cells).collect();
+    if !rows.is_empty() {
+        let sum = |r: &&BenchRow| r.predicted_layers.iter().map(|l| l.ns).sum::<Latency>();
+        let rest = |r: &&BenchRow| or_dash(r.predicted_ns.map(|p| p + -1.0 * sum(r)));
+        let total = |r: &&BenchRow| or_dash(r.predicted_ns);
+        let line = |name: &str, cells: Vec<String>| {
+            let mut row = vec![String::new(); 6];
+            row[0] = name.into();
+            row.extend(cells);
+            row
+        };
+        body.push(line("base", rows.iter().map(rest).collect()));
+        body.push(line("network", rows.iter().map(total).collect()));
+    }
+    table(2, &header, &body)
+        + "<p>Shapes are channels × height × width of one image. Base is what the network takes beyond the sum of \
+           its layers.</p>\n"
+}
+
+fn conditions(run: &Run) -> String {
+    let mut rows: Vec<Vec<String>> = vec![];
+    for setting in run.settings() {
+        let mut versions: Vec<&str> =
+            run.bench.iter().filter(|r| r.setting() == setting).map(|r| r.runtime_version.as_str()).collect();
+        versions.dedup();
+        rows.push(vec![
+            "measured with".into(),
+            format!("{setting}; {} {}", setting.runtime, versions.join(", ")),
+        ]);
+    }
+    if !run.search.is_empty() {
+        let seconds = run.search.iter().map(|e| e.seconds).sum();
+        rows.push(vec!["search".into(), format!("{} epochs in {}", run.search.len(), duration(seconds))]);
+    }
+    for Model { name, train, data, .. } in run.models.iter().filter(|m| !m.train.is_empty()) {
+        let seconds = train.iter().map(|e| e.seconds).sum();
+        let on = data.as_ref().map(|data| format!(" on {data}")).unwrap_or_default();
+        rows.push(vec![
+            format!("training of {name}"),
+            format!("{} epochs{on} in {}", train.len(), duration(seconds)),
+        ]);
+    }
+    match rows.is_empty() {
+        true => missing("Nothing was searched, trained or measured in this run", "nas run"),
+        false => table(2, &["what", "how"], &rows),
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match (s / 3600, s / 60 % 60) {
+        (0, 0) => format!("{seconds:.1} s"),
+        (0, minutes) => format!("{minutes} min {} s", s % 60),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// A sentence in the place of what is not there, and the command that writes it.
+fn missing(what: &str, maker: &str) -> String {
+    format!("<p class=\"missing\">{}; <code>{maker}</code> writes it.</p>\n", escape(what))
+}
+
+/// A table whose first `text` columns hold words and the others numbers.
+fn table<S: AsRef<str>>(text: usize, header: &[S], rows: &[Vec<String>]) -> String {
+    fn line<S: AsRef<str>>(tag: &str, text: usize, cells: &[S]) -> String {
+        let cell = |(i, cell): (usize, &S)| {
+            let class = if i < text { " class=\"text\"" } else { "" };
+            format!("<{tag}{class}>{}</{tag}>", escape(cell.as_ref()))
+        };
+        format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())
+    }
+    let body: String = rows.iter().map(|row| line("td", text, row)).collect();
+    format!(
+        "<div class=\"scroll\"><table>\n<thead>{}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n",
+        line("th", text, header)
+    )
+}
+
+fn figure(figure: Figure) -> String {
+    let Figure { title, caption, legend, panels } = figure;
+    let key = |Key { label, color, dashed }: &Key| {
+        let class = if *dashed { " class=\"dashed\"" } else { "" };
+        let (r, g, b) = (color.0, color.1, color.2);
+        format!("<li><i{class} style=\"border-color: rgb({r}, {g}, {b})\"></i>{}</li>", escape(label))
+    };
+    let keys: String = legend.iter().map(key).collect();
+    let legend = if keys.is_empty() { keys } else { format!("<ul class=\"legend\">{keys}</ul>\n") };
+    let class = match panels.len() {
+        1 => "panels one",
+        2 => "panels",
+        _ => "panels small",
+    };
+    let panel = |panel: &figures::Panel| {
+        let name = escape(&panel.title);
+        let heading = if name.is_empty() { String::new() } else { format!("<b>{name}</b>") };
+        format!(
+            "<div class=\"panel\">{heading}<div role=\"img\" aria-label=\"{} {name}\">\n{}</div></div>\n",
+            escape(title),
+            panel.svg
+        )
+    };
+    let panels: String = panels.iter().map(panel).collect();
+    format!(
+        "<figure>\n<h3>{}</h3>\n{legend}<div class=\"{class}\">\n{panels}</div>\n<figcaption>{}</figcaption>\n</figure>\n",
+        escape(title),
+        escape(caption)
+    )
+}

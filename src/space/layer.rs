@@ -1,0 +1,37 @@
+use super::CandidateOp;
+use nas_exporters::{Graph, Shape};
+use serde::{Deserialize, Serialize};
+
+/// An op at one place of a network: what a latency table has a row of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    pub op: CandidateOp,
+    /// CHW
+    pub input: Shape,
+    /// Output channels.
+    pub channels: usize,
+    pub stride: usize,
+}
+
+impl Layer {
+    /// The layer as a network of its own: the micro-model that is measured, and the branch that is
+    /// trained.
+    pub fn graph(&self) -> Graph {
+        let mut graph = Graph::new(self.input);
+        self.op.describe(&mut graph, self);
+        graph
+    }
+
+    /// CHW
+    pub fn output(&self) -> Shape {
+        self.input.strided(self.channels, self.stride)
+    }
+}
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}->{}", self.op, self.input, self.channels)?;
+        if self.stride > 1 { write!(f, " /{}", self.stride) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,145 @@
+//! What can be built: search spaces, candidate ops, and the networks that a genotype names.
+
+mod candidate;
+mod genotype;
+mod layer;
+mod mobilenet_v2;
+
+pub use candidate::CandidateOp;
+pub use genotype::Genotype;
+pub use layer::Layer;
+pub use mobilenet_v2::mobilenet_v2;
+
+use nas_exporters::Shape;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpaceError {
+    #[error("there is no space `{0}`: name a built-in one ({names}) or a TOML file", names = SearchSpace::BUILT_IN.map(|(n, _)| n).join(", "))]
+    Unknown(String),
+    #[error("cannot read the space {path}: {reason}; src/space/chain.toml is an example to copy")]
+    Parse { path: String, reason: String },
+    #[error("space `{space}`: {reason}")]
+    Invalid { space: String, reason: String },
+    #[error("there is no candidate op `{0}`; there are {names}", names = CandidateOp::names().join(", "))]
+    UnknownOp(String),
+    #[error("the genotype has {found} ops and space `{space}` has {expected} layers: {expected} ops are needed, separated by commas")]
+    Length { space: String, expected: usize, found: usize },
+    #[error("layer {layer} of space `{space}` has no candidate `{op}`; it has {candidates}")]
+    NotACandidate { space: String, layer: usize, op: String, candidates: String },
+}
+
+/// A chain of layers: a stem, mixed layers that each hold one candidate op, and a head of global
+/// average pool and classifier.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchSpace {
+    pub name: String,
+    /// Op of the stem and its output channels, stride 1.
+    pub stem: Stem,
+    /// Names of the ops that each layer chooses from.
+    pub candidates: Vec<CandidateOp>,
+    pub layers: Vec<LayerSpec>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stem {
+    pub op: CandidateOp,
+    pub channels: usize,
+}
+
+/// A mixed layer: what all its candidate ops give.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerSpec {
+    pub channels: usize,
+    #[serde(default = "one")]
+    pub stride: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl SearchSpace {
+    const BUILT_IN: [(&str, &str); 1] = [("chain", include_str!("chain.toml"))];
+
+    /// The built-in space of that name, or the one in that TOML file.
+    ///
+    /// # Errors
+    /// Where there is neither, or the file does not describe a space.
+    pub fn load(name_or_file: &str) -> Result<Self, SpaceError> {
+        let built_in = Self::BUILT_IN.iter().find(|(name, _)| *name == name_or_file);
+        let text = match built_in {
+            Some((_, text)) => text.to_string(),
+            None if Path::new(name_or_file).is_file() => std::fs::read_to_string(name_or_file)
+                .map_err(|e| SpaceError::Parse { path: name_or_file.into(), reason: e.to_string() })?,
+            None => return Err(SpaceError::Unknown(name_or_file.into())),
+        };
+        let space: SearchSpace = toml::from_str(&text).map_err(|e| SpaceError::Parse {
+            path: name_or_file.into(),
+            reason: crate::artifact::toml_reason(&text, &e),
+        })?;
+        space.validate()?;
+        Ok(space)
+    }
+
+    fn validate(&self) -> Result<(), SpaceError> {
+        let invalid = |reason: String| Err(SpaceError::Invalid { space: self.name.clone(), reason });
+        if self.layers.is_empty() || self.candidates.is_empty() {
+            return invalid("it needs at least one layer and one candidate".into());
+        }
+        if self.stem.channels == 0 || self.layers.iter().any(|l| l.channels == 0 || l.stride == 0) {
+            return invalid("channels and strides start at 1".into());
+        }
+        for (i, op) in self.candidates.iter().enumerate() {
+            if self.candidates[..i].contains(op) {
+                return invalid(format!("candidate `{op}` stands twice"));
+            }
+            if !op.keeps_shape() {
+                return invalid(format!("`{op}` cannot be a candidate: it does not give the layer's output shape"));
+            }
+        }
+        if !self.stem.op.keeps_shape() {
+            return invalid(format!("`{}` cannot be the stem", self.stem.op));
+        }
+        Ok(())
+    }
+
+    /// The stem for images of shape `input`.
+    pub fn stem(&self, input: Shape) -> Layer {
+        Layer { op: self.stem.op, input, channels: self.stem.channels, stride: 1 }
+    }
+
+    /// For each mixed layer its candidates, for images of shape `input`.
+    pub fn mixed_layers(&self, input: Shape) -> Vec<Vec<Layer>> {
+        let mut shape = self.stem(input).output();
+        self.layers
+            .iter()
+            .map(|spec| {
+                let of = |&op| Layer { op, input: shape, channels: spec.channels, stride: spec.stride };
+                let candidates = self.candidates.iter().map(of).collect();
+                shape = shape.strided(spec.channels, spec.stride);
+                candidates
+            })
+            .collect()
+    }
+
+    /// The classifier, for images of shape `input`.
+    pub fn head(&self, input: Shape, classes: usize) -> Layer {
+        let input = self.layers.iter().fold(self.stem(input).output(), |s, l| s.strided(l.channels, l.stride));
+        Layer { op: CandidateOp::HEAD, input, channels: classes, stride: 1 }
+    }
+
+    /// Every distinct layer of every network of the space.
+    pub fn distinct_layers(&self, input: Shape, classes: usize) -> Vec<Layer> {
+        let mut layers = vec![self.stem(input)];
+        layers.extend(self.mixed_layers(input).into_iter().flatten());
+        layers.push(self.head(input, classes));
+        let mut seen = std::collections::HashSet::new();
+        layers.retain(|layer| seen.insert(*layer));
+        layers
+    }
+}

@@ -1,0 +1,139 @@
+use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Role, Weights, WeightsError};
+use tch::{Device, Kind, Tensor};
+
+/// Share of the batch's statistics in batch norm's running ones; PyTorch's default.
+const BATCH_NORM_MOMENTUM: f64 = 0.1;
+
+/// A [`Graph`] with its parameters as libtorch tensors.
+///
+/// Activations and convolution weights lie channels-last in memory, which is what libtorch computes
+/// fastest in on a CPU.
+pub struct Net {
+    graph: Graph,
+    /// By node, in the order of [`Graph::node_params`].
+    params: Vec<Vec<(Param, Tensor)>>,
+}
+
+impl Net {
+    /// A net to be trained. Convolutions start normal with variance 2 / fan-in (He et al. 2015,
+    /// arXiv 1502.01852), linear layers uniform within 1/√fan-in, from libtorch's generator.
+    pub fn new(graph: Graph) -> Net {
+        let params = graph.ids().map(|id| graph.node_params(id).into_iter().map(init).collect()).collect();
+        Net { graph, params }
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// N×C×H×W → the output of the graph, N×C×H×W, or N×C behind a linear node. With `train` batch
+    /// norm normalises by the batch and updates its running statistics.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let mut values: Vec<Option<Tensor>> = vec![Some(x.shallow_clone())];
+        for id in self.graph.ids().skip(1) {
+            let inputs: Vec<&Tensor> = self.graph.node(id).inputs.iter().filter_map(|i| values[i.index()].as_ref()).collect();
+            let value = self.compute(id, &inputs, x.size()[0], train);
+            values.push(Some(value));
+        }
+        values.swap_remove(self.graph.output().index()).unwrap_or_else(|| x.shallow_clone())
+    }
+
+    fn compute(&self, id: NodeId, inputs: &[&Tensor], batch: i64, train: bool) -> Tensor {
+        let param = |i: usize| &self.params[id.index()][i].1;
+        let window = |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
+        match self.graph.node(id).op {
+            Op::Conv2d { kernel, stride, groups, bias, .. } => {
+                let (_, stride, padding) = window(kernel, stride);
+                inputs[0].conv2d(param(0), bias.then(|| param(1)), stride, padding, [1, 1], groups as i64)
+            }
+            Op::BatchNorm => inputs[0].batch_norm(
+                Some(param(0)),
+                Some(param(1)),
+                Some(param(2)),
+                Some(param(3)),
+                train,
+                BATCH_NORM_MOMENTUM,
+                BATCH_NORM_EPS,
+                false,
+            ),
+            Op::Relu => inputs[0].relu(),
+            Op::Relu6 => inputs[0].clamp(0.0, 6.0),
+            Op::Add => inputs[0] + inputs[1],
+            Op::MaxPool { kernel, stride } => {
+                let (kernel, stride, padding) = window(kernel, stride);
+                inputs[0].max_pool2d(kernel, stride, padding, [1, 1], false)
+            }
+            Op::AvgPool { kernel, stride } => {
+                let (kernel, stride, padding) = window(kernel, stride);
+                inputs[0].avg_pool2d(kernel, stride, padding, false, false, None::<i64>)
+            }
+            Op::GlobalAvgPool => inputs[0].mean_dim([2i64, 3].as_slice(), true, None),
+            Op::Linear { .. } => inputs[0].flatten(1, -1).linear(param(0), Some(param(1))),
+            Op::Zero { shape } => {
+                let size = [batch, shape.channels as i64, shape.height as i64, shape.width as i64];
+                channels_last(&Tensor::zeros(size, (Kind::Float, Device::Cpu)))
+            }
+            Op::Input => inputs[0].shallow_clone(),
+        }
+    }
+
+    /// All parameters, batch norm's running statistics among them, in a fixed order.
+    pub fn params(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
+        self.params.iter().flatten().map(|(param, tensor)| (param, tensor))
+    }
+
+    /// The parameters that gradients are taken of.
+    pub fn trainable(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
+        self.params().filter(|(param, _)| is_trained(param.role))
+    }
+
+    /// A copy of the parameters as plain numbers.
+    pub fn weights(&self) -> Weights {
+        let mut weights = Weights::default();
+        for (param, tensor) in self.params() {
+            let flat = tensor.detach().contiguous().view(-1);
+            let mut values = vec![0f32; flat.numel()];
+            flat.copy_data(&mut values, flat.numel());
+            weights.insert(&param.name, param.dims.clone(), values);
+        }
+        weights
+    }
+
+    /// Sets the parameters.
+    ///
+    /// # Errors
+    /// Where one is missing or has another shape.
+    pub fn load(&self, weights: &Weights) -> Result<(), WeightsError> {
+        weights.check(&self.graph)?;
+        let _guard = tch::no_grad_guard();
+        for (param, tensor) in self.params() {
+            let dims: Vec<i64> = param.dims.iter().map(|&d| d as i64).collect();
+            let values = Tensor::from_slice(&weights.get(&param.name)?.values).view(dims.as_slice());
+            tensor.shallow_clone().copy_(&values);
+        }
+        Ok(())
+    }
+}
+
+/// The same values, laid out NHWC in memory; the shape stays NCHW.
+pub(super) fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+fn is_trained(role: Role) -> bool {
+    !matches!(role, Role::RunningMean | Role::RunningVar)
+}
+
+fn init(param: Param) -> (Param, Tensor) {
+    let dims: Vec<i64> = param.dims.iter().map(|&d| d as i64).collect();
+    let fan_in = dims[1..].iter().product::<i64>() as f64;
+    let options = (Kind::Float, Device::Cpu);
+    let tensor = match (param.role, dims.len()) {
+        (Role::Weight, 4) => channels_last(&(Tensor::randn(&dims, options) * (2.0 / fan_in).sqrt())),
+        (Role::Weight, _) => (Tensor::rand(&dims, options) * 2.0 - 1.0) / fan_in.sqrt(),
+        (Role::Scale | Role::RunningVar, _) => Tensor::ones(&dims, options),
+        (Role::Bias | Role::Shift | Role::RunningMean, _) => Tensor::zeros(&dims, options),
+    };
+    let tensor = tensor.detach().set_requires_grad(is_trained(param.role));
+    (param, tensor)
+}

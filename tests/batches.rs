@@ -1,0 +1,130 @@
+//! Splits and batches of the embedded data set.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use edge_nas::data::{Augment, Batch, Batches, Data, DataSpec, Dataset, Normalisation, split};
+
+fn embedded() -> Dataset {
+    Data::load(&DataSpec::Embedded).unwrap().train
+}
+
+fn all(set: &Dataset) -> Vec<usize> {
+    (0..set.len()).collect()
+}
+
+#[test]
+fn splits_are_disjoint_balanced_and_by_seed() {
+    let train = embedded();
+    let (rest, held_out) = split(&train, &all(&train), 0.25, 7).unwrap();
+    let union: BTreeSet<usize> = rest.iter().chain(&held_out).copied().collect();
+    assert_eq!((rest.len(), held_out.len(), union.len()), (6000, 2000, 8000));
+    for class in 0..10 {
+        assert_eq!(held_out.iter().filter(|&&i| train.label(i) == class).count(), 200);
+    }
+    assert_eq!(split(&train, &all(&train), 0.25, 7).unwrap(), (rest.clone(), held_out.clone()));
+    assert_ne!(split(&train, &all(&train), 0.25, 8).unwrap().1, held_out);
+
+    let (inner, outer) = split(&train, &rest, 0.5, 7).unwrap();
+    assert_eq!(inner.len(), 3000);
+    assert!(inner.iter().chain(&outer).all(|i| rest.binary_search(i).is_ok()));
+
+    for fraction in [0.0, 1.0, -1.0, f64::NAN] {
+        let message = split(&train, &rest, fraction, 7).unwrap_err().to_string();
+        assert!(message.contains("between 0 and 1"), "{message}");
+    }
+}
+
+const CROP_AND_FLIP: Augment = Augment { padding: 4, flip: true };
+
+/// The first `count` images of the embedded set as batches of 64.
+fn with_batches<R>(count: usize, run: impl FnOnce(Batches) -> R) -> R {
+    let train = embedded();
+    let normalisation = Normalisation::of(&train, &all(&train)).unwrap();
+    let indices: Vec<usize> = (0..count).collect();
+    run(Batches {
+        dataset: &train,
+        indices: &indices,
+        normalisation: &normalisation,
+        size: 64.try_into().unwrap(),
+    })
+}
+
+#[test]
+fn an_epoch_depends_on_seed_and_epoch_alone() {
+    with_batches(200, |batches| {
+        let epoch = |seed, epoch| batches.epoch(seed, epoch, CROP_AND_FLIP).collect::<Vec<Batch>>();
+        let first = epoch(1, 3);
+        assert_eq!(first.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [64, 64, 64, 8]);
+        assert!(first == epoch(1, 3));
+        assert!(first != epoch(1, 4));
+        assert!(first != epoch(2, 3));
+    });
+}
+
+#[test]
+fn an_epoch_holds_each_image_once() {
+    with_batches(200, |batches| {
+        let images = |batches: Vec<Batch>| {
+            let mut images: Vec<(i64, Vec<u32>)> = Vec::new();
+            for batch in batches {
+                let pixels =
+                    batch.images.chunks_exact(784).map(|image| image.iter().map(|v| v.to_bits()).collect());
+                images.extend(batch.labels.into_iter().zip(pixels));
+            }
+            images
+        };
+        let plain = images(batches.in_order().collect());
+        let mut shuffled = images(batches.epoch(1, 0, Augment::default()).collect());
+        assert_ne!(shuffled, plain);
+        let mut sorted = plain.clone();
+        sorted.sort();
+        shuffled.sort();
+        assert_eq!(shuffled, sorted);
+        assert!((0..200).all(|i| plain[i].0 == batches.dataset.label(i) as i64));
+    });
+}
+
+#[test]
+fn batches_are_normalised() {
+    with_batches(8000, |batches| {
+        assert_eq!(batches.in_order().len(), 125);
+        let values: Vec<f64> = batches.in_order().flat_map(|batch| batch.images).map(f64::from).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        assert!(mean.abs() < 1e-4 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
+    });
+}
+
+/// Every augmented image must be what this plain loop makes of its original, for some move and flip.
+fn moved(image: &[f32], side: i64, down: i64, right: i64, flip: bool) -> Vec<f32> {
+    let mut out = Vec::new();
+    for y in 0..side {
+        for x in 0..side {
+            let x = if flip { side - 1 - x } else { x };
+            let (y, x) = (y - down, x - right);
+            let inside = (0..side).contains(&y) && (0..side).contains(&x);
+            out.push(if inside { image[(y * side + x) as usize] } else { 0.0 });
+        }
+    }
+    out
+}
+
+#[test]
+fn augmented_images_are_moved_and_mirrored_originals() {
+    with_batches(1, |one| {
+        let original = one.in_order().next().unwrap().images;
+        let mut seen = BTreeSet::new();
+        for epoch in 0..400 {
+            let image = one.epoch(5, epoch, Augment { padding: 2, flip: true }).next().unwrap().images;
+            let found = (0..50).find(|k| {
+                let (down, right, flip) = (k / 2 / 5 - 2, k / 2 % 5 - 2, k % 2 == 1);
+                moved(&original, 28, down, right, flip) == image
+            });
+            seen.insert(found.expect("an image that no move within the padding makes"));
+        }
+        assert_eq!(seen.len(), 50, "400 draws of 50 equally likely moves reach all of them");
+        let far = one.epoch(5, 0, Augment { padding: 1000, flip: false }).next().unwrap();
+        assert_eq!(far.images.len(), 784);
+    });
+}

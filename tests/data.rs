@@ -1,0 +1,329 @@
+//! Data sets from real files, whole and damaged.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use edge_nas::data::{Data, DataSpec, Dataset, Normalisation};
+use flate2::{Compression, write::GzEncoder};
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use tempfile::TempDir;
+
+fn load(text: impl AsRef<str>) -> Result<Data, String> {
+    let spec: DataSpec = text.as_ref().parse().map_err(|error: edge_nas::data::Error| error.to_string())?;
+    Data::load(&spec).map_err(|error| error.to_string())
+}
+
+/// Loads `dir` by its contents, which must fail in one line that holds all of `parts`.
+#[track_caller]
+fn assert_fails(dir: &Path, parts: &[&str]) {
+    let message = load(dir.to_str().unwrap()).err().expect("loads, but should not");
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+    assert!(!message.contains('\n'), "{message}");
+}
+
+fn all(set: &Dataset) -> Vec<usize> {
+    (0..set.len()).collect()
+}
+
+// CIFAR-10
+
+/// Two records a file; image k is full of the byte k, its label is k % 10.
+fn cifar10() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let names = (1..=5).map(|k| format!("data_batch_{k}.bin")).chain(["test_batch.bin".into()]);
+    for (file, name) in names.enumerate() {
+        let records = [2 * file, 2 * file + 1].map(|k| {
+            let mut record = vec![k as u8; 3073];
+            record[0] = (k % 10) as u8;
+            record
+        });
+        fs::write(dir.path().join(name), records.concat()).unwrap();
+    }
+    let names = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
+    fs::write(dir.path().join("batches.meta.txt"), names).unwrap();
+    dir
+}
+
+#[test]
+fn cifar10_loads_by_name_by_contents_and_from_the_folder_above() {
+    let dir = cifar10();
+    let path = dir.path().to_str().unwrap();
+    let above = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(path, above.path().join("cifar-10-batches-bin")).unwrap();
+    let named = load(format!("cifar10:{path}")).unwrap();
+    for data in [&load(path).unwrap(), &load(above.path().to_str().unwrap()).unwrap()] {
+        assert_eq!(data.fingerprint(), named.fingerprint());
+    }
+    assert_eq!((named.train.len(), named.test.len()), (10, 2));
+    assert_eq!(named.train.shape, [3, 32, 32]);
+    assert_eq!(named.train.classes[9], "truck");
+    assert_eq!((named.train.label(7), named.train.image(7)), (7, [7; 3072].as_slice()));
+    assert_eq!((named.test.label(1), named.test.image(1)), (1, [11; 3072].as_slice()));
+}
+
+#[test]
+fn cifar10_damage_is_located() {
+    let dir = cifar10();
+    let batch = dir.path().join("data_batch_3.bin");
+    let good = fs::read(&batch).unwrap();
+
+    fs::write(&batch, &good[..4000]).unwrap();
+    assert_fails(
+        dir.path(),
+        &["data_batch_3.bin", "byte 3073", "expected a record of 3073 bytes", "927 bytes"],
+    );
+    fs::write(&batch, []).unwrap();
+    assert_fails(dir.path(), &["data_batch_3.bin", "byte 0", "expected a record of 3073 bytes", "0 bytes"]);
+    let mut bad = good.clone();
+    bad[3073] = 10;
+    fs::write(&batch, bad).unwrap();
+    assert_fails(dir.path(), &["data_batch_3.bin", "byte 3073", "expected a label below 10", "found 10"]);
+    fs::remove_file(&batch).unwrap();
+    assert_fails(dir.path(), &["data_batch_3.bin is missing"]);
+
+    fs::write(&batch, good).unwrap();
+    fs::write(dir.path().join("batches.meta.txt"), "airplane\n").unwrap();
+    assert_fails(dir.path(), &["batches.meta.txt", "byte 9", "expected 10 class names", "found 1"]);
+}
+
+#[test]
+fn a_channel_without_spread_is_an_error() {
+    let dir = cifar10();
+    let train = load(dir.path().to_str().unwrap()).unwrap().train;
+    let flat = |indices: &[usize]| Normalisation::of(&train, indices).unwrap_err().to_string();
+    assert!(flat(&[4]).contains("channel 0 has a single value in all 1 images"));
+    assert!(flat(&[]).contains("in all 0 images"));
+}
+
+#[test]
+fn the_real_cifar10_has_its_known_statistics() {
+    let Some(dir) = std::env::var_os("CIFAR10_DIR") else {
+        // Not eprintln, which the test harness hides.
+        let line = "skipped: set CIFAR10_DIR to the folder of CIFAR-10's binary version to run this test";
+        return writeln!(std::io::stderr(), "{line}").unwrap();
+    };
+    let data = load(format!("cifar10:{}", dir.to_str().unwrap())).unwrap();
+    assert_eq!((data.train.len(), data.test.len()), (50_000, 10_000));
+    let found = Normalisation::of(&data.train, &all(&data.train)).unwrap();
+    for (found, known) in
+        found.mean.iter().chain(&found.std).zip([0.4914, 0.4822, 0.4465, 0.2470, 0.2435, 0.2616])
+    {
+        assert!((found - known).abs() < 1e-3, "{found} is not {known}");
+    }
+}
+
+// IDX
+
+fn idx_file(magic: u32, dims: &[u32], content: &[u8]) -> Vec<u8> {
+    let words = [magic].into_iter().chain(dims.iter().copied());
+    words.flat_map(u32::to_be_bytes).chain(content.iter().copied()).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Three 2x3 training images, gzipped, and one test image, plain.
+fn idx() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: Vec<u8>| fs::write(dir.path().join(name), bytes).unwrap();
+    let pixels: Vec<u8> = (0..18).collect();
+    write("train-images-idx3-ubyte.gz", gzip(&idx_file(0x803, &[3, 2, 3], &pixels)));
+    write("train-labels-idx1-ubyte.gz", gzip(&idx_file(0x801, &[3], &[2, 0, 1])));
+    write("t10k-images-idx3-ubyte", idx_file(0x803, &[1, 2, 3], &[9; 6]));
+    write("t10k-labels-idx1-ubyte", idx_file(0x801, &[1], &[2]));
+    dir
+}
+
+#[test]
+fn idx_loads_with_and_without_class_names() {
+    let dir = idx();
+    let path = dir.path().to_str().unwrap();
+    let data = load(path).unwrap();
+    assert_eq!((data.train.len(), data.test.len(), data.train.shape), (3, 1, [1, 2, 3]));
+    assert_eq!((data.train.label(0), data.train.image(1)), (2, [6, 7, 8, 9, 10, 11].as_slice()));
+    assert_eq!((data.test.label(0), data.test.image(0)), (2, [9; 6].as_slice()));
+    assert_eq!(data.test.classes, ["0", "1", "2"]);
+
+    fs::write(dir.path().join("classes.txt"), "a\nb\nc\n").unwrap();
+    let named = load(format!("idx:{path}")).unwrap();
+    assert_eq!(named.train.classes, ["a", "b", "c"]);
+    assert_ne!(named.fingerprint(), data.fingerprint());
+}
+
+#[test]
+fn idx_damage_is_located() {
+    let cases: [(&str, Vec<u8>, &[&str]); 10] = [
+        ("t10k-images-idx3-ubyte", vec![0; 7], &["byte 7", "expected a header of 16 bytes", "found 7 bytes"]),
+        (
+            "t10k-images-idx3-ubyte",
+            idx_file(0x801, &[1, 2, 3], &[9; 6]),
+            &["byte 0", "expected the magic number 0x0803", "found 0x0801"],
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            idx_file(0x803, &[1, 2, 3], &[9; 5]),
+            &["byte 21", "expected 22 bytes", "found 21 bytes"],
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            idx_file(0x803, &[1, 2, 3], &[9; 8]),
+            &["byte 22", "expected 22 bytes", "found 24 bytes"],
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            idx_file(0x803, &[u32::MAX; 3], &[9; 6]),
+            &["byte 22", "expected 79228162458924105385300197391 bytes", "found 22 bytes"],
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            idx_file(0x803, &[1, 3, 2], &[9; 6]),
+            &["byte 8", "expected 2 rows and 3 columns", "found 3 rows and 2 columns"],
+        ),
+        ("t10k-labels-idx1-ubyte", idx_file(0x801, &[0], &[]), &["byte 4", "expected a dimension above 0"]),
+        (
+            "t10k-labels-idx1-ubyte",
+            idx_file(0x801, &[2], &[0, 0]),
+            &["byte 4", "expected 1 labels", "found 2"],
+        ),
+        (
+            "t10k-labels-idx1-ubyte",
+            idx_file(0x801, &[1], &[3]),
+            &["byte 8", "expected a label below 3", "found 3"],
+        ),
+        (
+            "train-images-idx3-ubyte.gz",
+            gzip(&idx_file(0x803, &[3, 2, 3], &[0; 18]))[..20].to_vec(),
+            &["byte ", "expected a whole gzip stream"],
+        ),
+    ];
+    for (name, bytes, parts) in cases {
+        let dir = idx();
+        fs::write(dir.path().join(name), bytes).unwrap();
+        assert_fails(dir.path(), &[&[name], parts].concat());
+    }
+    let dir = idx();
+    fs::remove_file(dir.path().join("t10k-labels-idx1-ubyte")).unwrap();
+    assert_fails(dir.path(), &["t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz is missing"]);
+}
+
+// Folders of images
+
+/// Images of 5x4 pixels: two classes, PNG and JPEG, colour and grey, and a hidden file.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    };
+    RgbImage::from_fn(5, 4, |x, y| Rgb([x as u8, y as u8, 200])).save(at("train/cat/a.png")).unwrap();
+    GrayImage::from_pixel(5, 4, Luma([77])).save(at("train/cat/b.png")).unwrap();
+    RgbImage::from_pixel(5, 4, Rgb([128; 3])).save(at("train/dog/a.jpg")).unwrap();
+    GrayImage::from_pixel(5, 4, Luma([50])).save(at("test/dog/a.JPEG")).unwrap();
+    fs::write(at("test/dog/.index"), "").unwrap();
+    dir
+}
+
+#[test]
+fn a_folder_of_images_loads_as_rgb_planes() {
+    let dir = folder();
+    let data = load(dir.path().to_str().unwrap()).unwrap();
+    assert_eq!((data.train.len(), data.test.len(), data.train.shape), (3, 1, [3, 4, 5]));
+    assert_eq!(data.train.classes, ["cat", "dog"]);
+    assert_eq!([0, 1, 2].map(|i| data.train.label(i)), [0, 0, 1]);
+    assert_eq!(data.test.label(0), 1);
+    let columns = [0, 1, 2, 3, 4].repeat(4);
+    let rows = [[0; 5], [1; 5], [2; 5], [3; 5]].concat();
+    assert_eq!(data.train.image(0), [columns, rows, vec![200; 20]].concat());
+    assert_eq!(data.train.image(1), [77; 60]);
+    assert!(data.train.image(2).iter().all(|value| value.abs_diff(128) <= 2));
+}
+
+#[test]
+fn a_folder_of_images_tells_what_is_wrong_with_which_file() {
+    let dir = folder();
+    RgbImage::new(6, 4).save(dir.path().join("test/dog/b.png")).unwrap();
+    assert_fails(dir.path(), &["test/dog/b.png", "6x4", "expected 5x4", "train/cat/a.png"]);
+
+    let noise = RgbImage::from_fn(5, 4, |x, y| Rgb([(x * 91) as u8, (y * 57) as u8, (x * y * 29) as u8]));
+    for (name, expected) in
+        [("b.png", "expected a whole PNG or JPEG image"), ("b.jpg", "expected the end marker")]
+    {
+        let dir = folder();
+        let path = dir.path().join("test/dog").join(name);
+        noise.save(&path).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let cut = bytes.len() - 20;
+        fs::write(&path, &bytes[..cut]).unwrap();
+        assert_fails(dir.path(), &[name, &format!("byte {cut}"), expected]);
+        fs::write(&path, "no image").unwrap();
+        assert_fails(dir.path(), &[name, "byte ", "expected a whole PNG or JPEG image"]);
+    }
+
+    let dir = folder();
+    fs::write(dir.path().join("train/cat/notes.txt"), "").unwrap();
+    assert_fails(dir.path(), &["train/cat/notes.txt is not a .png, .jpg or .jpeg image"]);
+
+    let dir = folder();
+    fs::create_dir(dir.path().join("test/cow")).unwrap();
+    assert_fails(dir.path(), &["test/cow is not a folder named for a class in train/"]);
+
+    let dir = folder();
+    fs::create_dir(dir.path().join("train/cow")).unwrap();
+    assert_fails(dir.path(), &["any .png or .jpg image is missing", "train/cow"]);
+
+    let dir = folder();
+    fs::remove_dir_all(dir.path().join("test")).unwrap();
+    assert_fails(dir.path(), &["test/", "is missing"]);
+}
+
+// Which data
+
+#[test]
+fn a_spec_is_its_text() {
+    assert_eq!(DataSpec::default().to_string(), "embedded");
+    for text in ["embedded", "cifar10:/a/b", "idx:c", "folder:./d:e", "/plain", "./with:colon", "./embedded"]
+    {
+        let spec: DataSpec = text.parse().unwrap();
+        assert_eq!(spec.to_string(), text);
+        let json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(json, format!("\"{text}\""));
+        assert_eq!(serde_json::from_str::<DataSpec>(&json).unwrap(), spec);
+    }
+    for text in ["", "cifar10:", "cifar100:/a", "embedded:/a"] {
+        let message = text.parse::<DataSpec>().unwrap_err().to_string();
+        assert!(message.contains(&format!("`{text}`")) && message.contains("`cifar10:FOLDER`"), "{message}");
+    }
+}
+
+#[test]
+fn an_unknown_folder_is_told_what_was_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_fails(dir.path(), &["data_batch_1.bin", "train-images-idx3-ubyte", "train/<class>/"]);
+    assert_fails(&dir.path().join("absent"), &["absent", "check the path"]);
+}
+
+#[test]
+fn the_embedded_set_is_balanced_and_within_its_size() {
+    let data = load("embedded").unwrap();
+    assert_eq!(data.train.classes[9], "Ankle boot");
+    for (set, per_class) in [(&data.train, 800), (&data.test, 200)] {
+        assert_eq!(set.shape, [1, 28, 28]);
+        assert_eq!(set.classes.len(), 10);
+        for class in 0..10 {
+            assert_eq!(all(set).iter().filter(|&&i| set.label(i) == class).count(), per_class);
+        }
+    }
+    let train: HashSet<&[u8]> = all(&data.train).into_iter().map(|i| data.train.image(i)).collect();
+    assert!(all(&data.test).into_iter().all(|i| !train.contains(data.test.image(i))));
+    let files = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/data/fashion_mnist")).unwrap();
+    assert!(files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>() <= 5_000_000);
+}

@@ -1,0 +1,265 @@
+//! The report is made of what lies in a run's folder, and of nothing else.
+#![allow(clippy::unwrap_used)]
+
+use edge_nas::artifact;
+use edge_nas::latency::Latency;
+use edge_nas::record::{BenchRow, LayerLatency, ModelDir, Network, RunDir, SearchEpoch, TrainEpoch};
+use edge_nas::report::{self, ReportError, Run};
+use edge_nas::space::{Genotype, SearchSpace};
+use nas_exporters::Shape;
+use nas_probe::Runtime;
+use std::io::Write;
+
+const OPS: &str = "conv_3x3,skip,conv_5x5,sep_conv_3x3,max_pool_3x3,conv_3x3";
+const EPOCHS: usize = 8;
+
+fn genotype() -> Genotype {
+    let space = SearchSpace::load("chain").unwrap();
+    Genotype::parse(space, OPS, Shape::new(3, 32, 32), 10).unwrap()
+}
+
+fn write_search(dir: &RunDir) {
+    let genotype = genotype();
+    for epoch in 1..=EPOCHS {
+        let progress = epoch as f64 / EPOCHS as f64;
+        let chosen = |op| if genotype.ops.contains(op) { 1.0 } else { 0.1 };
+        let alpha: Vec<f64> =
+            genotype.space.candidates.iter().map(|op| 2.0 * progress * chosen(op)).collect();
+        let line = SearchEpoch {
+            epoch,
+            learning_rate: 0.025,
+            train_loss: 2.0 - progress,
+            validation_loss: (epoch > 2).then_some(2.1 - progress),
+            validation_accuracy: (epoch > 2).then_some(0.5 * progress),
+            expected_ns: Latency::from_ns(2.0e6 - 0.7e6 * progress),
+            target_ns: Latency::from_ns(1.25e6),
+            alpha: vec![alpha; genotype.ops.len()],
+            candidates: genotype.space.candidates.clone(),
+            seconds: 61.0,
+        };
+        artifact::append_line(&dir.search_log(), &line).unwrap();
+    }
+    artifact::write_json(&dir.genotype(), &genotype).unwrap();
+}
+
+fn write_model(dir: &ModelDir, network: &Network, last_accuracy: f64) {
+    artifact::write_json(&dir.network(), network).unwrap();
+    for epoch in 1..=EPOCHS {
+        let progress = epoch as f64 / EPOCHS as f64;
+        let line = TrainEpoch {
+            epoch,
+            learning_rate: 0.05 * (1.0 - progress),
+            train_loss: 1.9 - 1.5 * progress.sqrt(),
+            train_accuracy: progress.sqrt() * last_accuracy,
+            test_accuracy: progress.sqrt() * last_accuracy,
+            seconds: 30.5,
+        };
+        artifact::append_line(&dir.train_log(), &line).unwrap();
+    }
+}
+
+fn bench_row(model: &str, runtime: Runtime, median_ns: f64) -> BenchRow {
+    BenchRow {
+        model: model.into(),
+        device: "test board <&>".into(),
+        runtime,
+        runtime_version: "0.0.1".into(),
+        threads: 1,
+        precision: "fp32".into(),
+        median_ns: Latency::from_ns(median_ns),
+        p5_ns: Latency::from_ns(0.97 * median_ns),
+        p95_ns: Latency::from_ns(1.06 * median_ns),
+        samples: 211,
+        predicted_ns: None,
+        predicted_layers: vec![],
+    }
+}
+
+fn baseline() -> Network {
+    Network::MobilenetV2 { width: 0.5, input: Shape::new(3, 32, 32), classes: 10 }
+}
+
+fn write_bench(dir: &RunDir) {
+    let (found, genotype) = (Network::Genotype(genotype()).name(), genotype());
+    for (runtime, found_ns, baseline_ns) in [(Runtime::Tract, 2.4e6, 3.3e6), (Runtime::Ort, 1.2e6, 0.65e6)] {
+        let layers = genotype.live_layers();
+        let share = Latency::from_ns(found_ns / layers.len() as f64);
+        let row = BenchRow {
+            predicted_ns: Some(Latency::from_ns(1.05 * found_ns)),
+            predicted_layers: layers.into_iter().map(|layer| LayerLatency { layer, ns: share }).collect(),
+            ..bench_row(&found, runtime, found_ns)
+        };
+        // An older measurement, which the newer one replaces.
+        artifact::append_line(&dir.bench(), &bench_row(&found, runtime, 77.7e6)).unwrap();
+        artifact::append_line(&dir.bench(), &row).unwrap();
+        artifact::append_line(&dir.bench(), &bench_row(&baseline().name(), runtime, baseline_ns)).unwrap();
+    }
+}
+
+fn whole_run(dir: &RunDir) {
+    write_search(dir);
+    write_model(&dir.found(), &Network::Genotype(genotype()), 0.9125);
+    write_model(&dir.baseline(), &baseline(), 0.9035);
+    write_bench(dir);
+}
+
+fn folder() -> (tempfile::TempDir, RunDir) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = RunDir(temp.path().join("run"));
+    artifact::create_dir(&dir.0).unwrap();
+    (temp, dir)
+}
+
+fn page(dir: &RunDir) -> String {
+    let path = report::write(dir).unwrap();
+    assert_eq!(path, dir.report());
+    let page = std::fs::read_to_string(path).unwrap();
+    assert_well_formed(&page);
+    page
+}
+
+/// Every tag is closed in order, and no text is left unescaped.
+fn assert_well_formed(page: &str) {
+    let (mut open, mut rest) = (vec![], page.strip_prefix("<!DOCTYPE html>").unwrap());
+    while let Some((text, after)) = rest.split_once('<') {
+        assert!(!text.contains('>') || open.last() == Some(&"style"), "a bare > in `{text}`");
+        let (tag, after) = after.split_once('>').unwrap();
+        rest = after;
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "closes what is not open"),
+            None if tag.ends_with('/') => {}
+            None => open.push(tag.split_whitespace().next().unwrap()),
+        }
+    }
+    assert_eq!(open, Vec::<&str>::new(), "left open");
+}
+
+#[test]
+fn a_whole_run_shows_all_figures_and_numbers() {
+    let (_temp, dir) = folder();
+    whole_run(&dir);
+    let page = page(&dir);
+    for figure in [
+        "Loss of the search",
+        "Expected latency against the target",
+        "Probability of each candidate op",
+        "Training from scratch",
+        "Latency by layer",
+        "Accuracy against latency",
+    ] {
+        assert!(page.contains(&format!("<h3>{figure}</h3>")), "no figure `{figure}`");
+    }
+    let alpha_panels = page.matches("Probability of each candidate op layer").count();
+    assert_eq!(alpha_panels, genotype().ops.len());
+    for text in [
+        "The found network classifies 91.25 % of the test images right and takes 2.40 ms (tract) and 1.20 ms (ort).",
+        "mobilenet_v2_x0.5 classifies 90.35 % of the test images right and takes 3.30 ms (tract) and 650 µs (ort).",
+        "The target of the search was 1.25 ms.",
+        "test board &lt;&amp;&gt;",
+        "<td>2.52 ms</td><td>+5.0 %</td>",
+        "<td>0.700 M</td><td>27.97 M</td>",
+        "measured latency, ms",
+        "conv_5x5</td>",
+        "8 epochs in 8 min 8 s",
+    ] {
+        assert!(page.contains(text), "`{text}` is not in the page");
+    }
+    assert!(!page.contains("class=\"missing\""), "a section is missing");
+    assert!(!page.contains("77.7"), "an old measurement is shown");
+    let linked = page.replace("http://www.w3.org/2000/svg", "");
+    assert!(!linked.contains("http"), "the page refers to something outside of it");
+}
+
+#[test]
+fn rows_are_what_was_measured() {
+    let (_temp, dir) = folder();
+    whole_run(&dir);
+    let run = Run::load(&dir).unwrap();
+    let rows = serde_json::to_value(run.rows()).unwrap();
+    assert_eq!(rows[0]["genotype"], OPS);
+    assert_eq!(rows[0]["test_accuracy"], 0.9125);
+    assert_eq!(rows[0]["latencies"][1]["runtime"], "ort");
+    assert_eq!(rows[0]["latencies"][1]["predicted_ns"], 1.05 * 1.2e6);
+    assert_eq!(rows[1]["name"], "mobilenet_v2_x0.5");
+    assert_eq!(rows[1]["genotype"], serde_json::Value::Null);
+    assert_eq!(rows[1]["latencies"][0]["predicted_ns"], serde_json::Value::Null);
+    assert_eq!(rows[1]["latencies"][0]["measured_ns"], 3.3e6);
+    let table = run.table();
+    for text in [OPS, "91.25 %", "2.52 ms", "2.40 ms", "650 µs", "measured"] {
+        assert!(table.contains(text), "`{text}` is not in\n{table}");
+    }
+}
+
+#[test]
+fn labels_say_what_differs() {
+    let (_temp, dir) = folder();
+    whole_run(&dir);
+    let row = BenchRow { threads: 4, ..bench_row("genotype", Runtime::Ort, 0.5e6) };
+    artifact::append_line(&dir.bench(), &row).unwrap();
+    let page = page(&dir);
+    for label in ["ort, 1 thread", "ort, 4 threads"] {
+        assert!(page.contains(&format!("<th>{label}\nmeasured</th>")), "{label}");
+    }
+}
+
+#[test]
+fn a_missing_part_names_the_command_that_writes_it() {
+    let (_temp, dir) = folder();
+    write_search(&dir);
+    let page = page(&dir);
+    for command in ["nas train", "nas bench"] {
+        assert!(page.contains(&format!("<code>{command}</code> writes it")), "{command}");
+    }
+    assert!(page.contains("Loss of the search") && !page.contains("Training from scratch"));
+    let rows = Run::load(&dir).unwrap().rows();
+    assert_eq!((rows.len(), rows[0].test_accuracy, rows[0].latencies.len()), (1, None, 0));
+    assert!(rows[0].params > 0, "the cost follows from the genotype");
+
+    let (_temp, dir) = folder();
+    write_model(&dir.found(), &baseline(), 0.9);
+    assert!(self::page(&dir).contains("<code>nas search</code> writes it"));
+}
+
+#[test]
+fn layers_that_a_zero_cuts_off_have_no_prediction() {
+    let (_temp, dir) = folder();
+    let space = SearchSpace::load("chain").unwrap();
+    let ops = "conv_3x3,zero,skip,skip,skip,skip";
+    let genotype = Genotype::parse(space, ops, Shape::new(3, 32, 32), 10).unwrap();
+    artifact::write_json(&dir.genotype(), &genotype).unwrap();
+    let network = Network::Genotype(genotype.clone());
+    let layers = genotype.live_layers().into_iter();
+    let row = BenchRow {
+        predicted_layers: layers.map(|layer| LayerLatency { layer, ns: Latency::from_ns(5e3) }).collect(),
+        ..bench_row(&network.name(), Runtime::Ort, 4e4)
+    };
+    artifact::append_line(&dir.bench(), &row).unwrap();
+    let page = page(&dir);
+    assert_eq!(page.matches("no prediction").count(), 3, "stem, layer 1 and the zero");
+    assert_eq!(page.matches("<td>5.00 µs</td>").count(), 5);
+}
+
+#[test]
+fn a_torn_last_line_is_left_out() {
+    let (_temp, dir) = folder();
+    whole_run(&dir);
+    let before = page(&dir);
+    for log in [dir.search_log(), dir.found().train_log(), dir.bench()] {
+        let mut file = std::fs::OpenOptions::new().append(true).open(log).unwrap();
+        file.write_all(b"{\"epoch\":9,\"train_lo").unwrap();
+    }
+    assert_eq!(page(&dir), before);
+}
+
+#[test]
+fn damage_and_emptiness_are_errors() {
+    let (_temp, dir) = folder();
+    let error = report::write(&dir).unwrap_err();
+    assert!(matches!(error, ReportError::Empty(_)));
+    assert!(error.to_string().contains("nas run"), "{error}");
+    assert!(!dir.report().exists());
+
+    std::fs::write(dir.bench(), "{}\n").unwrap();
+    let error = report::write(&dir).unwrap_err().to_string();
+    assert!(error.contains("bench.jsonl, line 1") && !error.contains('\n'), "{error}");
+}
