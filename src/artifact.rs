@@ -84,6 +84,11 @@ pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
     }
 }
 
+/// BLAKE3 digest, in hex, of a file that an earlier stage wrote.
+pub fn digest_file(path: &Path) -> Result<String> {
+    Ok(blake3::hash(&io("read", path, std::fs::read(path))?).to_hex().to_string())
+}
+
 /// Reads a JSON file that the command `maker` writes.
 pub fn read_json<T: DeserializeOwned>(path: &Path, maker: &'static str) -> Result<T> {
     let bytes = read(path, maker)?;
@@ -123,13 +128,16 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 
 /// Reads a TOML file that a person wrote.
 pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = io("read", path, std::fs::read_to_string(path))?;
-    toml::from_str(&text)
-        .map_err(|e| ArtifactError::Toml { path: path.into(), reason: toml_reason(&text, &e) })
+    parse_toml(path, &io("read", path, std::fs::read_to_string(path))?)
+}
+
+/// Parses TOML that came from `path`.
+pub fn parse_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|e| ArtifactError::Toml { path: path.into(), reason: toml_reason(text, &e) })
 }
 
 /// A TOML error in one line: `line 3: unknown field …`.
-pub(crate) fn toml_reason(text: &str, error: &toml::de::Error) -> String {
+fn toml_reason(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     match error.span() {
         Some(span) => format!("line {}: {message}", text[..span.start].lines().count().max(1)),

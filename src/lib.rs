@@ -6,14 +6,20 @@
 //! 2. [`device`] reaches a board, where the probe measures; [`latency`] keeps the table.
 //! 3. `torch::search` trains a supernet against data ([`data`]) and table, and yields a genotype.
 //! 4. `torch::fit` trains the genotype; `export` writes it as ONNX, checked against both runtimes.
-//! 5. [`bench`](crate::bench()) measures it on the board, beside the baseline and the prediction.
+//! 5. [`mod@bench`] measures it on the board, beside the baseline and the prediction.
 //! 6. [`report`] shows it all.
 
 pub mod artifact;
+pub mod bench;
+pub mod cli;
 pub mod data;
+pub mod device;
+#[cfg(feature = "torch")]
+pub mod export;
 pub mod latency;
 mod progress;
 pub mod record;
+pub mod report;
 pub mod space;
 #[cfg(feature = "torch")]
 pub mod torch;

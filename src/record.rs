@@ -125,6 +125,11 @@ impl RunDir {
         self.0.join("checkpoint/search.safetensors")
     }
 
+    /// The experiment as it was run, with all that its file left to defaults.
+    pub fn experiment(&self) -> PathBuf {
+        self.0.join("experiment.toml")
+    }
+
     pub fn bench(&self) -> PathBuf {
         self.0.join("bench.jsonl")
     }

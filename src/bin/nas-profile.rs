@@ -1,1 +1,18 @@
-fn main(){}
+use clap::Parser;
+use edge_nas::cli::{self, profile};
+
+/// Measure every layer of a search space on a device: `nas profile`, under the name that people call
+#[derive(Parser)]
+#[command(name = "nas-profile", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    args: profile::Args,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    cli::main(|| cli.args.run(cli.json))
+}

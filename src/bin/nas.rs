@@ -1,1 +1,7 @@
-fn main() {}
+use clap::Parser;
+use edge_nas::cli::{self, Cli};
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    cli::main(|| cli.run())
+}

@@ -7,11 +7,14 @@ mod devices;
 mod experiment;
 #[cfg(feature = "torch")]
 mod export;
+mod measure;
 mod output;
 pub mod profile;
 mod report;
 #[cfg(feature = "torch")]
 mod search;
+#[cfg(feature = "torch")]
+mod stages;
 #[cfg(feature = "torch")]
 mod train;
 

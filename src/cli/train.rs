@@ -1,10 +1,10 @@
 use super::output::{percent, print};
 use anyhow::Context;
-use edge_nas::artifact;
-use edge_nas::data::{Data, DataSpec};
-use edge_nas::record::{ModelDir, Network, RunDir};
-use edge_nas::space::{Genotype, SearchSpace};
-use edge_nas::torch::fit::{TrainSettings, fit};
+use crate::artifact;
+use crate::data::{Data, DataSpec};
+use crate::record::{ModelDir, Network, RunDir};
+use crate::space::{Genotype, SearchSpace};
+use crate::torch::fit::{TrainSettings, fit};
 use nas_exporters::Shape;
 use std::path::PathBuf;
 

@@ -1,11 +1,15 @@
 //! Latencies, the tables that keep them, and what they predict.
 
 mod model;
+mod profile;
 mod statistics;
 mod table;
+mod target;
 mod unit;
 
 pub use model::LatencyModel;
+pub use profile::{ProfileError, profile};
 pub use statistics::Summary;
 pub use table::{Header, LatencyTable, Method, Row, TableError, micro_model, model_digest};
+pub use target::Target;
 pub use unit::Latency;

@@ -99,6 +99,8 @@ pub enum Method {
 #[derive(Debug)]
 pub struct LatencyTable {
     path: PathBuf,
+    /// What measures rows that are missing.
+    command: String,
     pub header: Header,
     rows: BTreeMap<Layer, Row>,
 }
@@ -134,20 +136,20 @@ impl LatencyTable {
                 rows.insert(row.layer, row);
             }
         }
-        Ok(LatencyTable { path: path.into(), header, rows })
+        Ok(LatencyTable { path: path.into(), command: command.into(), header, rows })
     }
 
     /// Opens the table at `path` to add rows to, or begins it.
     ///
     /// # Errors
     /// Where the table that is there was measured under another header.
-    pub fn open(path: &Path, header: Header) -> Result<Self, TableError> {
+    pub fn open(path: &Path, header: Header, command: &str) -> Result<Self, TableError> {
         if !path.is_file() {
             artifact::write_lines(path, std::slice::from_ref(&header))?;
-            return Ok(LatencyTable { path: path.into(), header, rows: BTreeMap::new() });
+            return Ok(LatencyTable { path: path.into(), command: command.into(), header, rows: BTreeMap::new() });
         }
         artifact::drop_torn_line(path)?;
-        let table = Self::load(path, "nas-profile")?;
+        let table = Self::load(path, command)?;
         table.check(&header)?;
         Ok(table)
     }
@@ -207,9 +209,7 @@ impl LatencyTable {
         if layers.is_empty() {
             return Ok(());
         }
-        let Header { device, runtime, threads, .. } = &self.header;
-        let command = format!("nas-profile --device {device} --runtime {runtime} --threads {threads}, and the --space and --data that this is for");
-        Err(TableError::Missing { path: self.path.clone(), layers, command })
+        Err(TableError::Missing { path: self.path.clone(), layers, command: self.command.clone() })
     }
 }
 

@@ -10,6 +10,7 @@ pub use genotype::Genotype;
 pub use layer::Layer;
 pub use mobilenet_v2::mobilenet_v2;
 
+use crate::artifact::{self, ArtifactError};
 use nas_exporters::Shape;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -18,8 +19,8 @@ use std::path::Path;
 pub enum SpaceError {
     #[error("there is no space `{0}`: name a built-in one ({names}) or a TOML file", names = SearchSpace::BUILT_IN.map(|(n, _)| n).join(", "))]
     Unknown(String),
-    #[error("cannot read the space {path}: {reason}; src/space/chain.toml is an example to copy")]
-    Parse { path: String, reason: String },
+    #[error("{0}; src/space/chain.toml is an example of a space to copy")]
+    Artifact(#[from] ArtifactError),
     #[error("space `{space}`: {reason}")]
     Invalid { space: String, reason: String },
     #[error("there is no candidate op `{0}`; there are {names}", names = CandidateOp::names().join(", "))]
@@ -71,17 +72,12 @@ impl SearchSpace {
     /// # Errors
     /// Where there is neither, or the file does not describe a space.
     pub fn load(name_or_file: &str) -> Result<Self, SpaceError> {
-        let built_in = Self::BUILT_IN.iter().find(|(name, _)| *name == name_or_file);
-        let text = match built_in {
-            Some((_, text)) => text.to_string(),
-            None if Path::new(name_or_file).is_file() => std::fs::read_to_string(name_or_file)
-                .map_err(|e| SpaceError::Parse { path: name_or_file.into(), reason: e.to_string() })?,
+        let path = Path::new(name_or_file);
+        let space: SearchSpace = match Self::BUILT_IN.iter().find(|(name, _)| *name == name_or_file) {
+            Some((_, text)) => artifact::parse_toml(path, text)?,
+            None if path.is_file() => artifact::read_toml(path)?,
             None => return Err(SpaceError::Unknown(name_or_file.into())),
         };
-        let space: SearchSpace = toml::from_str(&text).map_err(|e| SpaceError::Parse {
-            path: name_or_file.into(),
-            reason: crate::artifact::toml_reason(&text, &e),
-        })?;
         space.validate()?;
         Ok(space)
     }

@@ -1,3 +1,4 @@
+use crate::data::Batch;
 use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Role, Weights, WeightsError};
 use tch::{Device, Kind, Tensor};
 
@@ -77,6 +78,13 @@ impl Net {
         }
     }
 
+    /// Logits of a batch in inference, N·classes.
+    pub fn logits(&self, batch: &Batch) -> Vec<f32> {
+        let _guard = tch::no_grad_guard();
+        let (images, _) = super::tensors(batch, self.graph.input_shape());
+        values(&self.forward(&images, false))
+    }
+
     /// All parameters, batch norm's running statistics among them, in a fixed order.
     pub fn params(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
         self.params.iter().flatten().map(|(param, tensor)| (param, tensor))
@@ -91,10 +99,7 @@ impl Net {
     pub fn weights(&self) -> Weights {
         let mut weights = Weights::default();
         for (param, tensor) in self.params() {
-            let flat = tensor.detach().contiguous().view(-1);
-            let mut values = vec![0f32; flat.numel()];
-            flat.copy_data(&mut values, flat.numel());
-            weights.insert(&param.name, param.dims.clone(), values);
+            weights.insert(&param.name, param.dims.clone(), values(tensor));
         }
         weights
     }
@@ -118,6 +123,14 @@ impl Net {
 /// The same values, laid out NHWC in memory; the shape stays NCHW.
 pub(super) fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// A tensor's numbers, row-major.
+fn values(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.detach().contiguous().view(-1);
+    let mut values = vec![0f32; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
 }
 
 fn is_trained(role: Role) -> bool {

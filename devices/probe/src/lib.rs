@@ -121,7 +121,7 @@ pub enum Reply {
 }
 
 /// What the probe says of itself and of the device that it runs on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     pub protocol: u32,
     /// The probe's own version.

@@ -1,4 +1,5 @@
 //! The probe as a host sees it: lines in, lines out.
+#![cfg(all(feature = "tract", feature = "ort"))]
 #![allow(clippy::unwrap_used)]
 
 use assert_cmd::Command;

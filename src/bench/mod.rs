@@ -1,0 +1,103 @@
+//! Benchmark of whole ONNX files on a device.
+
+use crate::artifact::{self, ArtifactError};
+use crate::device::{Device, DeviceError, Session};
+use crate::latency::{Latency, Summary};
+use crate::progress;
+use crate::record::{BenchRow, LayerLatency};
+use nas_probe::{MeasurePlan, Runtime};
+use std::path::Path;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+}
+
+/// A network to measure.
+pub struct Subject {
+    pub name: String,
+    /// ONNX
+    pub model: Vec<u8>,
+}
+
+/// Measures all `subjects` with each runtime, in turn for `rounds` rounds, so that whatever else the
+/// device does meets all of them alike. Rows come by runtime, then by subject, without predictions.
+///
+/// # Errors
+/// Where a runtime is not to be had or rejects a model, or the probe ends.
+pub fn bench(
+    session: &mut Session,
+    device: &Device,
+    runtimes: &[Runtime],
+    threads: usize,
+    subjects: &[Subject],
+    rounds: usize,
+    plan: MeasurePlan,
+) -> Result<Vec<BenchRow>, BenchError> {
+    for runtime in runtimes {
+        session.require(*runtime)?;
+    }
+    let models: Result<Vec<_>, _> = subjects.iter().map(|s| session.put(&s.name, &s.model)).collect();
+    let models = models?;
+    let places: Vec<(Runtime, usize)> =
+        runtimes.iter().flat_map(|&runtime| (0..models.len()).map(move |m| (runtime, m))).collect();
+    let mut samples = vec![vec![]; places.len()];
+    let bar = progress::bar("bench", &device.name, rounds * places.len());
+    for _ in 0..rounds {
+        for ((runtime, m), ns) in places.iter().zip(&mut samples) {
+            ns.extend(session.measure(&models[*m], *runtime, threads, plan)?.ns);
+            bar.inc(1);
+        }
+    }
+    bar.finish();
+    let version = |runtime| session.hello().runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.clone());
+    let row = |(&(runtime, m), ns): (&(Runtime, usize), &Vec<f64>)| {
+        let Some(summary) = Summary::of(ns) else {
+            let reason = "the probe sent no samples".to_string();
+            return Err(DeviceError::Failed { model: models[m].name.clone(), runtime, reason }.into());
+        };
+        Ok(BenchRow {
+            model: models[m].name.clone(),
+            device: device.name.clone(),
+            runtime,
+            runtime_version: version(runtime).unwrap_or_default(),
+            threads,
+            precision: "fp32".into(),
+            median_ns: summary.median,
+            p5_ns: summary.p5,
+            p95_ns: summary.p95,
+            samples: summary.samples,
+            predicted_ns: None,
+            predicted_layers: vec![],
+        })
+    };
+    places.iter().zip(&samples).map(row).collect()
+}
+
+impl BenchRow {
+    /// Adds what a latency table predicted.
+    pub fn predict(&mut self, layers: Vec<LayerLatency>) {
+        self.predicted_ns = Some(layers.iter().map(|l| l.ns).sum::<Latency>());
+        self.predicted_layers = layers;
+    }
+
+    fn same_subject(&self, other: &BenchRow) -> bool {
+        let key = |r: &BenchRow| (r.model.clone(), r.device.clone(), r.runtime, r.threads, r.precision.clone());
+        key(self) == key(other)
+    }
+}
+
+/// Writes `rows` to a `bench.jsonl`, in the place of older ones of the same networks, devices,
+/// runtimes, threads and precisions.
+///
+/// # Errors
+/// Where the file cannot be read or written.
+pub fn save(path: &Path, rows: &[BenchRow]) -> Result<(), BenchError> {
+    let mut all: Vec<BenchRow> = artifact::read_lines(path)?;
+    all.retain(|old| !rows.iter().any(|new| new.same_subject(old)));
+    all.extend_from_slice(rows);
+    Ok(artifact::write_lines(path, &all)?)
+}

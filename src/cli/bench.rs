@@ -1,0 +1,91 @@
+use super::measure::MeasureArgs;
+use super::output::{print, table};
+use anyhow::Context;
+use crate::artifact;
+use crate::bench::{Subject, bench, save};
+use crate::device::{Device, Session};
+use crate::latency::LatencyTable;
+use crate::record::{BenchRow, LayerLatency, Network, RunDir};
+use crate::space::Genotype;
+use nas_probe::{MeasurePlan, Runtime};
+use std::path::PathBuf;
+
+/// Measure exported networks on a device, beside the prediction
+///
+/// Measures the run's networks, and any other ONNX files with fixed shapes, in turn, and writes
+/// bench.jsonl in the run's folder.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder of the run
+    #[arg(long, default_value = "runs/default")]
+    pub run: PathBuf,
+    /// Other ONNX files to measure alongside
+    pub models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Rounds in which all networks are measured in turn
+    #[arg(long, default_value_t = 10)]
+    pub rounds: usize,
+}
+
+/// One round of one network.
+const PLAN: MeasurePlan =
+    MeasurePlan { warmup_ns: 30_000_000, min_sample_ns: 1_000_000, samples: 30, limit_ns: 300_000_000 };
+
+impl Args {
+    pub fn run(self, json: bool) -> anyhow::Result<()> {
+        let rows = self.execute()?;
+        print(json, &rows, || {
+            let row = |r: &BenchRow| {
+                let predicted = r.predicted_ns.map_or("-".into(), |p| p.to_string());
+                let spread = format!("{} .. {}", r.p5_ns, r.p95_ns);
+                vec![r.model.clone(), r.runtime.to_string(), r.median_ns.to_string(), spread, r.samples.to_string(), predicted]
+            };
+            let header = ["model", "runtime", "median", "p5 .. p95", "samples", "predicted"];
+            table(&header, rows.iter().map(row).collect())
+        })
+    }
+
+    pub fn execute(&self) -> anyhow::Result<Vec<BenchRow>> {
+        let device = self.measure.device()?;
+        let run = RunDir(self.run.clone());
+        let (mut subjects, mut networks) = (vec![], vec![]);
+        for dir in run.trained() {
+            let network: Network = artifact::read_json(&dir.network(), "nas train")?;
+            subjects.push(Subject { name: network.name(), model: artifact::read(&dir.onnx(), "nas export")? });
+            networks.push(network);
+        }
+        for path in &self.models {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let model = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            subjects.push(Subject { name, model });
+        }
+        if subjects.is_empty() {
+            anyhow::bail!("{} holds no exported network; `nas export --run {0}` makes one", self.run.display());
+        }
+        let mut session = Session::open(&device)?;
+        let runtimes = self.measure.runtimes(&device);
+        let mut rows = bench(&mut session, &device, &runtimes, self.measure.threads, &subjects, self.rounds, PLAN)?;
+        for row in &mut rows {
+            let network = networks.iter().find(|network| network.name() == row.model);
+            if let Some(Network::Genotype(genotype)) = network {
+                match self.predict(&device, genotype, row.runtime) {
+                    Ok(layers) => row.predict(layers),
+                    Err(error) => eprintln!("warning: no prediction for {}: {error:#}", row.runtime),
+                }
+            }
+        }
+        save(&run.bench(), &rows)?;
+        Ok(rows)
+    }
+
+    fn predict(&self, device: &Device, genotype: &Genotype, runtime: Runtime) -> anyhow::Result<Vec<LayerLatency>> {
+        let path = self.measure.table_path(device, &genotype.space.name, runtime);
+        let Genotype { space, input, classes, .. } = genotype;
+        let command = format!(
+            "nas-profile --device {} --runtime {runtime} --threads {} --space {} --input {input} --classes {classes}",
+            self.measure.device, self.measure.threads, space.name
+        );
+        Ok(LatencyTable::load(&path, &command)?.predict(genotype)?)
+    }
+}

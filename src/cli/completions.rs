@@ -1,0 +1,15 @@
+use clap::CommandFactory;
+
+/// Print shell completions
+#[derive(clap::Args)]
+pub struct Args {
+    shell: clap_complete::Shell,
+}
+
+impl Args {
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut command = super::Cli::command();
+        clap_complete::generate(self.shell, &mut command, "nas", &mut std::io::stdout());
+        Ok(())
+    }
+}

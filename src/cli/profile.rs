@@ -1,0 +1,91 @@
+use super::measure::MeasureArgs;
+use super::output::{print, table};
+use anyhow::Context;
+use crate::data::{Data, DataSpec};
+use crate::device::Session;
+use crate::latency::{Header, LatencyTable, profile};
+use crate::space::SearchSpace;
+use nas_exporters::Shape;
+use nas_probe::MeasurePlan;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Measure every layer of a search space on a device
+///
+/// Adds rows to profiles/<device>/<space>.<runtime>.jsonl as they are measured; only layers that the
+/// table has no row of are measured, so the same command goes on where a cut left it.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Search space: a built-in name (chain) or a TOML file
+    #[arg(long, default_value = "chain")]
+    pub space: String,
+    /// Data set whose image shape and classes the networks are for
+    #[arg(long, default_value = "embedded")]
+    pub data: DataSpec,
+    /// Image shape instead of a data set's, as 3x32x32
+    #[arg(long, requires = "classes")]
+    pub input: Option<Shape>,
+    /// Number of classes, with --input
+    #[arg(long, requires = "input")]
+    pub classes: Option<usize>,
+}
+
+/// One table after profiling.
+#[derive(Serialize)]
+pub struct Profiled {
+    table: PathBuf,
+    runtime_version: String,
+    measured: usize,
+    rows: usize,
+}
+
+/// Long enough for the median of a layer to repeat within a percent or two on a quiet machine.
+const PLAN: MeasurePlan =
+    MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+
+impl Args {
+    pub fn run(self, json: bool) -> anyhow::Result<()> {
+        let profiled = self.execute()?;
+        print(json, &profiled, || {
+            let row = |p: &Profiled| {
+                vec![p.table.display().to_string(), p.runtime_version.clone(), p.measured.to_string(), p.rows.to_string()]
+            };
+            table(&["table", "version", "measured now", "rows"], profiled.iter().map(row).collect())
+        })
+    }
+
+    pub fn execute(&self) -> anyhow::Result<Vec<Profiled>> {
+        let device = self.measure.device()?;
+        let space = SearchSpace::load(&self.space)?;
+        let (input, classes) = self.images()?;
+        let layers = space.distinct_layers(input, classes);
+        let mut session = Session::open(&device)?;
+        let mut profiled = vec![];
+        for runtime in self.measure.runtimes(&device) {
+            session.require(runtime)?;
+            let header = Header::new(&device.name, session.hello(), runtime, self.measure.threads)
+                .with_context(|| format!("the probe has no {runtime}"))?;
+            let path = self.measure.table_path(&device, &space.name, runtime);
+            let command = self.measure.command(&self.space, &self.data.to_string(), runtime);
+            let mut table = LatencyTable::open(&path, header, &command)?;
+            let measured = profile(&mut session, &mut table, &layers, PLAN)?;
+            profiled.push(Profiled {
+                table: path,
+                runtime_version: table.header.runtime_version.clone(),
+                measured,
+                rows: table.rows().count(),
+            });
+        }
+        Ok(profiled)
+    }
+
+    fn images(&self) -> anyhow::Result<(Shape, usize)> {
+        if let (Some(input), Some(classes)) = (self.input, self.classes) {
+            return Ok((input, classes));
+        }
+        let data = Data::load(&self.data)?;
+        Ok((data.train.shape.into(), data.train.classes.len()))
+    }
+}
