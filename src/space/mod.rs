@@ -65,7 +65,8 @@ fn one() -> usize {
 }
 
 impl SearchSpace {
-    const BUILT_IN: [(&str, &str); 1] = [("chain", include_str!("chain.toml"))];
+    const BUILT_IN: [(&str, &str); 2] =
+        [("chain", include_str!("chain.toml")), ("chain_small", include_str!("chain_small.toml"))];
 
     /// The built-in space of that name, or the one in that TOML file.
     ///

@@ -41,7 +41,7 @@ pub struct TrainSettings {
     #[arg(long, default_value_t = TrainSettings::default().seed)]
     pub seed: u64,
     /// Threads of libtorch; the same number gives the same result
-    #[arg(long, default_value_t = TrainSettings::default().threads)]
+    #[arg(id = "torch_threads", long = "torch-threads", default_value_t = TrainSettings::default().threads)]
     pub threads: usize,
 }
 

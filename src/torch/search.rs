@@ -58,7 +58,7 @@ pub struct SearchSettings {
     #[arg(long, default_value_t = SearchSettings::default().seed)]
     pub seed: u64,
     /// Threads of libtorch; the same number gives the same result
-    #[arg(long, default_value_t = SearchSettings::default().threads)]
+    #[arg(id = "torch_threads", long = "torch-threads", default_value_t = SearchSettings::default().threads)]
     pub threads: usize,
 }
 
