@@ -58,7 +58,7 @@ impl Net {
                 false,
             ),
             Op::Relu => inputs[0].relu(),
-            Op::Relu6 => inputs[0].clamp(0.0, 6.0),
+            Op::Relu6 => inputs[0].relu6(),
             Op::Add => inputs[0] + inputs[1],
             Op::MaxPool { kernel, stride } => {
                 let (kernel, stride, padding) = window(kernel, stride);
