@@ -79,7 +79,9 @@ pub fn write_lines<T: Serialize>(path: &Path, values: &[T]) -> Result<()> {
 /// The bytes of a file that the command `maker` writes.
 pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
     match std::fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ArtifactError::Missing { path: path.into(), maker }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(ArtifactError::Missing { path: path.into(), maker })
+        }
         other => io("read", path, other),
     }
 }
@@ -92,8 +94,11 @@ pub fn digest_file(path: &Path) -> Result<String> {
 /// Reads a JSON file that the command `maker` writes.
 pub fn read_json<T: DeserializeOwned>(path: &Path, maker: &'static str) -> Result<T> {
     let bytes = read(path, maker)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| ArtifactError::Json { path: path.into(), line: e.line(), reason: e.to_string() })
+    serde_json::from_slice(&bytes).map_err(|e| ArtifactError::Json {
+        path: path.into(),
+        line: e.line(),
+        reason: e.to_string(),
+    })
 }
 
 /// Takes a torn last line off a JSON-lines file, so that it can grow again.

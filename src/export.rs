@@ -28,7 +28,9 @@ pub enum ExportError {
         "{network} in {runtime} differs from libtorch by {difference:e} in logit {logit} of test image {image} (at most {TOLERANCE:e} is allowed); nothing was written"
     )]
     Differs { network: String, runtime: Runtime, image: usize, logit: usize, difference: f32 },
-    #[error("{network} in {runtime} gave {found} logits for test image {image} and libtorch {expected}; nothing was written")]
+    #[error(
+        "{network} in {runtime} gave {found} logits for test image {image} and libtorch {expected}; nothing was written"
+    )]
     Logits { network: String, runtime: Runtime, image: usize, expected: usize, found: usize },
 }
 
@@ -71,8 +73,12 @@ pub fn export(
     let model = session.put(network.name(), &onnx)?;
     let indices: Vec<usize> = (0..data.test.len().min(images.get())).collect();
     let one = NonZeroUsize::MIN;
-    let batches =
-        Batches { dataset: &data.test, indices: &indices, normalisation: &trained_on.normalisation, size: one };
+    let batches = Batches {
+        dataset: &data.test,
+        indices: &indices,
+        normalisation: &trained_on.normalisation,
+        size: one,
+    };
     let mut differences = vec![];
     for &runtime in runtimes {
         session.require(runtime)?;
@@ -92,7 +98,7 @@ pub fn export(
             }
             for (logit, (a, b)) in expected.iter().zip(found).enumerate() {
                 let difference = (a - b).abs();
-                if !(difference <= TOLERANCE) {
+                if difference.is_nan() || difference > TOLERANCE {
                     return Err(ExportError::Differs { network, runtime, image, logit, difference });
                 }
                 worst = worst.max(difference);
@@ -101,5 +107,11 @@ pub fn export(
         differences.push((runtime, worst));
     }
     artifact::write(&dir.onnx(), &onnx)?;
-    Ok(Exported { network: network.name(), path: dir.onnx(), bytes: onnx.len(), images: indices.len(), differences })
+    Ok(Exported {
+        network: network.name(),
+        path: dir.onnx(),
+        bytes: onnx.len(),
+        images: indices.len(),
+        differences,
+    })
 }

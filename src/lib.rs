@@ -14,6 +14,7 @@ pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod device;
+mod environment;
 #[cfg(feature = "torch")]
 pub mod export;
 pub mod latency;

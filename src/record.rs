@@ -14,7 +14,11 @@ use std::path::{Path, PathBuf};
 pub enum Network {
     Genotype(Genotype),
     /// The baseline.
-    MobilenetV2 { width: f64, input: Shape, classes: usize },
+    MobilenetV2 {
+        width: f64,
+        input: Shape,
+        classes: usize,
+    },
 }
 
 impl Network {
@@ -29,7 +33,9 @@ impl Network {
     pub fn graph(&self) -> Graph {
         match self {
             Network::Genotype(genotype) => genotype.graph(),
-            Network::MobilenetV2 { width, input, classes } => crate::space::mobilenet_v2(*width, *input, *classes),
+            Network::MobilenetV2 { width, input, classes } => {
+                crate::space::mobilenet_v2(*width, *input, *classes)
+            }
         }
     }
 }

@@ -18,8 +18,17 @@ impl Graph {
     pub fn cost(&self) -> Cost {
         let graph = self.live();
         let trained = |role| !matches!(role, Role::RunningMean | Role::RunningVar);
-        let params = graph.params().iter().filter(|p| trained(p.role)).map(|p| p.dims.iter().product::<usize>() as u64).sum();
-        Cost { macs: graph.ids().map(|id| graph.macs(id)).sum(), params, peak_activation_bytes: graph.peak_bytes() }
+        let params = graph
+            .params()
+            .iter()
+            .filter(|p| trained(p.role))
+            .map(|p| p.dims.iter().product::<usize>() as u64)
+            .sum();
+        Cost {
+            macs: graph.ids().map(|id| graph.macs(id)).sum(),
+            params,
+            peak_activation_bytes: graph.peak_bytes(),
+        }
     }
 
     fn macs(&self, id: crate::NodeId) -> u64 {
@@ -41,7 +50,9 @@ impl Graph {
                 if id == self.output() { self.nodes().len() } else { read.unwrap_or(i) }
             })
             .collect();
-        let alive = |now: usize| (0..=now).filter(|&i| last_read[i] >= now).map(|i| self.nodes()[i].shape.len()).sum::<usize>();
+        let alive = |now: usize| {
+            (0..=now).filter(|&i| last_read[i] >= now).map(|i| self.nodes()[i].shape.len()).sum::<usize>()
+        };
         (0..self.nodes().len()).map(alive).max().unwrap_or(0) as u64 * 4
     }
 }

@@ -30,8 +30,12 @@ pub fn fold_batch_norm(graph: &Graph, weights: &Weights) -> Result<(Graph, Weigh
         let of = |name: &str, suffix: &str| weights.get(&format!("{name}.{suffix}"));
         let (mean, var) = (of(bn, "running_mean")?, of(bn, "running_var")?);
         let (gamma, beta) = (of(bn, "weight")?, of(bn, "bias")?);
-        let scale: Vec<f64> =
-            gamma.values.iter().zip(&var.values).map(|(&g, &v)| g as f64 / (v as f64 + BATCH_NORM_EPS).sqrt()).collect();
+        let scale: Vec<f64> = gamma
+            .values
+            .iter()
+            .zip(&var.values)
+            .map(|(&g, &v)| g as f64 / (v as f64 + BATCH_NORM_EPS).sqrt())
+            .collect();
 
         let mut weight = of(conv, "weight")?.clone();
         let per_channel = weight.values.len() / scale.len();

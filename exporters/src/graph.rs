@@ -259,7 +259,11 @@ impl Graph {
     /// Parameters of a node, by the order in which formats list them.
     pub fn node_params(&self, id: NodeId) -> Vec<Param> {
         let node = self.node(id);
-        let param = |suffix: &str, dims: Vec<usize>, role| Param { name: format!("{}.{suffix}", node.name), dims, role };
+        let param = |suffix: &str, dims: Vec<usize>, role| Param {
+            name: format!("{}.{suffix}", node.name),
+            dims,
+            role,
+        };
         let channels = vec![node.shape.channels];
         let input = node.inputs.first().map(|&i| self.node(i).shape);
         match (node.op, input) {

@@ -2,9 +2,9 @@
 
 use crate::{BATCH_NORM_EPS, Graph, Node, NodeId, Op, Shape, Weights, WeightsError, fold_batch_norm};
 use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
-    type_proto,
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
+    tensor_shape_proto::Dimension, type_proto,
 };
 use protobuf::MessageField;
 
@@ -46,7 +46,12 @@ fn value_name(node: &Node) -> &str {
     &node.name
 }
 
-fn write_node(proto: &mut GraphProto, graph: &Graph, id: NodeId, weights: &Weights) -> Result<(), WeightsError> {
+fn write_node(
+    proto: &mut GraphProto,
+    graph: &Graph,
+    id: NodeId,
+    weights: &Weights,
+) -> Result<(), WeightsError> {
     let node = graph.node(id);
     let mut inputs: Vec<&str> = node.inputs.iter().map(|&i| value_name(graph.node(i))).collect();
     let params = graph.node_params(id);
@@ -94,7 +99,13 @@ fn write_node(proto: &mut GraphProto, graph: &Graph, id: NodeId, weights: &Weigh
     Ok(())
 }
 
-fn node_proto(kind: &str, name: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+fn node_proto(
+    kind: &str,
+    name: &str,
+    inputs: &[&str],
+    output: &str,
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
     NodeProto {
         op_type: kind.into(),
         name: name.into(),
@@ -127,12 +138,21 @@ fn value_info(name: &str, shape: Shape, flat: bool) -> ValueInfoProto {
         .collect();
     let shape = MessageField::some(TensorShapeProto { dim, ..Default::default() });
     let mut kind = TypeProto::new();
-    kind.set_tensor_type(type_proto::Tensor { elem_type: DataType::FLOAT as i32, shape, ..Default::default() });
+    kind.set_tensor_type(type_proto::Tensor {
+        elem_type: DataType::FLOAT as i32,
+        shape,
+        ..Default::default()
+    });
     ValueInfoProto { name: name.into(), type_: MessageField::some(kind), ..Default::default() }
 }
 
 fn ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.into(), ints: values.to_vec(), type_: AttributeType::INTS.into(), ..Default::default() }
+    AttributeProto {
+        name: name.into(),
+        ints: values.to_vec(),
+        type_: AttributeType::INTS.into(),
+        ..Default::default()
+    }
 }
 
 fn int(name: &str, value: i64) -> AttributeProto {

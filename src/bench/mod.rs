@@ -53,7 +53,8 @@ pub fn bench(
         }
     }
     bar.finish();
-    let version = |runtime| session.hello().runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.clone());
+    let version =
+        |runtime| session.hello().runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.clone());
     let row = |(&(runtime, m), ns): (&(Runtime, usize), &Vec<f64>)| {
         let Some(summary) = Summary::of(ns) else {
             let reason = "the probe sent no samples".to_string();
@@ -85,7 +86,8 @@ impl BenchRow {
     }
 
     fn same_subject(&self, other: &BenchRow) -> bool {
-        let key = |r: &BenchRow| (r.model.clone(), r.device.clone(), r.runtime, r.threads, r.precision.clone());
+        let key =
+            |r: &BenchRow| (r.model.clone(), r.device.clone(), r.runtime, r.threads, r.precision.clone());
         key(self) == key(other)
     }
 }

@@ -1,12 +1,12 @@
 use super::measure::MeasureArgs;
 use super::output::{print, table};
-use anyhow::Context;
 use crate::artifact;
 use crate::bench::{Subject, bench, save};
 use crate::device::{Device, Session};
 use crate::latency::LatencyTable;
 use crate::record::{BenchRow, LayerLatency, Network, RunDir};
 use crate::space::Genotype;
+use anyhow::Context;
 use nas_probe::{MeasurePlan, Runtime};
 use std::path::PathBuf;
 
@@ -39,7 +39,14 @@ impl Args {
             let row = |r: &BenchRow| {
                 let predicted = r.predicted_ns.map_or("-".into(), |p| p.to_string());
                 let spread = format!("{} .. {}", r.p5_ns, r.p95_ns);
-                vec![r.model.clone(), r.runtime.to_string(), r.median_ns.to_string(), spread, r.samples.to_string(), predicted]
+                vec![
+                    r.model.clone(),
+                    r.runtime.to_string(),
+                    r.median_ns.to_string(),
+                    spread,
+                    r.samples.to_string(),
+                    predicted,
+                ]
             };
             let header = ["model", "runtime", "median", "p5 .. p95", "samples", "predicted"];
             table(&header, rows.iter().map(row).collect())
@@ -52,7 +59,8 @@ impl Args {
         let (mut subjects, mut networks) = (vec![], vec![]);
         for dir in run.trained() {
             let network: Network = artifact::read_json(&dir.network(), "nas train")?;
-            subjects.push(Subject { name: network.name(), model: artifact::read(&dir.onnx(), "nas export")? });
+            subjects
+                .push(Subject { name: network.name(), model: artifact::read(&dir.onnx(), "nas export")? });
             networks.push(network);
         }
         for path in &self.models {
@@ -61,11 +69,15 @@ impl Args {
             subjects.push(Subject { name, model });
         }
         if subjects.is_empty() {
-            anyhow::bail!("{} holds no exported network; `nas export --run {0}` makes one", self.run.display());
+            anyhow::bail!(
+                "{} holds no exported network; `nas export --run {0}` makes one",
+                self.run.display()
+            );
         }
         let mut session = Session::open(&device)?;
         let runtimes = self.measure.runtimes(&device);
-        let mut rows = bench(&mut session, &device, &runtimes, self.measure.threads, &subjects, self.rounds, PLAN)?;
+        let mut rows =
+            bench(&mut session, &device, &runtimes, self.measure.threads, &subjects, self.rounds, PLAN)?;
         for row in &mut rows {
             let network = networks.iter().find(|network| network.name() == row.model);
             if let Some(Network::Genotype(genotype)) = network {
@@ -79,7 +91,12 @@ impl Args {
         Ok(rows)
     }
 
-    fn predict(&self, device: &Device, genotype: &Genotype, runtime: Runtime) -> anyhow::Result<Vec<LayerLatency>> {
+    fn predict(
+        &self,
+        device: &Device,
+        genotype: &Genotype,
+        runtime: Runtime,
+    ) -> anyhow::Result<Vec<LayerLatency>> {
         let path = self.measure.table_path(device, &genotype.space.name, runtime);
         let Genotype { space, input, classes, .. } = genotype;
         let command = format!(

@@ -25,7 +25,9 @@ impl Args {
         let Some(Verb::Check { device }) = self.verb else {
             let devices = Device::built_in();
             let row = |d: &Device| vec![d.name.clone(), d.description.clone()];
-            return print(json, &devices, || table(&["device", "what it is"], devices.iter().map(row).collect()));
+            return print(json, &devices, || {
+                table(&["device", "what it is"], devices.iter().map(row).collect())
+            });
         };
         let session = Session::open(&Device::load(&device)?)?;
         let hello = session.hello();

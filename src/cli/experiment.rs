@@ -149,7 +149,9 @@ impl Experiment {
         let network = Network::MobilenetV2 { width: self.baseline.width, input, classes };
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
         let key = (&network, settings, data.fingerprint());
-        stages.run("train baseline", &key, &[baseline.weights()], || train(&network, &data, settings, &baseline))?;
+        stages.run("train baseline", &key, &[baseline.weights()], || {
+            train(&network, &data, settings, &baseline)
+        })?;
 
         let weights = [artifact::digest_file(&found.weights())?, artifact::digest_file(&baseline.weights())?];
         let outputs = [found.onnx(), baseline.onnx()];

@@ -46,7 +46,13 @@ impl MeasureArgs {
     }
 
     /// The table of a space; `space` and `data` are what the missing rows would have to be measured for.
-    pub fn table(&self, device: &Device, space: (&str, &str), data: &str, runtime: Runtime) -> Result<LatencyTable, TableError> {
+    pub fn table(
+        &self,
+        device: &Device,
+        space: (&str, &str),
+        data: &str,
+        runtime: Runtime,
+    ) -> Result<LatencyTable, TableError> {
         let (name, source) = space;
         LatencyTable::load(&self.table_path(device, name, runtime), &self.command(source, data, runtime))
     }
@@ -54,6 +60,8 @@ impl MeasureArgs {
     /// The command that measures such a table.
     pub fn command(&self, space: &str, data: &str, runtime: Runtime) -> String {
         let MeasureArgs { device, threads, .. } = self;
-        format!("nas-profile --device {device} --runtime {runtime} --threads {threads} --space {space} --data {data}")
+        format!(
+            "nas-profile --device {device} --runtime {runtime} --threads {threads} --space {space} --data {data}"
+        )
     }
 }

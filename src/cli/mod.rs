@@ -54,19 +54,26 @@ impl Cli {
         match self.verb {
             Verb::Profile(args) => args.run(json),
             #[cfg(feature = "torch")]
-            Verb::Search(args) => args.run(json),
+            Verb::Search(args) => trains(|| args.run(json)),
             #[cfg(feature = "torch")]
-            Verb::Train(args) => args.run(json),
+            Verb::Train(args) => trains(|| args.run(json)),
             #[cfg(feature = "torch")]
             Verb::Export(args) => args.run(json),
             Verb::Bench(args) => args.run(json),
             Verb::Report(args) => args.run(json),
             #[cfg(feature = "torch")]
-            Verb::Run(args) => args.run(json),
+            Verb::Run(args) => trains(|| args.run(json)),
             Verb::Devices(args) => args.run(json),
             Verb::Completions(args) => args.run(),
         }
     }
+}
+
+/// Runs a verb that trains in the environment that training is fast in.
+#[cfg(feature = "torch")]
+fn trains(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    crate::environment::start_again();
+    run()
 }
 
 /// Runs a command and turns its error into one line and an exit code.
@@ -77,5 +84,15 @@ pub fn main(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode 
             eprintln!("error: {error:#}");
             std::process::ExitCode::from(1)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_do_not_collide() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -1,10 +1,10 @@
 use super::measure::MeasureArgs;
 use super::output::{print, table};
-use anyhow::Context;
 use crate::data::{Data, DataSpec};
 use crate::device::Session;
 use crate::latency::{Header, LatencyTable, profile};
 use crate::space::SearchSpace;
+use anyhow::Context;
 use nas_exporters::Shape;
 use nas_probe::MeasurePlan;
 use serde::Serialize;
@@ -50,7 +50,12 @@ impl Args {
         let profiled = self.execute()?;
         print(json, &profiled, || {
             let row = |p: &Profiled| {
-                vec![p.table.display().to_string(), p.runtime_version.clone(), p.measured.to_string(), p.rows.to_string()]
+                vec![
+                    p.table.display().to_string(),
+                    p.runtime_version.clone(),
+                    p.measured.to_string(),
+                    p.rows.to_string(),
+                ]
             };
             table(&["table", "version", "measured now", "rows"], profiled.iter().map(row).collect())
         })

@@ -54,9 +54,13 @@ impl Args {
         let space = SearchSpace::load(&self.space)?;
         let device = self.measure.device()?;
         let runtimes = self.measure.runtimes(&device);
-        let Some(&runtime) = runtimes.first() else { anyhow::bail!("{} names no runtime; give --runtime", device.name) };
-        let table = self.measure.table(&device, (&space.name, &self.space), &self.data.to_string(), runtime)?;
-        let model = LatencyModel::new(&table, &space, Shape::from(data.train.shape), data.train.classes.len())?;
+        let Some(&runtime) = runtimes.first() else {
+            anyhow::bail!("{} names no runtime; give --runtime", device.name)
+        };
+        let table =
+            self.measure.table(&device, (&space.name, &self.space), &self.data.to_string(), runtime)?;
+        let model =
+            LatencyModel::new(&table, &space, Shape::from(data.train.shape), data.train.classes.len())?;
         let target = self.target_latency.resolve(&model);
         model.check_target(target)?;
         Ok((space, model, target))

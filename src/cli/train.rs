@@ -1,10 +1,10 @@
 use super::output::{percent, print};
-use anyhow::Context;
 use crate::artifact;
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, Network, RunDir};
 use crate::space::{Genotype, SearchSpace};
 use crate::torch::fit::{TrainSettings, fit};
+use anyhow::Context;
 use nas_exporters::Shape;
 use std::path::PathBuf;
 

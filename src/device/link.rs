@@ -1,5 +1,5 @@
 use super::{Device, DeviceError, LinkKind};
-use crate::artifact;
+use crate::{artifact, environment};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -52,6 +52,7 @@ impl Link {
                 if let Some(library) = ort_dylib {
                     command.arg("--ort").arg(library);
                 }
+                environment::forget(&mut command);
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
                 command.spawn().map_err(|e| DeviceError::Start { path, reason: e.to_string() })
             }

@@ -21,7 +21,9 @@ pub enum DeviceError {
     NoProbe { path: PathBuf },
     #[error("cannot start the probe {path}: {reason}", path = path.display())]
     Start { path: PathBuf, reason: String },
-    #[error("the probe speaks protocol {theirs} and this is {ours}; build both from one version: `cargo build --release`")]
+    #[error(
+        "the probe speaks protocol {theirs} and this is {ours}; build both from one version: `cargo build --release`"
+    )]
     Protocol { theirs: u32, ours: u32 },
     #[error("the probe did not answer within {seconds} s ({doing})")]
     Deadline { seconds: u64, doing: String },

@@ -51,12 +51,23 @@ impl Session {
             std::thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| send.send(line)));
         }
         let stdin = child.stdin.take();
-        let mut session =
-            Session { device: device.name.clone(), link, child, stdin, lines, hello: Hello::default(), next_id: 1 };
+        let mut session = Session {
+            device: device.name.clone(),
+            link,
+            child,
+            stdin,
+            lines,
+            hello: Hello::default(),
+            next_id: 1,
+        };
         match session.receive("starting", GRACE)? {
             Reply::Hello(hello) if hello.protocol == PROTOCOL => session.hello = hello,
-            Reply::Hello(hello) => return Err(DeviceError::Protocol { theirs: hello.protocol, ours: PROTOCOL }),
-            other => return Err(DeviceError::Garbage { doing: "starting".into(), line: format!("{other:?}") }),
+            Reply::Hello(hello) => {
+                return Err(DeviceError::Protocol { theirs: hello.protocol, ours: PROTOCOL });
+            }
+            other => {
+                return Err(DeviceError::Garbage { doing: "starting".into(), line: format!("{other:?}") });
+            }
         }
         Ok(session)
     }

@@ -36,7 +36,9 @@ pub fn profile(
     for layer in &missing {
         match measure(session, table, *layer, plan) {
             Ok(row) => table.append(row)?,
-            Err(ProfileError::Device(failure @ DeviceError::Failed { .. })) => failures.push(failure.to_string()),
+            Err(ProfileError::Device(failure @ DeviceError::Failed { .. })) => {
+                failures.push(failure.to_string())
+            }
             Err(fatal) => return Err(fatal),
         }
         bar.inc(1);

@@ -22,7 +22,9 @@ pub enum TableError {
         list = layers.iter().map(Layer::to_string).collect::<Vec<_>>().join("; ")
     )]
     Missing { path: PathBuf, layers: Vec<Layer>, command: String },
-    #[error("no network of the space is within {target}: the cheapest takes {cheapest}; raise --target-latency")]
+    #[error(
+        "no network of the space is within {target}: the cheapest takes {cheapest}; raise --target-latency"
+    )]
     Unreachable { target: Latency, cheapest: Latency },
     #[error(
         "{path} was measured with {what} {theirs} and this is {ours}: the two do not mix; move the table away to measure anew",
@@ -125,13 +127,15 @@ impl LatencyTable {
         if lines.is_empty() {
             return Err(format("it is empty".into()));
         }
-        let header: Header = serde_json::from_value(lines.remove(0)).map_err(|e| format(format!("line 1: {e}")))?;
+        let header: Header =
+            serde_json::from_value(lines.remove(0)).map_err(|e| format(format!("line 1: {e}")))?;
         if header.latency_table != FORMAT {
             return Err(format(format!("it is of format {}", header.latency_table)));
         }
         let mut rows = BTreeMap::new();
         for (i, line) in lines.into_iter().enumerate() {
-            let row: Row = serde_json::from_value(line).map_err(|e| format(format!("line {}: {e}", i + 2)))?;
+            let row: Row =
+                serde_json::from_value(line).map_err(|e| format(format!("line {}: {e}", i + 2)))?;
             if row.model == model_digest(&row.layer) {
                 rows.insert(row.layer, row);
             }
@@ -146,7 +150,12 @@ impl LatencyTable {
     pub fn open(path: &Path, header: Header, command: &str) -> Result<Self, TableError> {
         if !path.is_file() {
             artifact::write_lines(path, std::slice::from_ref(&header))?;
-            return Ok(LatencyTable { path: path.into(), command: command.into(), header, rows: BTreeMap::new() });
+            return Ok(LatencyTable {
+                path: path.into(),
+                command: command.into(),
+                header,
+                rows: BTreeMap::new(),
+            });
         }
         artifact::drop_torn_line(path)?;
         let table = Self::load(path, command)?;
@@ -169,7 +178,9 @@ impl LatencyTable {
             ("precision", theirs.precision.clone(), ours.precision.clone()),
         ];
         match differences.into_iter().find(|(_, theirs, ours)| theirs != ours) {
-            Some((what, theirs, ours)) => Err(TableError::Foreign { path: self.path.clone(), what, theirs, ours }),
+            Some((what, theirs, ours)) => {
+                Err(TableError::Foreign { path: self.path.clone(), what, theirs, ours })
+            }
             None => Ok(()),
         }
     }

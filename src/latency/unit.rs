@@ -94,7 +94,9 @@ mod tests {
 
     #[test]
     fn reads_units_and_refuses_bare_numbers() {
-        for (text, ns) in [("12ms", 12e6), ("0.8 ms", 8e5), ("850us", 85e4), ("3µs", 3e3), ("1s", 1e9), ("7ns", 7.0)] {
+        for (text, ns) in
+            [("12ms", 12e6), ("0.8 ms", 8e5), ("850us", 85e4), ("3µs", 3e3), ("1s", 1e9), ("7ns", 7.0)]
+        {
             assert_eq!(text.parse::<Latency>().unwrap().ns(), ns, "{text}");
         }
         for text in ["12", "", "ms", "-1ms", "nanms", "infms", "0ms", "5 min"] {
@@ -104,7 +106,14 @@ mod tests {
 
     #[test]
     fn shows_three_digits() {
-        for (ns, text) in [(0.0, "0 ns"), (845.2, "845 ns"), (999.7, "1.00 µs"), (12_345.0, "12.3 µs"), (1.25e6, "1.25 ms"), (2.1e9, "2.10 s")] {
+        for (ns, text) in [
+            (0.0, "0 ns"),
+            (845.2, "845 ns"),
+            (999.7, "1.00 µs"),
+            (12_345.0, "12.3 µs"),
+            (1.25e6, "1.25 ms"),
+            (2.1e9, "2.10 s"),
+        ] {
             assert_eq!(Latency::from_ns(ns).to_string(), text);
         }
     }

@@ -3,8 +3,15 @@ use nas_exporters::{Graph, Op, Shape};
 
 /// Expansion, channels, blocks, stride of the first block (Sandler et al. 2018, arXiv 1801.04381,
 /// table 2); the first two strides of 2 are 1 here, as is usual for 32×32 images.
-const STAGES: [(usize, usize, usize, usize); 7] =
-    [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
+const STAGES: [(usize, usize, usize, usize); 7] = [
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+];
 
 /// MobileNetV2 for small images, the baseline; `width` scales its channels.
 pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {
@@ -13,7 +20,12 @@ pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {
     for (s, (expansion, channels, blocks, stride)) in STAGES.into_iter().enumerate() {
         for b in 0..blocks {
             let mut block = Graph::new(g.output_shape());
-            inverted_residual(&mut block, expansion, scaled(channels, width), if b == 0 { stride } else { 1 });
+            inverted_residual(
+                &mut block,
+                expansion,
+                scaled(channels, width),
+                if b == 0 { stride } else { 1 },
+            );
             let end = g.output();
             g.append(&format!("stage{}.block{}", s + 1, b + 1), &block, end);
         }

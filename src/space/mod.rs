@@ -25,7 +25,9 @@ pub enum SpaceError {
     Invalid { space: String, reason: String },
     #[error("there is no candidate op `{0}`; there are {names}", names = CandidateOp::names().join(", "))]
     UnknownOp(String),
-    #[error("the genotype has {found} ops and space `{space}` has {expected} layers: {expected} ops are needed, separated by commas")]
+    #[error(
+        "the genotype has {found} ops and space `{space}` has {expected} layers: {expected} ops are needed, separated by commas"
+    )]
     Length { space: String, expected: usize, found: usize },
     #[error("layer {layer} of space `{space}` has no candidate `{op}`; it has {candidates}")]
     NotACandidate { space: String, layer: usize, op: String, candidates: String },
@@ -96,7 +98,9 @@ impl SearchSpace {
                 return invalid(format!("candidate `{op}` stands twice"));
             }
             if !op.keeps_shape() {
-                return invalid(format!("`{op}` cannot be a candidate: it does not give the layer's output shape"));
+                return invalid(format!(
+                    "`{op}` cannot be a candidate: it does not give the layer's output shape"
+                ));
             }
         }
         if !self.stem.op.keeps_shape() {
@@ -126,7 +130,8 @@ impl SearchSpace {
 
     /// The classifier, for images of shape `input`.
     pub fn head(&self, input: Shape, classes: usize) -> Layer {
-        let input = self.layers.iter().fold(self.stem(input).output(), |s, l| s.strided(l.channels, l.stride));
+        let input =
+            self.layers.iter().fold(self.stem(input).output(), |s, l| s.strided(l.channels, l.stride));
         Layer { op: CandidateOp::HEAD, input, channels: classes, stride: 1 }
     }
 

@@ -118,11 +118,20 @@ pub fn fit(
         }
         let train_loss = loss_sum / train.len() as f64;
         if !train_loss.is_finite() {
-            return Err(TrainError::Diverged { epoch, loss: train_loss, learning_rate: settings.learning_rate });
+            return Err(TrainError::Diverged {
+                epoch,
+                loss: train_loss,
+                learning_rate: settings.learning_rate,
+            });
         }
         let row = TrainEpoch {
             epoch,
-            learning_rate: cosine(settings.learning_rate, (epoch - 1) * steps, settings.epochs * steps, steps.min(500)),
+            learning_rate: cosine(
+                settings.learning_rate,
+                (epoch - 1) * steps,
+                settings.epochs * steps,
+                steps.min(500),
+            ),
             train_loss,
             train_accuracy: right as f64 / train.len() as f64,
             test_accuracy: accuracy(&net, test),
@@ -134,9 +143,13 @@ pub fn fit(
         checkpoint.save(epoch, &state)?;
     }
     bar.finish();
-    let trained_on = TrainedOn { data: data.name.clone(), classes: data.train.classes.clone(), normalisation };
+    let trained_on =
+        TrainedOn { data: data.name.clone(), classes: data.train.classes.clone(), normalisation };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
-    write_tensors(&dir.weights(), &named(&net).map(|(n, t)| (n, t.detach().contiguous())).collect::<Vec<_>>())?;
+    write_tensors(
+        &dir.weights(),
+        &named(&net).map(|(n, t)| (n, t.detach().contiguous())).collect::<Vec<_>>(),
+    )?;
     Ok(log)
 }
 

@@ -24,7 +24,9 @@ pub enum TrainError {
     Artifact(#[from] ArtifactError),
     #[error(transparent)]
     Data(#[from] crate::data::Error),
-    #[error("the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})")]
+    #[error(
+        "the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})"
+    )]
     Diverged { epoch: usize, loss: f64, learning_rate: f64 },
     #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
     Checkpoint { path: PathBuf, reason: String },

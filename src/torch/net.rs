@@ -32,7 +32,8 @@ impl Net {
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let mut values: Vec<Option<Tensor>> = vec![Some(x.shallow_clone())];
         for id in self.graph.ids().skip(1) {
-            let inputs: Vec<&Tensor> = self.graph.node(id).inputs.iter().filter_map(|i| values[i.index()].as_ref()).collect();
+            let inputs: Vec<&Tensor> =
+                self.graph.node(id).inputs.iter().filter_map(|i| values[i.index()].as_ref()).collect();
             let value = self.compute(id, &inputs, x.size()[0], train);
             values.push(Some(value));
         }
@@ -41,7 +42,8 @@ impl Net {
 
     fn compute(&self, id: NodeId, inputs: &[&Tensor], batch: i64, train: bool) -> Tensor {
         let param = |i: usize| &self.params[id.index()][i].1;
-        let window = |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
+        let window =
+            |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
         match self.graph.node(id).op {
             Op::Conv2d { kernel, stride, groups, bias, .. } => {
                 let (_, stride, padding) = window(kernel, stride);

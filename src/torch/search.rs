@@ -109,9 +109,11 @@ pub fn search(
     let input = Shape::from(data.train.shape);
     let classes = data.train.classes.len();
     let net = Supernet::new(space, input, classes);
-    let trained = net.params().filter(|(_, param, _)| !matches!(param.role, Role::RunningMean | Role::RunningVar));
+    let trained =
+        net.params().filter(|(_, param, _)| !matches!(param.role, Role::RunningMean | Role::RunningVar));
     let decay = |role| if role == Role::Weight { settings.weight_decay } else { 0.0 };
-    let mut sgd = Sgd::new(trained.map(|(name, param, tensor)| (name, tensor, decay(param.role))), settings.momentum);
+    let mut sgd =
+        Sgd::new(trained.map(|(name, param, tensor)| (name, tensor, decay(param.role))), settings.momentum);
     let mut adam = Adam::new(&net.alpha, ALPHA_BETAS, settings.alpha_weight_decay);
     let latencies = Tensor::from_slice2(&model.mixed_ns()).to_kind(Kind::Float);
 
@@ -143,7 +145,8 @@ pub fn search(
         let start = Instant::now();
         let learn_alpha = epoch > settings.warmup_epochs;
         let (mut train_loss, mut validation_loss, mut seen, mut right) = (0.0, 0.0, 0, 0);
-        let mut fresh = (0u64..).flat_map(|pass| held_out.epoch(!settings.seed, ((epoch as u64) << 32) + pass, augment));
+        let mut fresh =
+            (0u64..).flat_map(|pass| held_out.epoch(!settings.seed, ((epoch as u64) << 32) + pass, augment));
         for (i, batch) in train.epoch(settings.seed, epoch as u64, augment).enumerate() {
             let (images, labels) = tensors(&batch, input);
             let logits = net.forward(&images, &net.probabilities().detach(), true);
@@ -172,7 +175,11 @@ pub fn search(
         }
         let train_loss = train_loss / train.indices.len() as f64;
         if !train_loss.is_finite() {
-            return Err(TrainError::Diverged { epoch, loss: train_loss, learning_rate: settings.learning_rate });
+            return Err(TrainError::Diverged {
+                epoch,
+                loss: train_loss,
+                learning_rate: settings.learning_rate,
+            });
         }
         let row = SearchEpoch {
             epoch,
@@ -192,7 +199,9 @@ pub fn search(
     }
     bar.finish();
     let log_probabilities = rows(&net.alpha.log_softmax(-1, Kind::Float));
-    let ops = model.likeliest_within(&log_probabilities, target).unwrap_or_else(|| panic!("no network within {target}"));
+    let ops = model
+        .likeliest_within(&log_probabilities, target)
+        .unwrap_or_else(|| panic!("no network within {target}"));
     let genotype = Genotype { ops, input, classes, space: space.clone() };
     artifact::write_json(&run.genotype(), &genotype)?;
     Ok(genotype)

@@ -52,7 +52,11 @@ impl Supernet {
     /// N×C×H×W → logits, N×classes.
     pub fn forward(&self, x: &Tensor, probabilities: &Tensor, train: bool) -> Tensor {
         let x = self.stem.forward(x, train);
-        let x = self.layers.iter().enumerate().fold(x, |x, (i, layer)| layer.forward(&x, &probabilities.get(i as i64), train));
+        let x = self
+            .layers
+            .iter()
+            .enumerate()
+            .fold(x, |x, (i, layer)| layer.forward(&x, &probabilities.get(i as i64), train));
         self.head.forward(&x, train)
     }
 
