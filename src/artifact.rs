@@ -48,6 +48,14 @@ pub fn publish(path: &Path) -> Result<()> {
     io("write", path, std::fs::rename(part(path)?, path))
 }
 
+/// Takes a file away, if there is one.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if path.exists() => io("remove", path, Err(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a whole file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let part = part(path)?;
@@ -145,7 +153,7 @@ pub fn parse_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
 fn toml_reason(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     match error.span() {
-        Some(span) => format!("line {}: {message}", text[..span.start].lines().count().max(1)),
+        Some(span) => format!("line {}: {message}", 1 + text[..span.start].matches('\n').count()),
         None => message,
     }
 }

@@ -26,6 +26,7 @@ pub fn fold_batch_norm(graph: &Graph, weights: &Weights) -> Result<(Graph, Weigh
             continue;
         };
         biased.push(conv);
+        let has_bias = matches!(graph.node(conv).op, Op::Conv2d { bias: true, .. });
         let (bn, conv) = (&graph.node(id).name, &graph.node(conv).name);
         let of = |name: &str, suffix: &str| weights.get(&format!("{name}.{suffix}"));
         let (mean, var) = (of(bn, "running_mean")?, of(bn, "running_var")?);
@@ -42,7 +43,7 @@ pub fn fold_batch_norm(graph: &Graph, weights: &Weights) -> Result<(Graph, Weigh
         for (filter, s) in weight.values.chunks_mut(per_channel).zip(&scale) {
             filter.iter_mut().for_each(|w| *w = (*w as f64 * s) as f32);
         }
-        let own = of(conv, "bias").map(|b| b.values.clone()).unwrap_or_else(|_| vec![0.0; scale.len()]);
+        let own = if has_bias { of(conv, "bias")?.values.clone() } else { vec![0.0; scale.len()] };
         let bias = (0..scale.len())
             .map(|c| (beta.values[c] as f64 + scale[c] * (own[c] as f64 - mean.values[c] as f64)) as f32)
             .collect();

@@ -3,9 +3,8 @@ use super::output::{print, table};
 use crate::artifact;
 use crate::bench::{Subject, bench, save};
 use crate::device::{Device, Session};
-use crate::latency::LatencyTable;
 use crate::record::{BenchRow, LayerLatency, Network, RunDir};
-use crate::space::Genotype;
+use crate::space::{Genotype, SearchSpace};
 use anyhow::Context;
 use nas_probe::{MeasurePlan, Runtime};
 use std::path::PathBuf;
@@ -76,8 +75,15 @@ impl Args {
         }
         let mut session = Session::open(&device)?;
         let runtimes = self.measure.runtimes(&device);
-        let mut rows =
-            bench(&mut session, &device, &runtimes, self.measure.threads, &subjects, self.rounds, PLAN)?;
+        let mut rows = bench(
+            &mut session,
+            &device,
+            &runtimes,
+            self.measure.threads.get(),
+            &subjects,
+            self.rounds,
+            PLAN,
+        )?;
         for row in &mut rows {
             let network = networks.iter().find(|network| network.name() == row.model);
             if let Some(Network::Genotype(genotype)) = network {
@@ -97,12 +103,8 @@ impl Args {
         genotype: &Genotype,
         runtime: Runtime,
     ) -> anyhow::Result<Vec<LayerLatency>> {
-        let path = self.measure.table_path(device, &genotype.space.name, runtime);
-        let Genotype { space, input, classes, .. } = genotype;
-        let command = format!(
-            "nas-profile --device {} --runtime {runtime} --threads {} --space {} --input {input} --classes {classes}",
-            self.measure.device, self.measure.threads, space.name
-        );
-        Ok(LatencyTable::load(&path, &command)?.predict(genotype)?)
+        let Genotype { space: SearchSpace { name, .. }, input, classes, .. } = genotype;
+        let images = format!("--input {input} --classes {classes}");
+        Ok(self.measure.table(device, (name, name), &images, runtime)?.predict(genotype)?)
     }
 }

@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::latency::{LatencyTable, TableError};
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Where and how networks are measured.
@@ -17,8 +18,8 @@ pub struct MeasureArgs {
     #[arg(long = "runtime")]
     pub runtimes: Vec<Runtime>,
     /// Threads of the runtime
-    #[arg(long, default_value_t = 1)]
-    pub threads: usize,
+    #[arg(long, default_value_t = NonZeroUsize::MIN)]
+    pub threads: NonZeroUsize,
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles")]
     pub profiles: PathBuf,
@@ -26,7 +27,8 @@ pub struct MeasureArgs {
 
 impl Default for MeasureArgs {
     fn default() -> Self {
-        MeasureArgs { device: "host".into(), runtimes: vec![], threads: 1, profiles: "profiles".into() }
+        let threads = NonZeroUsize::MIN;
+        MeasureArgs { device: "host".into(), runtimes: vec![], threads, profiles: "profiles".into() }
     }
 }
 
@@ -42,26 +44,27 @@ impl MeasureArgs {
 
     /// Where the table of a space is kept.
     pub fn table_path(&self, device: &Device, space: &str, runtime: Runtime) -> PathBuf {
-        LatencyTable::path(&self.profiles, &device.name, space, runtime, self.threads)
+        LatencyTable::path(&self.profiles, &device.name, space, runtime, self.threads.get())
     }
 
-    /// The table of a space; `space` and `data` are what the missing rows would have to be measured for.
+    /// The table of a space; `space` and `images` are what the missing rows would have to be measured for.
     pub fn table(
         &self,
         device: &Device,
         space: (&str, &str),
-        data: &str,
+        images: &str,
         runtime: Runtime,
     ) -> Result<LatencyTable, TableError> {
         let (name, source) = space;
-        LatencyTable::load(&self.table_path(device, name, runtime), &self.command(source, data, runtime))
+        LatencyTable::load(&self.table_path(device, name, runtime), &self.command(source, images, runtime))
     }
 
-    /// The command that measures such a table.
-    pub fn command(&self, space: &str, data: &str, runtime: Runtime) -> String {
-        let MeasureArgs { device, threads, .. } = self;
+    /// The command that measures such a table; `images` is `--data …` or `--input … --classes …`.
+    pub fn command(&self, space: &str, images: &str, runtime: Runtime) -> String {
+        let MeasureArgs { device, threads, profiles, .. } = self;
         format!(
-            "nas-profile --device {device} --runtime {runtime} --threads {threads} --space {space} --data {data}"
+            "nas-profile --device {device} --runtime {runtime} --threads {threads} --profiles {} --space {space} {images}",
+            profiles.display()
         )
     }
 }

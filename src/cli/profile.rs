@@ -70,10 +70,10 @@ impl Args {
         let mut profiled = vec![];
         for runtime in self.measure.runtimes(&device) {
             session.require(runtime)?;
-            let header = Header::new(&device.name, session.hello(), runtime, self.measure.threads)
+            let header = Header::new(&device.name, session.hello(), runtime, self.measure.threads.get())
                 .with_context(|| format!("the probe has no {runtime}"))?;
             let path = self.measure.table_path(&device, &space.name, runtime);
-            let command = self.measure.command(&self.space, &self.data.to_string(), runtime);
+            let command = self.measure.command(&self.space, &format!("--data {}", self.data), runtime);
             let mut table = LatencyTable::open(&path, header, &command)?;
             let measured = profile(&mut session, &mut table, &layers, PLAN)?;
             profiled.push(Profiled {

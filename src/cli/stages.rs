@@ -37,6 +37,10 @@ impl Stages {
             eprintln!("{stage}: done before with the same inputs");
             return Ok(());
         }
+        // A stage that is cut is not done, with whichever inputs it was before.
+        if self.done.remove(stage).is_some() {
+            artifact::write_json(&self.path, &self.done)?;
+        }
         work()?;
         self.done.insert(stage.into(), digest);
         Ok(artifact::write_json(&self.path, &self.done)?)

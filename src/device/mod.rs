@@ -42,7 +42,7 @@ pub enum DeviceError {
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// Name of its file.
-    #[serde(skip)]
+    #[serde(skip_deserializing)]
     pub name: String,
     /// For people, a few words.
     pub description: String,

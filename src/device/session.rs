@@ -1,8 +1,9 @@
 use super::{Device, DeviceError, Link};
 use nas_probe::{Conditions, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, TensorData};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What a probe may take for anything but measuring: loading a runtime or a model.
@@ -14,6 +15,8 @@ pub struct Session {
     link: Link,
     child: Child,
     stdin: Option<ChildStdin>,
+    /// Gives the last line that the probe wrote to stderr, once it has ended.
+    stderr: Option<JoinHandle<Option<String>>>,
     lines: Receiver<std::io::Result<String>>,
     hello: Hello,
     next_id: u64,
@@ -44,18 +47,28 @@ impl Session {
     /// # Errors
     /// Where there is no probe, it does not answer, or it is of another version.
     pub fn open(device: &Device) -> Result<Session, DeviceError> {
-        let link = Link::open(device);
+        Self::over(Link::open(device), &device.name)
+    }
+
+    /// Starts the probe at the other end of `link`; `device` is for messages.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn over(link: Link, device: &str) -> Result<Session, DeviceError> {
         let mut child = link.start_probe()?;
         let (send, lines) = channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| send.send(line)));
         }
+        let last_line = |stderr| BufReader::new(stderr).lines().map_while(Result::ok).last();
+        let stderr = child.stderr.take().map(|stderr| std::thread::spawn(move || last_line(stderr)));
         let stdin = child.stdin.take();
         let mut session = Session {
-            device: device.name.clone(),
+            device: device.into(),
             link,
             child,
             stdin,
+            stderr,
             lines,
             hello: Hello::default(),
             next_id: 1,
@@ -176,11 +189,8 @@ impl Session {
     fn ended(&mut self, doing: &str) -> DeviceError {
         let _ = self.child.kill();
         let status = self.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
-        let mut said = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            let _ = stderr.read_to_string(&mut said);
-        }
-        let last = said.lines().last().map(|l| format!(": {l}")).unwrap_or_default();
+        let said = self.stderr.take().and_then(|thread| thread.join().ok()).flatten();
+        let last = said.map(|line| format!(": {line}")).unwrap_or_default();
         DeviceError::Ended { doing: doing.into(), reason: format!("{status}{last}") }
     }
 }

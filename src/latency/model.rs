@@ -61,11 +61,12 @@ impl LatencyModel {
 
     /// Latencies of the cheapest and the dearest network without a `zero`.
     pub fn range(&self) -> (Latency, Latency) {
-        let live = |layer: &'_ [Latency]| -> Vec<f64> { self.live(layer).map(|(_, l)| l.ns()).collect() };
-        let sum = |pick: fn(f64, f64) -> f64| -> Latency {
-            self.mixed.iter().filter_map(|l| live(l).into_iter().reduce(pick)).map(Latency::from_ns).sum()
+        let sum = |pick: fn(f64, f64) -> f64| {
+            let picked =
+                |layer: &Vec<Latency>| self.live(layer).map(|(_, l)| l.ns()).reduce(pick).unwrap_or(0.0);
+            self.mixed.iter().fold(self.fixed, |sum, layer| sum + Latency::from_ns(picked(layer)))
         };
-        (self.fixed + sum(f64::min), self.fixed + sum(f64::max))
+        (sum(f64::min), sum(f64::max))
     }
 
     /// # Errors
@@ -77,8 +78,15 @@ impl LatencyModel {
 
     /// The network of the largest summed score whose latency is within `target`, exactly: of the
     /// partial networks only those are kept that no other beats in both. A `zero` is never chosen,
-    /// since behind it no network is left. None where no network is within the target.
-    pub fn likeliest_within(&self, scores: &[Vec<f64>], target: Latency) -> Option<Vec<CandidateOp>> {
+    /// since behind it no network is left.
+    ///
+    /// # Errors
+    /// [`TableError::Unreachable`]
+    pub fn likeliest_within(
+        &self,
+        scores: &[Vec<f64>],
+        target: Latency,
+    ) -> Result<Vec<CandidateOp>, TableError> {
         let mut front: Vec<(Latency, f64, Vec<CandidateOp>)> = vec![(self.fixed, 0.0, vec![])];
         for (layer, scores) in self.mixed.iter().zip(scores) {
             let mut grown: Vec<_> = front
@@ -100,7 +108,8 @@ impl LatencyModel {
             });
             front = grown;
         }
-        front.pop().map(|(_, _, ops)| ops)
+        let cheapest = self.range().0;
+        front.pop().map(|(_, _, ops)| ops).ok_or(TableError::Unreachable { target, cheapest })
     }
 
     fn live<'a>(&'a self, layer: &'a [Latency]) -> impl Iterator<Item = (usize, Latency)> + 'a {

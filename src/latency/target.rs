@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
     Latency(Latency),
-    /// From 0 to 1.
-    Share(f64),
+    /// From 0 to 100.
+    Percent(f64),
 }
 
 impl Target {
@@ -17,7 +17,12 @@ impl Target {
         let (cheapest, dearest) = model.range();
         match self {
             Target::Latency(latency) => latency,
-            Target::Share(share) => (1.0 - share) * cheapest + share * dearest,
+            Target::Percent(percent) => {
+                let share = percent / 100.0;
+                let between = (1.0 - share) * cheapest + share * dearest;
+                // Rounding must not ask for less than there is.
+                if between < cheapest { cheapest } else { between }
+            }
         }
     }
 }
@@ -28,7 +33,7 @@ impl std::str::FromStr for Target {
     fn from_str(s: &str) -> Result<Self, String> {
         let Some(percent) = s.strip_suffix('%') else { return s.parse().map(Target::Latency) };
         match percent.trim().parse::<f64>() {
-            Ok(p) if (0.0..=100.0).contains(&p) => Ok(Target::Share(p / 100.0)),
+            Ok(p) if (0.0..=100.0).contains(&p) => Ok(Target::Percent(p)),
             _ => Err(format!("`{s}` is no share; write 0% (the cheapest network) to 100% (the dearest)")),
         }
     }
@@ -52,7 +57,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Target::Latency(latency) => write!(f, "{}ns", latency.ns()),
-            Target::Share(share) => write!(f, "{}%", share * 100.0),
+            Target::Percent(percent) => write!(f, "{percent}%"),
         }
     }
 }

@@ -5,13 +5,32 @@ use serde::{Deserialize, Serialize};
 /// A network of a search space: the op of each of its layers. With the space, the images' shape and
 /// the number of classes, so that a genotype file stands by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Unchecked")]
 pub struct Genotype {
     pub ops: Vec<CandidateOp>,
     /// Shape of the images, CHW.
     pub input: Shape,
     pub classes: usize,
     pub space: SearchSpace,
+}
+
+/// A genotype as it stands in a file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unchecked {
+    ops: Vec<CandidateOp>,
+    input: Shape,
+    classes: usize,
+    space: SearchSpace,
+}
+
+impl TryFrom<Unchecked> for Genotype {
+    type Error = SpaceError;
+
+    fn try_from(Unchecked { ops, input, classes, space }: Unchecked) -> Result<Self, SpaceError> {
+        space.validate()?;
+        Genotype::new(space, ops, input, classes)
+    }
 }
 
 impl Genotype {

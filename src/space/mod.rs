@@ -87,8 +87,8 @@ impl SearchSpace {
 
     fn validate(&self) -> Result<(), SpaceError> {
         let invalid = |reason: String| Err(SpaceError::Invalid { space: self.name.clone(), reason });
-        if self.layers.is_empty() || self.candidates.is_empty() {
-            return invalid("it needs at least one layer and one candidate".into());
+        if self.layers.is_empty() || self.candidates.iter().all(|op| *op == CandidateOp::ZERO) {
+            return invalid("it needs at least one layer, and one candidate besides zero".into());
         }
         if self.stem.channels == 0 || self.layers.iter().any(|l| l.channels == 0 || l.stride == 0) {
             return invalid("channels and strides start at 1".into());

@@ -43,7 +43,11 @@ impl Checkpoint {
         }
         let _guard = tch::no_grad_guard();
         for (name, tensor) in state {
-            tensor.shallow_clone().f_copy_(of(name)?).map_err(|e| damaged(format!("`{name}`: {e}")))?;
+            let saved = of(name)?;
+            if saved.size() != tensor.size() {
+                return Err(damaged(format!("`{name}` is {:?}, not {:?}", saved.size(), tensor.size())));
+            }
+            tensor.shallow_clone().copy_(saved);
         }
         let epoch = i64::try_from(of("epoch")?).map_err(|e| damaged(e.to_string()))?;
         Ok(epoch as usize)

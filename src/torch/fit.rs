@@ -42,7 +42,7 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Threads of libtorch; the same number gives the same result
     #[arg(id = "torch_threads", long = "torch-threads", default_value_t = TrainSettings::default().threads)]
-    pub threads: usize,
+    pub threads: NonZeroUsize,
 }
 
 impl Default for TrainSettings {
@@ -56,7 +56,7 @@ impl Default for TrainSettings {
             padding: 4,
             no_flip: false,
             seed: 0,
-            threads: 1,
+            threads: NonZeroUsize::MIN,
         }
     }
 }
@@ -76,6 +76,10 @@ pub fn fit(
     let images = Shape::from(data.train.shape);
     if images != graph.input_shape() {
         return Err(TrainError::Images { images, network: graph.input_shape() });
+    }
+    let (classes, logits) = (data.train.classes.len(), graph.output_shape().channels);
+    if classes != logits {
+        return Err(TrainError::Classes { data: classes, network: logits });
     }
     super::fix(settings.threads, settings.seed);
     let net = Net::new(graph);
@@ -97,6 +101,11 @@ pub fn fit(
     let done = checkpoint.restore(&state)?;
     let mut log: Vec<TrainEpoch> = if done > 0 { artifact::read_lines(&dir.train_log())? } else { vec![] };
     log.truncate(done);
+    if done == 0 {
+        // Those of an earlier training would not belong to what is written from here on.
+        artifact::remove(&dir.weights())?;
+        artifact::remove(&dir.onnx())?;
+    }
     artifact::write_json(&dir.network(), network)?;
     artifact::write_lines(&dir.train_log(), &log)?;
 

@@ -5,16 +5,20 @@ pub mod fit;
 mod net;
 mod optim;
 pub mod search;
+mod steps;
 mod supernet;
 
 pub use checkpoint::Checkpoint;
 pub use net::Net;
 pub use optim::{Adam, Sgd, cosine};
+pub use steps::{LatencyTerm, alpha_step, weight_step};
 pub use supernet::{MixedOp, Supernet};
 
 use crate::artifact::ArtifactError;
 use crate::data::{Batch, Batches};
+use crate::latency::TableError;
 use nas_exporters::Shape;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tch::Tensor;
 
@@ -34,19 +38,25 @@ pub enum TrainError {
     Write { path: PathBuf, reason: String },
     #[error("the images are {images} and the network takes {network}; give the --data that it was made for")]
     Images { images: Shape, network: Shape },
+    #[error(
+        "the data have {data} classes and the network tells {network} apart; give the --data that it was made for"
+    )]
+    Classes { data: usize, network: usize },
+    #[error(transparent)]
+    Table(#[from] TableError),
     #[error(transparent)]
     Weights(#[from] nas_exporters::WeightsError),
 }
 
 /// Makes what follows repeat: the number of threads that libtorch computes with, and the seed of its
 /// random numbers. The same pair on the same machine gives bit-equal results.
-pub fn fix(threads: usize, seed: u64) {
-    tch::set_num_threads(threads as i32);
+pub fn fix(threads: NonZeroUsize, seed: u64) {
+    tch::set_num_threads(threads.get() as i32);
     tch::manual_seed(seed as i64);
 }
 
 /// A batch as tensors: images N×C×H×W, channels-last, and labels N.
-fn tensors(batch: &Batch, shape: Shape) -> (Tensor, Tensor) {
+pub fn tensors(batch: &Batch, shape: Shape) -> (Tensor, Tensor) {
     let size = [-1, shape.channels as i64, shape.height as i64, shape.width as i64];
     (net::channels_last(&Tensor::from_slice(&batch.images).view(size)), Tensor::from_slice(&batch.labels))
 }

@@ -44,6 +44,7 @@ impl Net {
         let param = |i: usize| &self.params[id.index()][i].1;
         let window =
             |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
+        let shape = self.graph.node(id).shape;
         match self.graph.node(id).op {
             Op::Conv2d { kernel, stride, groups, bias, .. } => {
                 let (_, stride, padding) = window(kernel, stride);
@@ -54,7 +55,8 @@ impl Net {
                 Some(param(1)),
                 Some(param(2)),
                 Some(param(3)),
-                train,
+                // A single value has no variance.
+                train && batch as usize * shape.height * shape.width > 1,
                 BATCH_NORM_MOMENTUM,
                 BATCH_NORM_EPS,
                 false,

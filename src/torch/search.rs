@@ -1,11 +1,12 @@
 //! Differentiable architecture search with a latency term.
 //!
 //! Alternates, batch by batch, a step of the weights on the training split with a step of alpha on
-//! the held-out split (Liu et al. 2019, arXiv 1806.09055, first order). Alpha's loss is
-//! cross-entropy + λ·|E/T − 1| with E the expected latency and T the target (Hu et al. 2020, TF-NAS,
-//! arXiv 2008.05314, eq. 11), so that latency that the target leaves is used.
+//! the held-out split (Liu et al. 2019, arXiv 1806.09055, first order).
 
-use super::{Adam, Checkpoint, Sgd, Supernet, TrainError, correct, cosine, tensors};
+use super::{
+    Adam, Checkpoint, LatencyTerm, Sgd, Supernet, TrainError, alpha_step, correct, cosine, tensors,
+    weight_step,
+};
 use crate::artifact;
 use crate::data::{Augment, Batches, Data, Normalisation, split};
 use crate::latency::{Latency, LatencyModel};
@@ -59,7 +60,7 @@ pub struct SearchSettings {
     pub seed: u64,
     /// Threads of libtorch; the same number gives the same result
     #[arg(id = "torch_threads", long = "torch-threads", default_value_t = SearchSettings::default().threads)]
-    pub threads: usize,
+    pub threads: NonZeroUsize,
 }
 
 impl Default for SearchSettings {
@@ -78,13 +79,11 @@ impl Default for SearchSettings {
             padding: 4,
             no_flip: false,
             seed: 0,
-            threads: 1,
+            threads: NonZeroUsize::MIN,
         }
     }
 }
 
-/// The norm that weight gradients are clipped to, as in the DARTS code.
-const CLIP: f64 = 5.0;
 /// Adam's decay rates for alpha, as in the DARTS code.
 const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 
@@ -93,10 +92,8 @@ const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 /// settings, data and table.
 ///
 /// # Errors
-/// Where the loss is no longer finite, or a file cannot be written.
-///
-/// # Panics
-/// Where no network of the space meets `target`: [`LatencyModel::check_target`] tells before.
+/// Where no network of the space meets `target`, the loss is no longer finite, or a file cannot be
+/// written.
 pub fn search(
     space: &SearchSpace,
     model: &LatencyModel,
@@ -105,6 +102,7 @@ pub fn search(
     settings: &SearchSettings,
     run: &RunDir,
 ) -> Result<Genotype, TrainError> {
+    model.check_target(target)?;
     super::fix(settings.threads, settings.seed);
     let input = Shape::from(data.train.shape);
     let classes = data.train.classes.len();
@@ -115,7 +113,7 @@ pub fn search(
     let mut sgd =
         Sgd::new(trained.map(|(name, param, tensor)| (name, tensor, decay(param.role))), settings.momentum);
     let mut adam = Adam::new(&net.alpha, ALPHA_BETAS, settings.alpha_weight_decay);
-    let latencies = Tensor::from_slice2(&model.mixed_ns()).to_kind(Kind::Float);
+    let term = LatencyTerm::new(model, target, settings.latency_weight);
 
     let all: Vec<usize> = (0..data.train.len()).collect();
     let (train, held_out) = split(&data.train, &all, settings.held_out, settings.seed)?;
@@ -136,8 +134,12 @@ pub fn search(
         .chain([("alpha".to_string(), net.alpha.shallow_clone())])
         .collect();
     let done = checkpoint.restore(&state)?;
-    let mut log: Vec<SearchEpoch> = artifact::read_lines(&run.search_log())?;
+    let mut log: Vec<SearchEpoch> = if done > 0 { artifact::read_lines(&run.search_log())? } else { vec![] };
     log.truncate(done);
+    if done == 0 {
+        // That of an earlier search would not belong to what is written from here on.
+        artifact::remove(&run.genotype())?;
+    }
     artifact::write_lines(&run.search_log(), &log)?;
 
     let bar = progress::epochs("search", &space.name, steps, settings.epochs, done);
@@ -149,24 +151,15 @@ pub fn search(
             (0u64..).flat_map(|pass| held_out.epoch(!settings.seed, ((epoch as u64) << 32) + pass, augment));
         for (i, batch) in train.epoch(settings.seed, epoch as u64, augment).enumerate() {
             let (images, labels) = tensors(&batch, input);
-            let logits = net.forward(&images, &net.probabilities().detach(), true);
-            let loss = logits.cross_entropy_for_logits(&labels);
-            sgd.zero_grad();
-            loss.backward();
-            sgd.clip_grad_norm(CLIP);
-            sgd.step(cosine(settings.learning_rate, (epoch - 1) * steps + i, settings.epochs * steps, 0));
+            let step = (epoch - 1) * steps + i;
+            let learning_rate = cosine(settings.learning_rate, step, settings.epochs * steps, 0);
+            let loss = weight_step(&net, &mut sgd, &images, &labels, learning_rate);
             train_loss += loss.double_value(&[]) * batch.labels.len() as f64;
 
             if learn_alpha && let Some(batch) = fresh.next() {
                 let (images, labels) = tensors(&batch, input);
-                let probabilities = net.probabilities();
-                let logits = net.forward(&images, &probabilities, true);
-                let loss = logits.cross_entropy_for_logits(&labels);
-                let expected = (&probabilities * &latencies).sum(Kind::Float) + model.fixed().ns();
-                let over = (expected / target.ns() - 1.0).abs();
-                let total = &loss + over * settings.latency_weight;
-                let grad = Tensor::run_backward(&[total], &[&net.alpha], false, false);
-                adam.step(&net.alpha, &grad[0], settings.alpha_learning_rate);
+                let rate = settings.alpha_learning_rate;
+                let (loss, logits) = alpha_step(&net, &mut adam, &term, &images, &labels, rate);
                 validation_loss += loss.double_value(&[]) * batch.labels.len() as f64;
                 seen += batch.labels.len();
                 right += correct(&logits, &labels);
@@ -199,9 +192,7 @@ pub fn search(
     }
     bar.finish();
     let log_probabilities = rows(&net.alpha.log_softmax(-1, Kind::Float));
-    let ops = model
-        .likeliest_within(&log_probabilities, target)
-        .unwrap_or_else(|| panic!("no network within {target}"));
+    let ops = model.likeliest_within(&log_probabilities, target)?;
     let genotype = Genotype { ops, input, classes, space: space.clone() };
     artifact::write_json(&run.genotype(), &genotype)?;
     Ok(genotype)

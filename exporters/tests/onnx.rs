@@ -1,0 +1,159 @@
+//! What is written as ONNX, read back.
+#![allow(clippy::unwrap_used)]
+
+use nas_exporters::{Graph, Op, Shape, Weights, WeightsError, fold_batch_norm, onnx};
+use onnx_protobuf::{
+    AttributeProto, GraphProto, Message, ModelProto, TensorProto, ValueInfoProto,
+    attribute_proto::AttributeType, tensor_proto::DataType,
+};
+use std::path::Path;
+
+/// A network with every op but zero, in which one batch norm cannot be folded.
+fn network() -> Graph {
+    let conv = |out_channels, kernel, stride, groups| Op::Conv2d {
+        out_channels,
+        kernel,
+        stride,
+        groups,
+        bias: false,
+    };
+    let mut g = Graph::new(Shape::new(3, 9, 8));
+    let x = g.add("stem.conv", conv(4, 3, 1, 1), &[g.input()]);
+    let x = g.add("stem.conv_bn", Op::BatchNorm, &[x]);
+    let x = g.add("stem.relu", Op::Relu, &[x]);
+    let x = g.add("layer1.depthwise", conv(4, 5, 2, 4), &[x]);
+    let x = g.add("layer1.depthwise_bn", Op::BatchNorm, &[x]);
+    let x = g.add("layer1.relu", Op::Relu6, &[x]);
+    let a = g.add("layer2.max_pool", Op::MaxPool { kernel: 3, stride: 1 }, &[x]);
+    let b = g.add("layer2.avg_pool", Op::AvgPool { kernel: 3, stride: 1 }, &[x]);
+    let x = g.add("layer2.add", Op::Add, &[a, b]);
+    let x = g.add("layer2.bn", Op::BatchNorm, &[x]);
+    g.add("layer2.unread", Op::Relu, &[x]);
+    let x = g.add("layer3.projection", conv(6, 1, 2, 1), &[x]);
+    let x = g.add("layer3.projection_bn", Op::BatchNorm, &[x]);
+    let x = g.add("head.pool", Op::GlobalAvgPool, &[x]);
+    g.add("head.linear", Op::Linear { out_features: 5 }, &[x]);
+    g
+}
+
+fn parse(bytes: &[u8]) -> (ModelProto, GraphProto) {
+    let model = ModelProto::parse_from_bytes(bytes).unwrap();
+    let graph = model.graph.clone().unwrap();
+    (model, graph)
+}
+
+/// All of a model but its numbers and the version of this crate, a line each.
+fn dump(bytes: &[u8]) -> String {
+    let (model, graph) = parse(bytes);
+    let opsets: Vec<String> =
+        model.opset_import.iter().map(|o| format!("{:?} {}", o.domain, o.version)).collect();
+    let mut lines =
+        vec![format!("ir {}, opset {}, by {}", model.ir_version, opsets.join(", "), model.producer_name)];
+    lines.extend(graph.input.iter().map(|v| format!("input {}", value(v))));
+    for node in &graph.node {
+        let attributes: String = node.attribute.iter().map(|a| format!(" {}", attribute(a))).collect();
+        assert_eq!(node.name, node.output[0]);
+        lines.push(format!(
+            "{} {} <- {}{attributes}",
+            node.op_type,
+            node.output.join(" "),
+            node.input.join(" ")
+        ));
+    }
+    lines.extend(graph.output.iter().map(|v| format!("output {}", value(v))));
+    lines.extend(graph.initializer.iter().map(|t| format!("initializer {} {:?}", t.name, t.dims)));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn value(v: &ValueInfoProto) -> String {
+    let tensor = v.type_.tensor_type();
+    assert_eq!(tensor.elem_type, DataType::FLOAT as i32);
+    let dims: Vec<i64> = tensor.shape.dim.iter().map(|d| d.dim_value()).collect();
+    format!("{} {dims:?}", v.name)
+}
+
+fn attribute(a: &AttributeProto) -> String {
+    match a.type_.unwrap() {
+        AttributeType::INTS => format!("{}={:?}", a.name, a.ints),
+        AttributeType::INT => format!("{}={}", a.name, a.i),
+        AttributeType::FLOAT => format!("{}={}", a.name, a.f),
+        other => panic!("{}: {other:?}", a.name),
+    }
+}
+
+fn values(t: &TensorProto) -> Vec<f32> {
+    t.raw_data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// A latency table's rows are bound to the graphs of layers, not to their ONNX: where this format
+/// changes on purpose, `model_digest` of edge-nas has to change as well.
+#[test]
+fn the_format_is_the_golden_one() {
+    let g = network();
+    let found = dump(&onnx::encode(&g, &Weights::random(&g, 0)).unwrap());
+    if found != include_str!("golden/network.txt") {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("network.txt");
+        std::fs::write(&path, &found).unwrap();
+        panic!("the ONNX format changed; compare {} with exporters/tests/golden/network.txt", path.display());
+    }
+}
+
+#[test]
+fn initializers_hold_the_folded_weights() {
+    let g = network();
+    let weights = Weights::random(&g, 0);
+    let (_, graph) = parse(&onnx::encode(&g, &weights).unwrap());
+    let (folded_graph, folded) = fold_batch_norm(&g.live(), &weights).unwrap();
+    for param in folded_graph.params() {
+        let tensor = folded.get(&param.name).unwrap();
+        let written = graph.initializer.iter().find(|t| t.name == param.name).unwrap();
+        assert_eq!(written.dims, param.dims.iter().map(|&d| d as i64).collect::<Vec<_>>(), "{}", param.name);
+        assert_eq!(values(written), tensor.values, "{}", param.name);
+    }
+    let bound = |name| values(graph.initializer.iter().find(|t| t.name == name).unwrap());
+    assert_eq!((bound("layer1.relu.low"), bound("layer1.relu.high")), (vec![0.0], vec![6.0]));
+    assert_eq!(graph.initializer.len(), folded_graph.params().len() + 2);
+}
+
+#[test]
+fn a_zero_is_a_constant_and_what_is_before_it_is_not_written() {
+    let mut g = Graph::new(Shape::new(2, 4, 4));
+    let stem = Op::Conv2d { out_channels: 2, kernel: 3, stride: 1, groups: 1, bias: false };
+    g.add("stem", stem, &[g.input()]);
+    let zero = g.add("zero", Op::Zero { shape: Shape::new(3, 2, 2) }, &[]);
+    g.add("pool", Op::GlobalAvgPool, &[zero]);
+    // The stem's weights are not asked for.
+    let (_, graph) = parse(&onnx::encode(&g, &Weights::default()).unwrap());
+    let written: Vec<(&str, &str)> =
+        graph.node.iter().map(|n| (n.op_type.as_str(), n.input[0].as_str())).collect();
+    assert_eq!(written, [("GlobalAveragePool", "zero"), ("Identity", "pool")]);
+    assert_eq!(graph.initializer[0].dims, [1, 3, 2, 2]);
+    assert_eq!(values(&graph.initializer[0]), vec![0.0; 12]);
+    assert_eq!(value(&graph.output[0]), "output [1, 3, 1, 1]");
+}
+
+#[test]
+fn the_empty_network_passes_its_input_on() {
+    let (_, graph) = parse(&onnx::encode(&Graph::new(Shape::new(2, 4, 4)), &Weights::default()).unwrap());
+    assert_eq!(graph.node.len(), 1);
+    assert_eq!((graph.node[0].op_type.as_str(), graph.node[0].input[0].as_str()), ("Identity", "input"));
+}
+
+#[test]
+fn the_same_network_and_weights_are_the_same_bytes() {
+    let g = network();
+    let encode = |seed| onnx::encode(&g, &Weights::random(&g, seed)).unwrap();
+    assert_eq!(encode(1), encode(1));
+    assert_ne!(encode(1), encode(2));
+}
+
+#[test]
+fn weights_that_do_not_fit_are_an_error() {
+    let g = network();
+    let mut weights = Weights::random(&g, 0);
+    weights.insert("head.linear.bias", vec![6], vec![0.0; 6]);
+    let error = onnx::encode(&g, &weights).unwrap_err();
+    assert!(matches!(&error, WeightsError::Shape { name, .. } if name == "head.linear.bias"), "{error}");
+    let error = onnx::encode(&g, &Weights::default()).unwrap_err();
+    assert!(matches!(&error, WeightsError::Missing { name } if name == "stem.conv.weight"), "{error}");
+}

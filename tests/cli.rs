@@ -1,0 +1,247 @@
+//! What the commands say, where they say it, and how they end.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use assert_cmd::Command;
+use common::{NAS_PROFILE, Workspace};
+use std::fs;
+
+const VERBS: [(&str, &[&str]); 9] = [
+    (
+        "profile",
+        &["--device", "--runtime", "--threads", "--profiles", "--space", "--data", "--input", "--classes"],
+    ),
+    ("search", &["--run", "--target-latency", "--space", "--data", "--epochs", "--latency-weight", "--seed"]),
+    (
+        "train",
+        &["--run", "--genotype", "--arch", "--width", "--data", "--epochs", "--seed", "--torch-threads"],
+    ),
+    ("export", &["--run", "--data", "--images", "--runtime"]),
+    ("bench", &["--run", "--device", "--runtime", "--threads", "--rounds", "[MODELS]"]),
+    ("report", &["--run"]),
+    ("run", &["--run", "<EXPERIMENT>"]),
+    ("devices", &["list", "check"]),
+    ("completions", &["<SHELL>"]),
+];
+
+/// A space whose table is quickly measured.
+const SMALL: &str = r#"
+name = "small"
+candidates = ["conv_3x3", "skip"]
+stem = { op = "conv_3x3", channels = 4 }
+layers = [{ channels = 4 }]
+"#;
+const PROFILE: &str = "profile --runtime tract --space small.toml --data folder:images --profiles tables";
+const SEARCH: &str =
+    "search --runtime tract --space small.toml --data folder:images --profiles tables --run r --epochs 1";
+const TRAIN: &str = "train --space small.toml --data folder:images --run r --epochs 1";
+
+#[test]
+fn help_tells_every_flag_of_every_verb() {
+    let ws = Workspace::new();
+    let stdout = |mut command: Command| {
+        let output = command.assert().success().stderr("").get_output().clone();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (help, completions) = (stdout(ws.nas("--help")), stdout(ws.nas("completions bash")));
+    for (verb, flags) in VERBS {
+        assert!(help.contains(verb), "nas --help: no {verb}");
+        assert!(completions.contains(verb), "completions: no {verb}");
+        let help = stdout(ws.nas(&format!("{verb} --help")));
+        for flag in flags.iter().chain(&["--json"]) {
+            assert!(help.contains(flag), "nas {verb} --help: no {flag}");
+        }
+    }
+    let help = stdout(ws.command(NAS_PROFILE, "--help"));
+    VERBS[0].1.iter().for_each(|flag| assert!(help.contains(flag), "nas-profile --help: no {flag}"));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let ws = Workspace::new();
+    for (args, said) in [
+        ("frobnicate", "unrecognized subcommand 'frobnicate'"),
+        ("search --target-latency 5ms --frobnicate", "unexpected argument '--frobnicate'"),
+        ("search", "--target-latency"),
+        ("search --target-latency 5", "`5` has no unit; write 5ms"),
+        ("search --target-latency 5ms --torch-threads 0", "--torch-threads"),
+        ("search --target-latency 5ms --runtime tensorflow", "tensorflow"),
+        ("profile --threads 0", "--threads"),
+        ("profile --input 3x8x8", "--classes"),
+        ("train --data nothing:here", "data `nothing:here` is none of `embedded`"),
+        ("train --arch resnet", "mobilenet_v2"),
+        ("train --arch mobilenet_v2 --genotype skip", "cannot be used with"),
+        ("completions", "<SHELL>"),
+    ] {
+        let output = ws.nas(args).assert().code(2).stdout("").get_output().clone();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with("error: ") && stderr.contains(said), "nas {args}: {stderr}");
+    }
+}
+
+#[test]
+fn errors_are_one_line_that_names_what_is_wrong() {
+    let ws = Workspace::new();
+    ws.write("typo.toml", "name = \"t\"\ntarget_latency = \"1ms\"\n[train]\nepoch = 3\n");
+    ws.write("unit.toml", "name = \"t\"\ntarget_latency = \"5\"\n");
+    ws.write("threads.toml", "name = \"t\"\ntarget_latency = \"5ms\"\n[search]\nthreads = 0\n");
+    ws.write("field.toml", &SMALL.replace("stem", "size = 3\nstem"));
+    ws.write("op.toml", &SMALL.replace("\"skip\"", "\"conv_7x7\""));
+    ws.write("twice.toml", &SMALL.replace("\"skip\"", "\"conv_3x3\""));
+    ws.write("small.toml", SMALL);
+    ws.write("device.toml", "description = \"mine\"\nlink = \"carrier pigeon\"\nruntimes = [\"tract\"]\n");
+    fs::create_dir(ws.path("empty")).unwrap();
+    let space = |name: &str| format!("profile --space {name} --input 3x8x8 --classes 3");
+    let cases: [(String, &[&str]); 18] = [
+        ("run typo.toml".into(), &["typo.toml", "line 4", "epoch"]),
+        ("run unit.toml".into(), &["unit.toml", "line 2", "`5` has no unit"]),
+        ("run threads.toml".into(), &["threads.toml", "line 4", "nonzero"]),
+        ("run absent.toml".into(), &["absent.toml", "No such file"]),
+        (space("field.toml"), &["field.toml", "line 4", "size"]),
+        (space("op.toml"), &["op.toml", "line 3", "no candidate op `conv_7x7`", "conv_5x5, sep_conv_3x3"]),
+        (space("twice.toml"), &["space `small`", "`conv_3x3` stands twice"]),
+        (space("chian"), &["no space `chian`", "chain"]),
+        ("devices check toaster".into(), &["no device `toaster`", "host"]),
+        ("devices check device.toml".into(), &["device.toml", "line 2", "carrier pigeon", "local"]),
+        (format!("{TRAIN} --genotype skip,skip"), &["2 ops", "space `small`", "1 ops are needed"]),
+        (format!("{TRAIN} --genotype fly"), &["no candidate op `fly`", "conv_3x3"]),
+        (format!("{TRAIN} --genotype zero"), &["layer 1", "no candidate `zero`", "conv_3x3, skip"]),
+        (TRAIN.into(), &["r/genotype.json is missing", "`nas search`"]),
+        (TRAIN.replace("folder:images", "empty"), &["empty holds no data set", "train/<class>"]),
+        ("export --run r --data folder:images".into(), &["no trained network", "`nas train --run r`"]),
+        ("bench --run r".into(), &["no exported network", "`nas export --run r`"]),
+        ("report --run r".into(), &["r"]),
+    ];
+    for (args, said) in cases {
+        let error = ws.error(&args);
+        said.iter().for_each(|said| assert!(error.contains(said), "nas {args}: no {said:?} in {error}"));
+    }
+    assert!(!ws.path("r").exists(), "a command that failed made its folder");
+}
+
+#[test]
+fn the_commands_that_errors_name_help() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    let search = format!("{SEARCH} --target-latency 100%");
+    // Runs the command between the last two backticks.
+    let measure = |error: String| {
+        let (program, args) = error.rsplit('`').nth(1).unwrap().split_once(' ').unwrap();
+        assert_eq!(program, "nas-profile");
+        ws.command(NAS_PROFILE, args).assert().success().stderr("");
+    };
+    let error = ws.error(&search);
+    assert!(error.contains("there is no latency table tables/host/small.tract.jsonl"), "{error}");
+    measure(error);
+
+    let table = ws.read("tables/host/small.tract.jsonl");
+    let kept: Vec<&str> = table.lines().filter(|line| !line.contains("[4,8,8]")).collect();
+    ws.write("tables/host/small.tract.jsonl", &(kept.join("\n") + "\n"));
+    let error = ws.error(&search);
+    for said in ["no row for 3 of the layers", "conv_3x3 4x8x8->4", "skip 4x8x8->4", "head 4x8x8->3"] {
+        assert!(error.contains(said), "{error}");
+    }
+    measure(error);
+
+    let error = ws.error(&format!("{SEARCH} --target-latency 1ns"));
+    assert!(error.contains("no network of the space is within 1 ns: the cheapest takes"), "{error}");
+    ws.nas(&search).assert().success();
+}
+
+#[test]
+fn json_is_all_that_stdout_holds() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    assert_eq!(ws.json("devices")[0]["name"], "host");
+    assert!(ws.json("devices check host")["runtimes"].as_array().unwrap().len() == 2, "run scripts/setup");
+    assert_eq!(ws.json(PROFILE)[0]["measured"], 4);
+    let found = ws.json(&format!("{SEARCH} --target-latency 50%"));
+    assert!(found["predicted_ns"].as_f64() <= found["target_ns"].as_f64(), "{found}");
+    assert_eq!(ws.json(TRAIN)["epoch"], 1);
+    assert_eq!(ws.json("export --run r --data folder:images --images 1")[0]["network"], "genotype");
+    assert_eq!(ws.json("bench --run r --runtime tract --rounds 1 --profiles tables")[0]["model"], "genotype");
+    assert!(ws.json("report --run r").is_array());
+}
+
+#[test]
+fn where_nothing_can_be_written_nothing_is_left() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    ws.write("file", "");
+    ws.nas(PROFILE).assert().success();
+    ws.nas(&format!("{TRAIN} --genotype skip")).assert().success();
+    ws.nas("export --run r --data folder:images --images 1").assert().success();
+    ws.write("experiment.toml", "name = \"t\"\ntarget_latency = \"1ms\"\n");
+    let before = ws.files(".");
+    for args in [
+        PROFILE.replace("tables", "file/tables"),
+        format!("{SEARCH} --target-latency 100%").replace("--run r", "--run file/r"),
+        format!("{TRAIN} --genotype skip").replace("--run r", "--run file/r"),
+        "bench --run file/r --rounds 1 --runtime tract r/model.onnx".into(),
+        "run experiment.toml --run file/r".into(),
+    ] {
+        let error = ws.error(&args);
+        assert!(error.contains("file/"), "nas {args}: {error}");
+    }
+    assert!(before == ws.files("."), "a command that failed left something behind");
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    ws.nas(PROFILE).assert().success();
+    let table = ws.read("tables/host/small.tract.jsonl");
+    ws.write("tables/host/small.tract.jsonl", &table.replacen("\"median_ns\":", "\"median_ns\":oops", 1));
+    let error = ws.error(&format!("{SEARCH} --target-latency 100%"));
+    assert!(error.contains("small.tract.jsonl, line 2"), "{error}");
+
+    let halve = |name: &str| {
+        let bytes = fs::read(ws.path(name)).unwrap();
+        fs::write(ws.path(name), &bytes[..bytes.len() / 2]).unwrap();
+    };
+    let train = format!("{TRAIN} --genotype skip");
+    ws.nas(&train).assert().success();
+    halve("r/checkpoint/train.safetensors");
+    let error = ws.error(&train);
+    assert!(error.contains("r/checkpoint/train.safetensors") && error.contains("delete it"), "{error}");
+
+    let export = "export --run r --data folder:images --images 1";
+    let other = format!("{TRAIN} --genotype conv_3x3").replace("--run r", "--run other");
+    ws.nas(&other).assert().success();
+    fs::copy(ws.path("r/weights.safetensors"), ws.path("other/weights.safetensors")).unwrap();
+    let error = ws.error(&export.replace("--run r", "--run other"));
+    assert!(error.contains("layer1.conv") && error.contains("another network"), "{error}");
+    halve("r/weights.safetensors");
+    assert!(ws.error(export).contains("r/weights.safetensors"));
+    assert!(!ws.path("r/model.onnx").exists() && !ws.path("other/model.onnx").exists());
+}
+
+#[test]
+fn files_that_do_not_fit_together_are_refused() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    ws.nas(PROFILE).assert().success();
+    ws.nas(&format!("{SEARCH} --target-latency 100%")).assert().success();
+    ws.nas(TRAIN).assert().success();
+    let error = ws.error("export --run r");
+    assert!(error.contains("the images are 1x28x28 and the network takes 3x8x8"), "{error}");
+
+    // The data set without one of its classes.
+    fs::remove_dir_all(ws.path("images/train/red")).unwrap();
+    fs::remove_dir_all(ws.path("images/test/red")).unwrap();
+    let error = ws.error(TRAIN);
+    assert!(error.contains("the data have 2 classes and the network tells 3 apart"), "{error}");
+
+    let genotype = ws.read("r/genotype.json");
+    let (before, ops) = genotype.split_once('[').unwrap();
+    let (_, after) = ops.split_once(']').unwrap();
+    for (ops, said) in
+        [("\"skip\", \"skip\"", "2 ops"), ("\"zero\"", "no candidate `zero`"), ("\"fly\"", "`fly`")]
+    {
+        ws.write("r/genotype.json", &format!("{before}[{ops}]{after}"));
+        let error = ws.error(TRAIN);
+        assert!(error.contains("r/genotype.json") && error.contains(said), "{error}");
+    }
+}

@@ -1,0 +1,143 @@
+//! A folder to work in with a tiny data set, a tiny search space, and the real binaries.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use assert_cmd::Command;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::SystemTime;
+
+pub const NAS: &str = env!("CARGO_BIN_EXE_nas");
+pub const NAS_PROFILE: &str = env!("CARGO_BIN_EXE_nas-profile");
+
+/// Three layers of all candidates.
+pub const SPACE: &str = r#"
+name = "tiny"
+candidates = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "skip", "zero", "avg_pool_3x3", "max_pool_3x3"]
+stem = { op = "conv_3x3", channels = 4 }
+layers = [{ channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
+"#;
+
+/// Classes of the data set: red, green and blue images, with noise.
+pub const CLASSES: [&str; 3] = ["blue", "green", "red"];
+
+/// The tables of [`SPACE`], measured once, by their names.
+static TABLES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let ws = Workspace::new();
+    ws.nas("profile --space tiny.toml --data folder:images").assert().success();
+    let name = |runtime: &str| format!("profiles/host/tiny.{runtime}.jsonl");
+    ["tract", "ort"].map(|runtime| (name(runtime), ws.read(&name(runtime)))).into()
+});
+
+/// Files with when they were written and what they hold.
+pub type Files = BTreeMap<PathBuf, (SystemTime, Vec<u8>)>;
+
+/// A temporary folder that commands run in.
+pub struct Workspace(tempfile::TempDir);
+
+impl Workspace {
+    /// With `images/`, a data set of 8×8 pixels, and `tiny.toml`, a search space.
+    pub fn new() -> Workspace {
+        let ws = Workspace(tempfile::tempdir().unwrap());
+        ws.write("tiny.toml", SPACE);
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        for (part, images) in [("train", 32), ("test", 16)] {
+            for (class, name) in CLASSES.iter().enumerate() {
+                let dir = ws.path(&format!("images/{part}/{name}"));
+                std::fs::create_dir_all(&dir).unwrap();
+                for i in 0..images {
+                    let image = image::RgbImage::from_fn(8, 8, |_, _| {
+                        let mut pixel = [0; 3].map(|_| rng.random_range(0..160));
+                        pixel[2 - class] += 80;
+                        image::Rgb(pixel)
+                    });
+                    image.save(dir.join(format!("{i}.png"))).unwrap();
+                }
+            }
+        }
+        ws
+    }
+
+    /// With the latency tables of the space as well.
+    pub fn profiled() -> Workspace {
+        let ws = Workspace::new();
+        TABLES.iter().for_each(|(name, text)| ws.write(name, text));
+        ws
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// The whole lines of a JSON-lines file, without what differs between equal runs.
+    pub fn lines(&self, name: &str) -> Vec<Value> {
+        let text = self.read(name);
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        let line = |line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("seconds");
+            line
+        };
+        whole.lines().map(line).collect()
+    }
+
+    /// `nas` with arguments, separated by blanks.
+    pub fn nas(&self, args: &str) -> Command {
+        self.command(NAS, args)
+    }
+
+    pub fn command(&self, program: &str, args: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(args.split_whitespace())
+            .current_dir(self.dir())
+            .env("XDG_CACHE_HOME", self.path("cache"));
+        command
+    }
+
+    /// What a command that succeeds writes to stdout, which has to be JSON and nothing else.
+    pub fn json(&self, args: &str) -> Value {
+        let output = self.nas(args).arg("--json").assert().success().get_output().clone();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("nas {args}: {e}"))
+    }
+
+    /// The error of a command that has to fail with exit code 1, one line on stderr and nothing on stdout.
+    pub fn error(&self, args: &str) -> String {
+        let output = self.nas(args).assert().code(1).stdout("").get_output().clone();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "nas {args}: {error}");
+        error
+    }
+
+    /// All files below a folder.
+    pub fn files(&self, name: &str) -> Files {
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(self.path(name)).unwrap() {
+            let entry = entry.unwrap();
+            let below = format!("{name}/{}", entry.file_name().display());
+            if entry.path().is_dir() {
+                files.append(&mut self.files(&below));
+            } else {
+                let modified = entry.metadata().unwrap().modified().unwrap();
+                files.insert(below.into(), (modified, std::fs::read(entry.path()).unwrap()));
+            }
+        }
+        files
+    }
+}

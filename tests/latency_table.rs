@@ -1,0 +1,141 @@
+//! Latency tables as files.
+#![allow(clippy::unwrap_used)]
+
+mod table;
+
+use edge_nas::latency::{Header, Latency, LatencyModel, LatencyTable, TableError};
+use edge_nas::space::{CandidateOp, Layer, SearchSpace};
+use nas_exporters::Shape;
+use nas_probe::Runtime;
+use std::path::PathBuf;
+use table::{COMMAND, filled, header, row};
+use tempfile::TempDir;
+
+const INPUT: Shape = Shape { channels: 3, height: 8, width: 8 };
+const CLASSES: usize = 4;
+
+fn layer(name: &str, channels: usize, stride: usize) -> Layer {
+    Layer { op: name.parse().unwrap(), input: INPUT, channels, stride }
+}
+
+/// A folder with a table of two rows, and the table's path.
+fn two_rows() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chain.ort.jsonl");
+    let layers = [layer("conv_3x3", 8, 1), layer("skip", 8, 2)];
+    filled(&path, &layers, 2, |l| if l.stride == 1 { 94_123.25 } else { 0.1 + 0.2 });
+    (dir, path)
+}
+
+/// Where it changes on purpose, the format's number has to rise; where only `model` does, tables that
+/// people have measured go stale.
+#[test]
+fn the_file_format_is_the_golden_one() {
+    let golden = include_str!("golden/table.jsonl");
+    let (dir, path) = two_rows();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), golden);
+
+    let copy = dir.path().join("copy.jsonl");
+    std::fs::write(&copy, golden).unwrap();
+    let read = LatencyTable::load(&copy, COMMAND).unwrap();
+    assert_eq!(read.header, header());
+    let rows: Vec<_> = read.rows().cloned().collect();
+    assert_eq!(rows.len(), 2);
+    assert!(rows.contains(&row(layer("conv_3x3", 8, 1), 94_123.25, 2)));
+    assert!(rows.contains(&row(layer("skip", 8, 2), 0.1 + 0.2, 2)));
+    assert_eq!(read.latency(&layer("zero", 64, 2)).unwrap(), Latency::ZERO);
+}
+
+#[test]
+fn a_torn_last_line_is_dropped_and_the_table_grows_on() {
+    let (_dir, path) = two_rows();
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    assert_eq!(LatencyTable::load(&path, COMMAND).unwrap().rows().count(), 1);
+
+    let mut again = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    assert_eq!(again.missing(&[layer("conv_3x3", 8, 1), layer("skip", 8, 2)]), [layer("skip", 8, 2)]);
+    again.append(row(layer("skip", 8, 2), 0.1 + 0.2, 2)).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+}
+
+#[test]
+fn a_table_of_another_header_is_refused() {
+    let (_dir, path) = two_rows();
+    let before = std::fs::read(&path).unwrap();
+    type Change = fn(&mut Header);
+    let changes: [(&str, Change); 8] = [
+        ("device", |h| h.device = "other".into()),
+        ("CPU", |h| h.cpu = "other".into()),
+        ("architecture", |h| h.arch = "other".into()),
+        ("libc", |h| h.libc = "other".into()),
+        ("runtime", |h| h.runtime = Runtime::Tract),
+        ("runtime version", |h| h.runtime_version = "other".into()),
+        ("threads", |h| h.threads = 2),
+        ("precision", |h| h.precision = "int8".into()),
+    ];
+    for (what, change) in changes {
+        let mut ours = header();
+        change(&mut ours);
+        let error = LatencyTable::open(&path, ours, COMMAND).unwrap_err();
+        assert!(matches!(error, TableError::Foreign { what: found, .. } if found == what), "{what}: {error}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert!(LatencyTable::open(&path, header(), COMMAND).is_ok());
+}
+
+#[test]
+fn damaged_tables_are_told_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = include_str!("golden/table.jsonl");
+    let lines: Vec<&str> = golden.lines().collect();
+    for (text, words) in [
+        (String::new(), "empty"),
+        (golden.replacen("\"latency_table\":1", "\"latency_table\":2", 1), "format 2"),
+        (format!("{}\n", lines[1]), "line 1"),
+        (format!("{}\n{}\nnot json\n", lines[0], lines[1]), "line 3"),
+        (format!("{}\n{}\n", lines[0], lines[1].replace("conv_3x3", "conv_9x9")), "line 2"),
+    ] {
+        let path = dir.path().join("bad.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let error = LatencyTable::load(&path, COMMAND).unwrap_err().to_string();
+        assert!(error.contains("bad.jsonl") && error.contains(words), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let error = LatencyTable::load(&dir.path().join("none.jsonl"), COMMAND).unwrap_err().to_string();
+    assert!(error.contains("none.jsonl") && error.contains(COMMAND), "{error}");
+}
+
+#[test]
+fn the_row_of_an_op_that_has_changed_is_measured_anew() {
+    let (_dir, path) = two_rows();
+    let conv = layer("conv_3x3", 8, 1);
+    let mut stale = row(conv, 5.0, 1);
+    stale.model = "0123456789abcdef".into();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let digest = row(conv, 5.0, 1).model;
+    std::fs::write(&path, text.replacen(&digest, &stale.model, 1)).unwrap();
+
+    let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    assert_eq!(table.missing(&[conv]), [conv]);
+    table.append(row(conv, 7.0, 1)).unwrap();
+    let read = LatencyTable::load(&path, COMMAND).unwrap();
+    assert_eq!(read.latency(&conv).unwrap(), Latency::from_ns(7.0));
+    assert_eq!(read.rows().count(), 2);
+}
+
+#[test]
+fn all_missing_layers_are_listed_with_the_command_that_measures_them() {
+    let space = SearchSpace::load("chain").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let layers = space.distinct_layers(INPUT, CLASSES);
+    let table = filled(&dir.path().join("t.jsonl"), &layers[..5], 1, |_| 1.0);
+    let error = LatencyModel::new(&table, &space, INPUT, CLASSES).unwrap_err();
+    let message = error.to_string();
+    let TableError::Missing { layers: missing, .. } = error else { panic!("{message}") };
+    let expected: Vec<Layer> =
+        layers[5..].iter().copied().filter(|layer| layer.op != CandidateOp::ZERO).collect();
+    assert_eq!(missing, expected);
+    assert!(expected.iter().all(|layer| message.contains(&layer.to_string())), "{message}");
+    assert!(message.contains(COMMAND), "{message}");
+}

@@ -1,0 +1,173 @@
+//! The whole chain through the real binaries, on a tiny data set and space.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Files, Workspace};
+use edge_nas::record::BenchRow;
+use edge_nas::space::Genotype;
+use std::path::Path;
+
+const EXPERIMENT: &str = r#"
+name = "tiny"
+data = "folder:images"
+space = "tiny.toml"
+target_latency = "29%"
+
+[measure]
+runtimes = ["ort", "tract"]
+
+[search]
+epochs = 3
+batch_size = 16
+
+[train]
+epochs = 6
+batch_size = 16
+padding = 1
+
+[baseline]
+width = 0.1
+train = { epochs = 1, batch_size = 19 } # the last batch is one image
+
+[export]
+images = 4
+
+[bench]
+rounds = 1
+"#;
+
+const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 16 --epochs 3";
+const SEARCH: &str =
+    "search --data folder:images --space tiny.toml --batch-size 16 --epochs 3 --target-latency 40%";
+
+#[test]
+fn run_goes_from_an_experiment_file_to_a_report_and_does_nothing_twice() {
+    let ws = Workspace::new();
+    ws.write("tiny.toml", common::SPACE);
+    ws.write("experiment.toml", EXPERIMENT);
+    let result = ws.nas("--json run experiment.toml").assert().success().get_output().clone();
+    serde_json::from_slice::<serde_json::Value>(&result.stdout).unwrap();
+
+    let genotype: Genotype = serde_json::from_str(&ws.read("runs/tiny/genotype.json")).unwrap();
+    assert_eq!(genotype.ops.len(), 3);
+    assert_eq!(ws.lines("runs/tiny/search.jsonl").len(), 3);
+    let epochs = ws.lines("runs/tiny/train.jsonl");
+    assert_eq!(epochs.len(), 6);
+    let accuracy = epochs[5]["test_accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.8, "three classes that a colour tells apart: {accuracy}");
+    for name in ["weights.safetensors", "model.onnx", "baseline/weights.safetensors", "baseline/model.onnx"] {
+        assert!(ws.path(&format!("runs/tiny/{name}")).metadata().unwrap().len() > 1000, "{name}");
+    }
+    assert!(ws.read("runs/tiny/report.html").contains("<svg"));
+
+    let rows = ws.lines("runs/tiny/bench.jsonl");
+    let names: Vec<_> = rows.iter().map(|r| (r["model"].as_str(), r["runtime"].as_str())).collect();
+    let of = |runtime| [(Some("genotype"), Some(runtime)), (Some("mobilenet_v2_x0.1"), Some(runtime))];
+    assert_eq!(names, [of("ort"), of("tract")].concat());
+    for row in rows {
+        let ns = |field: &str| row[field].as_f64().unwrap();
+        assert!(
+            0.0 < ns("p5_ns") && ns("p5_ns") <= ns("median_ns") && ns("median_ns") <= ns("p95_ns"),
+            "{row}"
+        );
+        assert_eq!((&row["device"], &row["precision"]), (&"host".into(), &"fp32".into()));
+        assert!(row["threads"] == 1 && row["samples"].as_u64() > Some(0), "{row}");
+        let row: BenchRow = serde_json::from_value(row).unwrap();
+        assert_eq!(row.predicted_ns.is_some_and(|p| p.ns() > 0.0), row.model == "genotype", "{row:?}");
+    }
+
+    // The resolved experiment says the same, so nothing is left to do.
+    let before = ws.files("runs/tiny");
+    ws.nas("run runs/tiny/experiment.toml").assert().success();
+    let after = ws.files("runs/tiny");
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (path, (written, bytes)) in &before {
+        assert!(after[path].1 == *bytes, "{} has changed", path.display());
+        let always = ["experiment.toml", "report.html"].iter().any(|name| path.ends_with(name));
+        assert!(always || after[path].0 == *written, "{} was written again", path.display());
+    }
+
+    // Another number of epochs is another training, of the network that was found.
+    ws.write("experiment.toml", &EXPERIMENT.replace("epochs = 6", "epochs = 5"));
+    ws.nas("run experiment.toml").assert().success();
+    assert_eq!(ws.lines("runs/tiny/train.jsonl").len(), 5);
+    let redone = ws.files("runs/tiny");
+    let weights = |files: &Files| files[Path::new("runs/tiny/weights.safetensors")].1.clone();
+    let same = |name: &str| {
+        let path = Path::new("runs/tiny").join(name);
+        redone[&path] == before[&path]
+    };
+    for name in ["search.jsonl", "genotype.json", "baseline/train.jsonl", "baseline/weights.safetensors"] {
+        assert!(same(name), "{name} does not depend on how the found network is trained");
+    }
+    for name in ["weights.safetensors", "model.onnx", "bench.jsonl"] {
+        assert!(!same(name), "{name} has to be made anew");
+    }
+
+    // A stage that failed is not done, even where an earlier one of the same inputs was.
+    ws.write("experiment.toml", &EXPERIMENT.replace("padding = 1", "learning_rate = 1e30"));
+    let diverged = predicates::str::contains("training diverged; lower --learning-rate");
+    ws.nas("run experiment.toml").assert().code(1).stderr(diverged);
+    ws.write("experiment.toml", &EXPERIMENT.replace("epochs = 6", "epochs = 5"));
+    ws.nas("run experiment.toml").assert().success();
+    assert_eq!(ws.lines("runs/tiny/train.jsonl").len(), 5);
+    assert!(weights(&ws.files("runs/tiny")) == weights(&redone), "the same settings gave other weights");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_network_and_bit_equal_losses() {
+    let ws = Workspace::profiled();
+    let search = |run: &str, flags: &str| {
+        ws.nas(&format!("{SEARCH} --run {run} {flags}")).assert().success();
+        (ws.lines(&format!("{run}/search.jsonl")), ws.read(&format!("{run}/genotype.json")))
+    };
+    assert_eq!(search("a", ""), search("b", ""));
+    assert_ne!(ws.lines("a/search.jsonl"), search("c", "--seed 1").0);
+
+    let train = |run: &str, flags: &str| {
+        ws.nas(&format!("{TRAIN} --run {run} --genotype conv_3x3,skip,conv_5x5 {flags}")).assert().success();
+        (
+            ws.lines(&format!("{run}/train.jsonl")),
+            std::fs::read(ws.path(run).join("weights.safetensors")).unwrap(),
+        )
+    };
+    let two_threads = "--torch-threads 2";
+    assert_eq!(train("a", two_threads), train("b", two_threads));
+    assert_ne!(ws.lines("a/train.jsonl"), train("c", "--torch-threads 2 --seed 1").0);
+}
+
+#[test]
+fn a_genotype_by_hand_trains_exports_and_runs() {
+    for ops in ["conv_3x3,skip,sep_conv_5x5", "conv_3x3,zero,max_pool_3x3", "skip,avg_pool_3x3,zero"] {
+        let ws = Workspace::profiled();
+        ws.nas(&format!("{TRAIN} --run r --genotype {ops}")).assert().success();
+        let exported = ws.json("export --run r --data folder:images --images 4");
+        assert_eq!(exported[0]["differences"].as_array().unwrap().len(), 2, "{exported}");
+        for row in ws.json("bench --run r --rounds 1").as_array().unwrap() {
+            assert!(
+                row["median_ns"].as_f64() > Some(0.0) && row["predicted_ns"].as_f64() > Some(0.0),
+                "{row}"
+            );
+        }
+        ws.nas("report --run r").assert().success();
+    }
+}
+
+#[test]
+fn a_target_of_nothing_more_than_the_cheapest_finds_the_cheapest() {
+    let ws = Workspace::profiled();
+    let found = ws.json(&SEARCH.replace("40%", "0%"));
+    assert_eq!(found["predicted_ns"], found["target_ns"]);
+    let found = ws.json(&SEARCH.replace("40%", "100%"));
+    assert!(found["predicted_ns"].as_f64() <= found["target_ns"].as_f64());
+}
+
+#[test]
+fn what_belonged_to_an_earlier_training_is_gone() {
+    let ws = Workspace::new();
+    ws.nas(&format!("{TRAIN} --run r --genotype conv_3x3,skip,skip")).assert().success();
+    ws.nas("export --run r --data folder:images --images 1").assert().success();
+    ws.nas(&format!("{TRAIN} --run r --genotype skip,skip,skip")).assert().success();
+    assert!(ws.error("bench --run r").contains("r/model.onnx is missing; `nas export` writes it"));
+}

@@ -1,0 +1,97 @@
+//! A cut at any moment leaves valid files, and the same command goes on.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{NAS, Workspace};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SEARCH: &str =
+    "search --data folder:images --space tiny.toml --batch-size 8 --epochs 12 --target-latency 40% --run";
+const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 8 --epochs 40 \
+                     --genotype conv_3x3,sep_conv_5x5,conv_5x5 --run";
+const PROFILE: &str = "profile --space tiny.toml --input 3x8x8 --classes 3 --runtime tract";
+const TABLE: &str = "profiles/host/tiny.tract.jsonl";
+
+const SIGINT: i32 = 2;
+const SIGKILL: i32 = 9;
+
+/// Runs a command until `log` has `lines` lines and sends it the signal.
+fn cut(ws: &Workspace, args: &str, log: &str, lines: usize, signal: i32) {
+    // A shell's background jobs, and so perhaps these tests, ignore SIGINT.
+    let mut child = Command::new("env")
+        .args(["--default-signal=INT", NAS])
+        .args(args.split_whitespace())
+        .current_dir(ws.dir())
+        .env("XDG_CACHE_HOME", ws.path("cache"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while std::fs::read_to_string(ws.path(log)).map_or(0, |text| text.lines().count()) < lines {
+        assert!(start.elapsed() < Duration::from_secs(120), "nas {args}: no {lines} lines in {log}");
+        assert_eq!(child.try_wait().unwrap(), None, "nas {args} ended before {log} had {lines} lines");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let cut = Instant::now();
+    Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(cut.elapsed() < Duration::from_secs(5), "nas {args}: took {:?} to end", cut.elapsed());
+    assert_eq!(output.status.signal(), Some(signal), "nas {args}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "nas {args}");
+}
+
+#[test]
+fn a_search_goes_on_as_if_it_had_not_been_cut() {
+    let ws = Workspace::profiled();
+    ws.nas(&format!("{SEARCH} whole")).assert().success();
+    for (run, signal) in [("int", SIGINT), ("killed", SIGKILL)] {
+        let log = format!("{run}/search.jsonl");
+        cut(&ws, &format!("{SEARCH} {run}"), &log, 1, signal);
+        assert!(ws.lines(&log).len() < 12 && !ws.path(run).join("genotype.json").exists());
+        ws.nas(&format!("{SEARCH} {run}")).assert().success();
+        assert_eq!(ws.lines(&log), ws.lines("whole/search.jsonl"), "{run}");
+        assert_eq!(ws.read(&format!("{run}/genotype.json")), ws.read("whole/genotype.json"), "{run}");
+    }
+}
+
+#[test]
+fn a_training_goes_on_as_if_it_had_not_been_cut() {
+    let ws = Workspace::new();
+    ws.nas(&format!("{TRAIN} whole")).assert().success();
+    let weights = |run: &str| std::fs::read(ws.path(run).join("weights.safetensors"));
+    for (run, signal) in [("int", SIGINT), ("killed", SIGKILL)] {
+        let log = format!("{run}/train.jsonl");
+        cut(&ws, &format!("{TRAIN} {run}"), &log, 1, signal);
+        assert!(ws.lines(&log).len() < 40 && weights(run).is_err());
+        // Once more, after it went on.
+        cut(&ws, &format!("{TRAIN} {run}"), &log, ws.lines(&log).len() + 1, signal);
+        ws.nas(&format!("{TRAIN} {run}")).assert().success();
+        assert_eq!(ws.lines(&log), ws.lines("whole/train.jsonl"), "{run}");
+        assert!(weights(run).unwrap() == weights("whole").unwrap(), "{run}: other weights");
+    }
+}
+
+#[test]
+fn a_profile_measures_only_the_rows_that_are_missing() {
+    let ws = Workspace::new();
+    cut(&ws, PROFILE, TABLE, 3, SIGINT);
+    cut(&ws, PROFILE, TABLE, 6, SIGKILL);
+    let kept = ws.lines(TABLE);
+    let profiled = ws.json(PROFILE);
+    let rows = profiled[0]["rows"].as_u64().unwrap();
+    assert_eq!(profiled[0]["measured"].as_u64().unwrap(), rows - (kept.len() as u64 - 1), "{profiled}");
+    let all = ws.lines(TABLE);
+    assert_eq!(all.len() as u64, rows + 1);
+    assert_eq!(all[..kept.len()], kept, "rows that were there have changed");
+
+    // A power cut can tear the last line.
+    let text = ws.read(TABLE);
+    ws.write(TABLE, &text[..text.len() - 20]);
+    assert_eq!(ws.json(PROFILE)[0]["measured"], 1);
+    assert_eq!(ws.lines(TABLE)[..rows as usize], all[..rows as usize]);
+    assert_eq!(ws.json(PROFILE)[0]["measured"], 0);
+}

@@ -1,0 +1,58 @@
+//! Latency tables with chosen numbers, for tests and benchmarks.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use edge_nas::latency::{Header, Latency, LatencyTable, Method, Row, model_digest};
+use edge_nas::space::{CandidateOp, Layer};
+use nas_probe::{Conditions, Runtime};
+use std::path::Path;
+
+pub const COMMAND: &str = "nas-profile --device board";
+
+pub fn header() -> Header {
+    Header {
+        latency_table: 1,
+        device: "board".into(),
+        cpu: "0x41/0xd08".into(),
+        arch: "aarch64".into(),
+        libc: "glibc 2.27".into(),
+        runtime: Runtime::Ort,
+        runtime_version: "1.28.0".into(),
+        threads: 1,
+        precision: "fp32".into(),
+    }
+}
+
+/// A row of `samples` equal timings.
+pub fn row(layer: Layer, ns: f64, samples: usize) -> Row {
+    let before = Conditions {
+        governor: Some("performance".into()),
+        khz: Some(1_500_000),
+        millicelsius: Some(51_500),
+        load1: Some(0.25),
+    };
+    Row {
+        layer,
+        method: Method::Isolated,
+        model: model_digest(&layer),
+        median_ns: Latency::from_ns(ns),
+        samples_ns: vec![ns; samples],
+        batch: 4,
+        measured_at: 1_795_000_000,
+        before,
+        after: Conditions::default(),
+    }
+}
+
+/// A new table at `path` with a row for each of `layers` but `zero`.
+pub fn filled(
+    path: &Path,
+    layers: &[Layer],
+    samples: usize,
+    mut ns: impl FnMut(&Layer) -> f64,
+) -> LatencyTable {
+    let mut table = LatencyTable::open(path, header(), COMMAND).unwrap();
+    for layer in layers.iter().filter(|layer| layer.op != CandidateOp::ZERO) {
+        table.append(row(*layer, ns(layer), samples)).unwrap();
+    }
+    table
+}
