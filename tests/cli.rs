@@ -203,6 +203,9 @@ fn damaged_files_are_named() {
     };
     let train = format!("{TRAIN} --genotype skip");
     ws.nas(&train).assert().success();
+    ws.write("r/train.jsonl", "");
+    let error = ws.error(&train);
+    assert!(error.contains("it is of epoch 1, and r/train.jsonl has 0 lines; delete it"), "{error}");
     halve("r/checkpoint/train.safetensors");
     let error = ws.error(&train);
     assert!(error.contains("r/checkpoint/train.safetensors") && error.contains("delete it"), "{error}");

@@ -28,7 +28,7 @@ padding = 1
 
 [baseline]
 width = 0.1
-train = { epochs = 1, batch_size = 19 } # the last batch is one image
+train = { epochs = 1, batch_size = 19, learning_rate = 0.001 } # the last batch is one image
 
 [export]
 images = 4

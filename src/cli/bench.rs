@@ -20,11 +20,11 @@ pub struct Args {
     pub run: PathBuf,
     /// Other ONNX files to measure alongside
     pub models: Vec<PathBuf>,
-    #[command(flatten)]
-    pub measure: MeasureArgs,
     /// Rounds in which all networks are measured in turn
     #[arg(long, default_value_t = 10)]
     pub rounds: usize,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
 }
 
 /// One round of one network.

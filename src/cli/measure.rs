@@ -10,6 +10,7 @@ use std::path::PathBuf;
 /// Where and how networks are measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Device")]
 pub struct MeasureArgs {
     /// Device: a name that `nas devices` lists, or a TOML file
     #[arg(long, default_value = "host")]

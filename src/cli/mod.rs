@@ -27,7 +27,7 @@ pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
     /// Print the result as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options")]
     json: bool,
 }
 

@@ -19,6 +19,6 @@ pub fn percent(share: f64) -> String {
 /// A table for people.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header).add_rows(rows);
+    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header).add_rows(rows);
     table.to_string()
 }

@@ -16,9 +16,7 @@ use std::path::PathBuf;
 /// table has no row of are measured, so the same command goes on where a cut left it.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    pub measure: MeasureArgs,
-    /// Search space: a built-in name (chain) or a TOML file
+    /// Search space: a built-in name (chain, chain_small) or a TOML file
     #[arg(long, default_value = "chain")]
     pub space: String,
     /// Data set whose image shape and classes the networks are for
@@ -30,6 +28,8 @@ pub struct Args {
     /// Number of classes, with --input
     #[arg(long, requires = "input")]
     pub classes: Option<usize>,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
 }
 
 /// One table after profiling.

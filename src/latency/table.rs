@@ -136,6 +136,9 @@ impl LatencyTable {
         for (i, line) in lines.into_iter().enumerate() {
             let row: Row =
                 serde_json::from_value(line).map_err(|e| format(format!("line {}: {e}", i + 2)))?;
+            if row.layer.input.is_empty() || row.layer.channels == 0 || row.layer.stride == 0 {
+                return Err(format(format!("line {}: a layer has a size of 0", i + 2)));
+            }
             if row.model == model_digest(&row.layer) {
                 rows.insert(row.layer, row);
             }

@@ -29,6 +29,10 @@ impl TryFrom<Unchecked> for Genotype {
 
     fn try_from(Unchecked { ops, input, classes, space }: Unchecked) -> Result<Self, SpaceError> {
         space.validate()?;
+        if input.is_empty() || classes == 0 {
+            let reason = format!("images of {input} and {classes} classes: sizes start at 1");
+            return Err(SpaceError::Invalid { space: space.name, reason });
+        }
         Genotype::new(space, ops, input, classes)
     }
 }

@@ -1,5 +1,6 @@
 use super::TrainError;
 use crate::artifact;
+use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
@@ -53,9 +54,29 @@ impl Checkpoint {
         Ok(epoch as usize)
     }
 
-    /// Takes the file away, if there is one.
-    pub fn remove(&self) {
-        let _ = std::fs::remove_file(&self.path);
+    /// The lines of the first `done` epochs of a log that has one for each. Where none is done, whatever
+    /// another training left is taken away: this checkpoint, and its `results`.
+    ///
+    /// # Errors
+    /// Where the log has fewer lines.
+    pub fn log<T: DeserializeOwned>(
+        &self,
+        done: usize,
+        log: &Path,
+        results: &[PathBuf],
+    ) -> Result<Vec<T>, TrainError> {
+        if done == 0 {
+            artifact::remove(&self.path)?;
+            results.iter().try_for_each(|path| artifact::remove(path))?;
+            return Ok(vec![]);
+        }
+        let mut lines: Vec<T> = artifact::read_lines(log)?;
+        if lines.len() < done {
+            let reason = format!("it is of epoch {done}, and {} has {} lines", log.display(), lines.len());
+            return Err(TrainError::Checkpoint { path: self.path.clone(), reason });
+        }
+        lines.truncate(done);
+        Ok(lines)
     }
 }
 

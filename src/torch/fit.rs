@@ -17,6 +17,7 @@ use tch::Tensor;
 /// cosine from `learning_rate` to zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Training")]
 pub struct TrainSettings {
     /// Passes over the training images
     #[arg(long, default_value_t = TrainSettings::default().epochs)]
@@ -99,13 +100,7 @@ pub fn fit(
     let checkpoint = Checkpoint { path: dir.checkpoint(), key };
     let state: Vec<(String, Tensor)> = named(&net).chain(sgd.state()).collect();
     let done = checkpoint.restore(&state)?;
-    let mut log: Vec<TrainEpoch> = if done > 0 { artifact::read_lines(&dir.train_log())? } else { vec![] };
-    log.truncate(done);
-    if done == 0 {
-        // Those of an earlier training would not belong to what is written from here on.
-        artifact::remove(&dir.weights())?;
-        artifact::remove(&dir.onnx())?;
-    }
+    let mut log: Vec<TrainEpoch> = checkpoint.log(done, &dir.train_log(), &[dir.weights(), dir.onnx()])?;
     artifact::write_json(&dir.network(), network)?;
     artifact::write_lines(&dir.train_log(), &log)?;
 

@@ -21,6 +21,7 @@ use tch::{Kind, Tensor};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Search")]
 pub struct SearchSettings {
     /// Passes over the training split
     #[arg(long, default_value_t = SearchSettings::default().epochs)]
@@ -134,12 +135,7 @@ pub fn search(
         .chain([("alpha".to_string(), net.alpha.shallow_clone())])
         .collect();
     let done = checkpoint.restore(&state)?;
-    let mut log: Vec<SearchEpoch> = if done > 0 { artifact::read_lines(&run.search_log())? } else { vec![] };
-    log.truncate(done);
-    if done == 0 {
-        // That of an earlier search would not belong to what is written from here on.
-        artifact::remove(&run.genotype())?;
-    }
+    let log: Vec<SearchEpoch> = checkpoint.log(done, &run.search_log(), &[run.genotype()])?;
     artifact::write_lines(&run.search_log(), &log)?;
 
     let bar = progress::epochs("search", &space.name, steps, settings.epochs, done);
