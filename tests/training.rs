@@ -2,8 +2,12 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "table/mod.rs"]
+mod table;
+
+use edge_nas::latency::{Latency, LatencyModel};
 use edge_nas::space::{LayerSpec, SearchSpace};
-use edge_nas::torch::{Adam, MixedOp, Net, Sgd, Supernet, cosine};
+use edge_nas::torch::{Adam, LatencyTerm, MixedOp, Net, Sgd, Supernet, alpha_step, cosine};
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -177,6 +181,32 @@ fn alpha_starts_even_and_has_a_gradient() {
     assert!(values(grad).iter().any(|g| g.abs() > 1e-6));
     let sum: f64 = values(grad).iter().sum();
     assert!(sum.abs() < 1e-5, "softmax does not change along (1, …, 1): {sum}");
+}
+
+#[test]
+fn latency_moves_alpha_only_above_the_target() {
+    let (space, input) = (space(), Shape::new(3, 9, 8));
+    let dir = tempfile::tempdir().unwrap();
+    let cost = |layer: &edge_nas::space::Layer| 100.0 + layer.graph().cost().macs as f64;
+    let layers = space.distinct_layers(input, 5);
+    let table = table::filled(&dir.path().join("table.jsonl"), &layers, 1, cost);
+    let model = LatencyModel::new(&table, &space, input, 5).unwrap();
+    let (cheapest, dearest) = model.range();
+
+    let x = images(4, input);
+    let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
+    let expected_after = |target: Latency, weight: f64| {
+        edge_nas::torch::fix(std::num::NonZeroUsize::MIN, 7);
+        let net = Supernet::new(&space, input, 5);
+        let term = LatencyTerm::new(&model, target, weight);
+        let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
+        alpha_step(&net, &mut adam, &term, &x, &labels, 0.1);
+        let row = values(&net.probabilities());
+        model.expected(&row.chunks(space.candidates.len()).map(<[f64]>::to_vec).collect::<Vec<_>>())
+    };
+    let by_loss = expected_after(dearest, 0.0);
+    assert_eq!(expected_after(dearest, 1e3), by_loss);
+    assert!(expected_after(cheapest, 1e3) < by_loss);
 }
 
 #[test]

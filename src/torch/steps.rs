@@ -5,8 +5,11 @@ use tch::{Kind, Tensor};
 /// The norm that weight gradients are clipped to, as in the DARTS code.
 const CLIP: f64 = 5.0;
 
-/// What latency adds to alpha's loss: λ·|E/T − 1| with E the expected latency and T the target (Hu et
-/// al. 2020, TF-NAS, arXiv 2008.05314, eq. 11), so that latency that the target leaves is used.
+/// What latency adds to alpha's loss: λ·max(0, E/T − 1) with E the expected latency and T the target.
+///
+/// TF-NAS (Hu et al. 2020, arXiv 2008.05314, eq. 11) has |E/T − 1|. But a mixture that is still spread
+/// over all candidates is cheap, and the absolute value then drives alpha to whatever is dear, whether
+/// or not it classifies better; within the target, cross-entropy alone decides here.
 pub struct LatencyTerm {
     /// Nanoseconds, layers×candidates.
     mixed: Tensor,
@@ -24,7 +27,7 @@ impl LatencyTerm {
 
     fn loss(&self, probabilities: &Tensor) -> Tensor {
         let expected = (probabilities * &self.mixed).sum(Kind::Float) + self.fixed.ns();
-        (expected / self.target.ns() - 1.0).abs() * self.weight
+        (expected / self.target.ns() - 1.0).clamp_min(0.0) * self.weight
     }
 }
 
