@@ -200,7 +200,7 @@ fn latency_moves_alpha_only_above_the_target() {
         let net = Supernet::new(&space, input, 5);
         let term = LatencyTerm::new(&model, target, weight);
         let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
-        alpha_step(&net, &mut adam, &term, &x, &labels, 0.1);
+        let _ = alpha_step(&net, &mut adam, &term, &x, &labels, 0.1);
         let row = values(&net.probabilities());
         model.expected(&row.chunks(space.candidates.len()).map(<[f64]>::to_vec).collect::<Vec<_>>())
     };
