@@ -30,14 +30,16 @@ pub fn create_dir(path: &Path) -> Result<()> {
     io("create the folder", path, std::fs::create_dir_all(path))
 }
 
+fn create_parent(path: &Path) -> Result<()> {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), create_dir)
+}
+
 /// Where to write before [`publish`]: `NAME.part` beside `path`, in a folder that is there.
 ///
 /// # Errors
 /// Where the folder cannot be made.
 pub fn part(path: &Path) -> Result<PathBuf> {
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        create_dir(dir)?;
-    }
+    create_parent(path)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".part");
     Ok(path.with_file_name(name))
@@ -71,9 +73,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Appends `value` as a line of JSON.
 pub fn append_line(path: &Path, value: &impl Serialize) -> Result<()> {
     let line = format!("{}\n", json(path, serde_json::to_string(value))?);
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        create_dir(dir)?;
-    }
+    create_parent(path)?;
     let mut file = io("open", path, std::fs::OpenOptions::new().create(true).append(true).open(path))?;
     io("write", path, file.write_all(line.as_bytes()))
 }

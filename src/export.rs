@@ -79,17 +79,17 @@ pub fn export(
         normalisation: &trained_on.normalisation,
         size: one,
     };
+    let size = vec![1, shape.channels, shape.height, shape.width];
+    let expected: Vec<(Vec<f32>, TensorData)> = batches
+        .in_order()
+        .map(|batch| (net.logits(&batch), TensorData { shape: size.clone(), values: batch.images }))
+        .collect();
     let mut differences = vec![];
     for &runtime in runtimes {
         session.require(runtime)?;
         let mut worst = 0f32;
-        for (image, batch) in batches.in_order().enumerate() {
-            let expected = net.logits(&batch);
-            let input = TensorData {
-                shape: vec![1, shape.channels, shape.height, shape.width],
-                values: batch.images,
-            };
-            let outputs = session.infer(&model, runtime, vec![input])?;
+        for (image, (expected, input)) in expected.iter().enumerate() {
+            let outputs = session.infer(&model, runtime, vec![input.clone()])?;
             let found = outputs.first().map(|o| o.values.as_slice()).unwrap_or_default();
             let network = network.name();
             if found.len() != expected.len() {

@@ -6,7 +6,7 @@ use crate::space::{CandidateOp, Genotype, Layer};
 use nas_exporters::{Graph, Shape};
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A network that can be trained and exported: what `network.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -190,9 +190,5 @@ impl ModelDir {
 
     pub fn onnx(&self) -> PathBuf {
         self.0.join("model.onnx")
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
     }
 }

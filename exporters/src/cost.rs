@@ -1,4 +1,4 @@
-use crate::{Graph, Op, Role};
+use crate::{Graph, Op};
 use serde::{Deserialize, Serialize};
 
 /// What a network costs on paper, for one image.
@@ -17,11 +17,10 @@ impl Graph {
     /// Counts the live nodes.
     pub fn cost(&self) -> Cost {
         let graph = self.live();
-        let trained = |role| !matches!(role, Role::RunningMean | Role::RunningVar);
         let params = graph
             .params()
             .iter()
-            .filter(|p| trained(p.role))
+            .filter(|p| p.role.is_trained())
             .map(|p| p.dims.iter().product::<usize>() as u64)
             .sum();
         Cost {

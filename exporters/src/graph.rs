@@ -138,6 +138,13 @@ pub enum Role {
     RunningVar,
 }
 
+impl Role {
+    /// Whether gradients are taken of it; running statistics follow the batches instead.
+    pub fn is_trained(self) -> bool {
+        !matches!(self, Role::RunningMean | Role::RunningVar)
+    }
+}
+
 /// A parameter of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {

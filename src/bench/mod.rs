@@ -53,8 +53,6 @@ pub fn bench(
         }
     }
     bar.finish();
-    let version =
-        |runtime| session.hello().runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.clone());
     let row = |(&(runtime, m), ns): (&(Runtime, usize), &Vec<f64>)| {
         let Some(summary) = Summary::of(ns) else {
             let reason = "the probe sent no samples".to_string();
@@ -64,7 +62,7 @@ pub fn bench(
             model: models[m].name.clone(),
             device: device.name.clone(),
             runtime,
-            runtime_version: version(runtime).unwrap_or_default(),
+            runtime_version: session.hello().version(runtime).unwrap_or_default().into(),
             threads,
             precision: "fp32".into(),
             median_ns: summary.median,

@@ -132,23 +132,24 @@ impl Experiment {
         artifact::write(&run.experiment(), toml::to_string(self)?.as_bytes())?;
         let mut stages = Stages::open(run)?;
         let data = Data::load(&self.data)?;
+        let images = data.fingerprint();
         let (found, baseline) = (run.found(), run.baseline());
 
         // Only rows that are missing are measured, so this stage is its own check.
         profile.execute()?;
 
         let (space, model, target) = search.model(&data)?;
-        let key = (&space, &model, target, &self.search, data.fingerprint());
+        let key = (&space, &model, target, &self.search, &images);
         stages.run("search", &key, &[run.genotype()], || search.execute(&data).map(drop))?;
 
         let genotype = Network::Genotype(artifact::read_json(&run.genotype(), "nas search")?);
-        let key = (&genotype, &self.train, data.fingerprint());
+        let key = (&genotype, &self.train, &images);
         stages.run("train", &key, &[found.weights()], || train(&genotype, &data, &self.train, &found))?;
 
         let (input, classes) = (Shape::from(data.train.shape), data.train.classes.len());
         let network = Network::MobilenetV2 { width: self.baseline.width, input, classes };
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
-        let key = (&network, settings, data.fingerprint());
+        let key = (&network, settings, &images);
         stages.run("train baseline", &key, &[baseline.weights()], || {
             train(&network, &data, settings, &baseline)
         })?;

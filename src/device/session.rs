@@ -93,7 +93,7 @@ impl Session {
     /// # Errors
     /// Where the probe cannot run `runtime` here, with its reason.
     pub fn require(&self, runtime: Runtime) -> Result<(), DeviceError> {
-        if self.hello.runtimes.iter().any(|r| r.runtime == runtime) {
+        if self.hello.version(runtime).is_some() {
             return Ok(());
         }
         let reasons = self.hello.unavailable.join("; ");

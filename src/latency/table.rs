@@ -55,7 +55,6 @@ pub struct Header {
 impl Header {
     /// None where the probe does not have the runtime.
     pub fn new(device: &str, hello: &Hello, runtime: Runtime, threads: usize) -> Option<Header> {
-        let version = hello.runtimes.iter().find(|r| r.runtime == runtime)?.version.clone();
         Some(Header {
             latency_table: FORMAT,
             device: device.into(),
@@ -63,7 +62,7 @@ impl Header {
             arch: hello.arch.clone(),
             libc: hello.libc.clone(),
             runtime,
-            runtime_version: version,
+            runtime_version: hello.version(runtime)?.into(),
             threads,
             precision: "fp32".into(),
         })

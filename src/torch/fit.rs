@@ -95,6 +95,10 @@ pub fn fit(
     let test = Batches { dataset: &data.test, indices: &test, ..batches };
     let augment = Augment { padding: settings.padding, flip: !settings.no_flip };
     let steps = train.len().div_ceil(size.get());
+    let learning_rate = |epoch: usize, step: usize| {
+        let (step, all) = ((epoch - 1) * steps + step, settings.epochs * steps);
+        cosine(settings.learning_rate, step, all, steps.min(500))
+    };
 
     let key = crate::digest(&(network, settings, data.fingerprint()));
     let checkpoint = Checkpoint { path: dir.checkpoint(), key };
@@ -114,8 +118,7 @@ pub fn fit(
             let loss = logits.cross_entropy_for_logits(&labels);
             sgd.zero_grad();
             loss.backward();
-            let step = (epoch - 1) * steps + i;
-            sgd.step(cosine(settings.learning_rate, step, settings.epochs * steps, steps.min(500)));
+            sgd.step(learning_rate(epoch, i));
             loss_sum += loss.double_value(&[]) * batch.labels.len() as f64;
             right += correct(&logits, &labels);
             bar.inc(1);
@@ -130,12 +133,7 @@ pub fn fit(
         }
         let row = TrainEpoch {
             epoch,
-            learning_rate: cosine(
-                settings.learning_rate,
-                (epoch - 1) * steps,
-                settings.epochs * steps,
-                steps.min(500),
-            ),
+            learning_rate: learning_rate(epoch, 0),
             train_loss,
             train_accuracy: right as f64 / train.len() as f64,
             test_accuracy: accuracy(&net, test),

@@ -96,7 +96,7 @@ impl Net {
 
     /// The parameters that gradients are taken of.
     pub fn trainable(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
-        self.params().filter(|(param, _)| is_trained(param.role))
+        self.params().filter(|(param, _)| param.role.is_trained())
     }
 
     /// A copy of the parameters as plain numbers.
@@ -137,10 +137,6 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     values
 }
 
-fn is_trained(role: Role) -> bool {
-    !matches!(role, Role::RunningMean | Role::RunningVar)
-}
-
 fn init(param: Param) -> (Param, Tensor) {
     let dims: Vec<i64> = param.dims.iter().map(|&d| d as i64).collect();
     let fan_in = dims[1..].iter().product::<i64>() as f64;
@@ -151,6 +147,6 @@ fn init(param: Param) -> (Param, Tensor) {
         (Role::Scale | Role::RunningVar, _) => Tensor::ones(&dims, options),
         (Role::Bias | Role::Shift | Role::RunningMean, _) => Tensor::zeros(&dims, options),
     };
-    let tensor = tensor.detach().set_requires_grad(is_trained(param.role));
+    let tensor = tensor.detach().set_requires_grad(param.role.is_trained());
     (param, tensor)
 }

@@ -108,8 +108,7 @@ pub fn search(
     let input = Shape::from(data.train.shape);
     let classes = data.train.classes.len();
     let net = Supernet::new(space, input, classes);
-    let trained =
-        net.params().filter(|(_, param, _)| !matches!(param.role, Role::RunningMean | Role::RunningVar));
+    let trained = net.params().filter(|(_, param, _)| param.role.is_trained());
     let decay = |role| if role == Role::Weight { settings.weight_decay } else { 0.0 };
     let mut sgd =
         Sgd::new(trained.map(|(name, param, tensor)| (name, tensor, decay(param.role))), settings.momentum);
@@ -124,6 +123,9 @@ pub fn search(
     let held_out = Batches { indices: &held_out, ..train };
     let augment = Augment { padding: settings.padding, flip: !settings.no_flip };
     let steps = train.indices.len().div_ceil(size.get());
+    let learning_rate = |epoch: usize, step: usize| {
+        cosine(settings.learning_rate, (epoch - 1) * steps + step, settings.epochs * steps, 0)
+    };
 
     let key = crate::digest(&(space, model, target, settings, data.fingerprint()));
     let checkpoint = Checkpoint { path: run.search_checkpoint(), key };
@@ -147,9 +149,7 @@ pub fn search(
             (0u64..).flat_map(|pass| held_out.epoch(!settings.seed, ((epoch as u64) << 32) + pass, augment));
         for (i, batch) in train.epoch(settings.seed, epoch as u64, augment).enumerate() {
             let (images, labels) = tensors(&batch, input);
-            let step = (epoch - 1) * steps + i;
-            let learning_rate = cosine(settings.learning_rate, step, settings.epochs * steps, 0);
-            let loss = weight_step(&net, &mut sgd, &images, &labels, learning_rate);
+            let loss = weight_step(&net, &mut sgd, &images, &labels, learning_rate(epoch, i));
             train_loss += loss.double_value(&[]) * batch.labels.len() as f64;
 
             if learn_alpha && let Some(batch) = fresh.next() {
@@ -172,7 +172,7 @@ pub fn search(
         }
         let row = SearchEpoch {
             epoch,
-            learning_rate: cosine(settings.learning_rate, (epoch - 1) * steps, settings.epochs * steps, 0),
+            learning_rate: learning_rate(epoch, 0),
             train_loss,
             validation_loss: (seen > 0).then(|| validation_loss / seen as f64),
             validation_accuracy: (seen > 0).then(|| right as f64 / seen as f64),

@@ -143,6 +143,13 @@ pub struct Hello {
     pub conditions: Conditions,
 }
 
+impl Hello {
+    /// The version of a runtime; none where this probe cannot run it here.
+    pub fn version(&self, runtime: Runtime) -> Option<&str> {
+        self.runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.as_str())
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeInfo {
     pub runtime: Runtime,
