@@ -11,7 +11,7 @@ fn main() {
 /// An image of 3×32×32 to infer.
 fn request() -> Request {
     let values = (0..3072).map(|i| (i as f32 * 0.37).sin()).collect();
-    let model = ModelRef { path: "models/a.onnx".into(), runtime: Runtime::Ort, threads: 1 };
+    let model = ModelRef { model: "0".repeat(64), runtime: Runtime::Ort, threads: 1 };
     Request::Infer { id: 1, model, inputs: vec![TensorData { shape: vec![1, 3, 32, 32], values }] }
 }
 
@@ -19,7 +19,15 @@ fn request() -> Request {
 fn reply() -> Reply {
     let ns = (0..100).map(|i| 94_123.25 + (i as f64 * 0.37).sin() * 1e3).collect();
     let conditions = Conditions { load1: Some(0.5), khz: Some(1_500_000), ..Default::default() };
-    Reply::Samples { id: 1, batch: 11, ns, before: conditions.clone(), after: conditions }
+    Reply::Samples {
+        id: 1,
+        batch: 11,
+        ns,
+        before: conditions.clone(),
+        during: conditions.clone(),
+        after: conditions,
+        others: Some(0.01),
+    }
 }
 
 #[divan::bench]

@@ -70,7 +70,7 @@ pub fn export(
 
     let net = Net::new(graph);
     net.load(&weights).map_err(TrainError::from)?;
-    let model = session.put(network.name(), &onnx)?;
+    let placed = session.put(&[(network.name(), onnx.clone())])?;
     let indices: Vec<usize> = (0..data.test.len().min(images.get())).collect();
     let one = NonZeroUsize::MIN;
     let batches = Batches {
@@ -89,7 +89,7 @@ pub fn export(
         session.require(runtime)?;
         let mut worst = 0f32;
         for (image, (expected, input)) in expected.iter().enumerate() {
-            let outputs = session.infer(&model, runtime, vec![input.clone()])?;
+            let outputs = session.infer(&placed[0], runtime, vec![input.clone()])?;
             let found = outputs.first().map(|o| o.values.as_slice()).unwrap_or_default();
             let network = network.name();
             if found.len() != expected.len() {

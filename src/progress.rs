@@ -15,3 +15,12 @@ pub fn bar(stage: &str, message: &str, len: usize) -> ProgressBar {
 pub fn epochs(stage: &str, message: &str, steps: usize, epochs: usize, done: usize) -> ProgressBar {
     bar(stage, message, steps * epochs).with_position((steps * done) as u64)
 }
+
+/// A bar of `len` bytes.
+pub fn bytes(stage: &str, message: &str, len: u64) -> ProgressBar {
+    const TEMPLATE: &str =
+        "{prefix:>9} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} (about {eta} left) {msg}";
+    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(len).with_style(style).with_prefix(stage.to_string());
+    bar.with_message(message.to_string())
+}

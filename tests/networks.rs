@@ -3,7 +3,7 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
-use edge_nas::device::{Device, Link, Session};
+use edge_nas::device::{Board, Device, Session};
 use edge_nas::space::{CandidateOp, Genotype, Layer, LayerSpec, SearchSpace, Stem, mobilenet_v2};
 use edge_nas::torch::Net;
 use nas_exporters::{Graph, NodeId, Shape, Weights, onnx};
@@ -26,11 +26,10 @@ struct Host {
 
 impl Host {
     fn new() -> Host {
-        let device = Device::load("host").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let Link::Local { ort_dylib, .. } = Link::open(&device);
-        let link = Link::Local { folder: folder.path().into(), ort_dylib };
-        Host { session: RefCell::new(Session::over(link, &device.name).unwrap()), _folder: folder }
+        let mut board = Board::local(Device::load("host").unwrap());
+        board.device.folder = Some(folder.path().display().to_string());
+        Host { session: RefCell::new(Session::open(&board).unwrap()), _folder: folder }
     }
 
     /// Runs a network with random weights on a random image in libtorch and in each runtime, asserts
@@ -44,9 +43,9 @@ impl Host {
         let expected = tch::no_grad(|| values(&net.forward(&tensor(&image), false)));
 
         let mut session = self.session.borrow_mut();
-        let model = session.put(name, &onnx).unwrap();
+        let placed = session.put(&[(name.to_string(), onnx)]).unwrap();
         for runtime in Runtime::ALL {
-            let outputs = session.infer(&model, runtime, vec![image.clone()]).unwrap();
+            let outputs = session.infer(&placed[0], runtime, vec![image.clone()]).unwrap();
             assert_eq!(outputs.len(), 1, "{name} in {runtime}");
             assert_eq!(outputs[0].values.len(), expected.len(), "{name} in {runtime}");
             let differences = expected.iter().zip(&outputs[0].values).map(|(a, b)| (a - b).abs());

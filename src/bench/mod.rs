@@ -40,8 +40,8 @@ pub fn bench(
     for runtime in runtimes {
         session.require(*runtime)?;
     }
-    let models: Result<Vec<_>, _> = subjects.iter().map(|s| session.put(&s.name, &s.model)).collect();
-    let models = models?;
+    let models: Vec<_> = subjects.iter().map(|s| (s.name.clone(), s.model.clone())).collect();
+    let models = session.put(&models)?;
     let places: Vec<(Runtime, usize)> =
         runtimes.iter().flat_map(|&runtime| (0..models.len()).map(move |m| (runtime, m))).collect();
     let mut samples = vec![vec![]; places.len()];

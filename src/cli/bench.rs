@@ -2,7 +2,7 @@ use super::measure::MeasureArgs;
 use super::output::{print, table};
 use crate::artifact;
 use crate::bench::{Subject, bench, save};
-use crate::device::{Device, Session};
+use crate::device::Device;
 use crate::record::{BenchRow, LayerLatency, Network, RunDir};
 use crate::space::{Genotype, SearchSpace};
 use anyhow::Context;
@@ -73,17 +73,13 @@ impl Args {
                 self.run.display()
             );
         }
-        let mut session = Session::open(&device)?;
+        let mut sessions = self.measure.open(&device)?;
+        let [session] = sessions.as_mut_slice() else {
+            anyhow::bail!("a benchmark is of one board; name it with --ssh");
+        };
         let runtimes = self.measure.runtimes(&device);
-        let mut rows = bench(
-            &mut session,
-            &device,
-            &runtimes,
-            self.measure.threads.get(),
-            &subjects,
-            self.rounds,
-            PLAN,
-        )?;
+        let mut rows =
+            bench(session, &device, &runtimes, self.measure.threads.get(), &subjects, self.rounds, PLAN)?;
         for row in &mut rows {
             let network = networks.iter().find(|network| network.name() == row.model);
             if let Some(Network::Genotype(genotype)) = network {

@@ -1,6 +1,8 @@
+use super::measure::ReachArgs;
 use super::output::{print, table};
-use crate::device::{Device, Session};
-use nas_probe::Hello;
+use crate::device::{Board, Device, Finding, Session, findings};
+use nas_probe::Runtime;
+use serde::Serialize;
 
 /// List devices, or check one
 #[derive(clap::Args)]
@@ -13,40 +15,60 @@ pub struct Args {
 enum Verb {
     /// List the devices that ship
     List,
-    /// Start the probe on a device and show what it finds there
+    /// Start the probe on a device and show what is fine there, what is not, and what puts it right
     Check {
         /// A name that `nas devices` lists, or a TOML file
         device: String,
+        /// Inference runtime that it is to have; may be given again [default: those of the device]
+        #[arg(long = "runtime")]
+        runtimes: Vec<Runtime>,
+        #[command(flatten)]
+        reach: ReachArgs,
     },
 }
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let Some(Verb::Check { device }) = self.verb else {
-            let devices = Device::built_in();
-            let row = |d: &Device| vec![d.name.clone(), d.description.clone()];
-            return print(json, &devices, || {
-                table(&["device", "what it is"], devices.iter().map(row).collect())
-            });
-        };
-        let session = Session::open(&Device::load(&device)?)?;
-        let hello = session.hello();
-        print(json, hello, || describe(hello))
+        match self.verb.unwrap_or(Verb::List) {
+            Verb::List => list(json),
+            Verb::Check { device, runtimes, reach } => {
+                check(&Device::load(&device)?, &runtimes, &reach, json)
+            }
+        }
     }
 }
 
-fn describe(hello: &Hello) -> String {
-    let absent = || "not told".to_string();
-    let Hello { conditions: now, .. } = hello;
-    let mut rows = vec![
-        vec!["CPU".into(), format!("{}, {} cores, {}", hello.cpu, hello.cores, hello.arch)],
-        vec!["libc".into(), hello.libc.clone()],
-        vec!["governor".into(), now.governor.clone().unwrap_or_else(absent)],
-        vec!["clock".into(), now.khz.map_or_else(absent, |khz| format!("{} MHz", khz / 1000))],
-        vec!["temperature".into(), now.millicelsius.map_or_else(absent, |m| format!("{} °C", m / 1000))],
-        vec!["load".into(), now.load1.map_or_else(absent, |load| load.to_string())],
-    ];
-    rows.extend(hello.runtimes.iter().map(|r| vec![r.runtime.to_string(), r.version.clone()]));
-    rows.extend(hello.unavailable.iter().map(|reason| vec!["missing".into(), reason.clone()]));
-    table(&["what", "found"], rows)
+fn list(json: bool) -> anyhow::Result<()> {
+    let devices = Device::built_in()?;
+    let row = |d: &Device| vec![d.name.clone(), d.description.clone()];
+    print(json, &devices, || table(&["device", "what it is"], devices.iter().map(row).collect()))
+}
+
+/// A board, and what was found there.
+#[derive(Serialize)]
+struct Checked {
+    board: String,
+    findings: Vec<Finding>,
+}
+
+fn check(device: &Device, runtimes: &[Runtime], reach: &ReachArgs, json: bool) -> anyhow::Result<()> {
+    let runtimes = if runtimes.is_empty() { &device.runtimes } else { runtimes };
+    let look = |board: Board| -> anyhow::Result<Checked> {
+        let findings = findings(&Session::open(&board)?, &board);
+        Ok(Checked { board: board.to_string(), findings })
+    };
+    let checked =
+        reach.boards(device, runtimes)?.into_iter().map(look).collect::<anyhow::Result<Vec<_>>>()?;
+    print(json, &checked, || checked.iter().map(describe).collect::<Vec<_>>().join("\n"))
+}
+
+fn describe(checked: &Checked) -> String {
+    let row = |f: &Finding| {
+        let mark = if f.fix.is_some() { "!" } else { "" };
+        vec![f.what.clone(), f.found.clone(), mark.to_string()]
+    };
+    let found = table(&["what", "found", ""], checked.findings.iter().map(row).collect());
+    let fix = |f: &Finding| Some(format!("! {}: {}", f.what, f.fix.as_ref()?));
+    let fixes = checked.findings.iter().filter_map(fix);
+    [checked.board.clone(), found].into_iter().chain(fixes).collect::<Vec<_>>().join("\n")
 }

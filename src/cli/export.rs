@@ -1,6 +1,6 @@
 use super::output::print;
 use crate::data::{Data, DataSpec};
-use crate::device::{Device, Session};
+use crate::device::{Board, Device, Session};
 use crate::export::{Exported, export};
 use crate::record::RunDir;
 use nas_probe::Runtime;
@@ -49,7 +49,9 @@ impl Args {
             anyhow::bail!("{} holds no trained network; `nas train --run {0}` makes one", self.run.display());
         }
         let runtimes = if self.runtimes.is_empty() { Runtime::ALL.to_vec() } else { self.runtimes.clone() };
-        let mut session = Session::open(&Device::load("host")?)?;
+        let mut board = Board::local(Device::load("host")?);
+        board.runtimes = runtimes.clone();
+        let mut session = Session::open(&board)?;
         trained.iter().map(|dir| Ok(export(dir, data, &mut session, &runtimes, self.images)?)).collect()
     }
 }

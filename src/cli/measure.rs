@@ -1,6 +1,6 @@
 //! Arguments of the verbs that measure, or read what was measured.
 
-use crate::device::Device;
+use crate::device::{Board, Device, DeviceError, Session, Site};
 use crate::latency::{LatencyTable, TableError};
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
@@ -24,12 +24,70 @@ pub struct MeasureArgs {
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles")]
     pub profiles: PathBuf,
+    /// Keep the probe on these cores, as --pin=2,3; without a list on those that the device file names
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub pin: Option<Cores>,
+    /// Set this scaling governor while measuring, and put the old one back
+    #[arg(long, value_name = "performance")]
+    pub governor: Option<String>,
+    /// A board's owner knows where it is; no experiment file does.
+    #[serde(skip)]
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// How a board is reached.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub struct ReachArgs {
+    /// Where the board is, as user@host:port or a Host of ~/.ssh/config; may be given again, for
+    /// several boards of one kind [default: what sites.toml or ~/.ssh/config says of the device]
+    #[arg(long, value_name = "USER@HOST")]
+    pub ssh: Vec<String>,
+    /// Take a host key that is not in known_hosts for the board's, and remember it
+    #[arg(long)]
+    pub accept_new_host_key: bool,
+}
+
+/// Core numbers, as `2,3`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cores(pub Vec<usize>);
+
+impl std::str::FromStr for Cores {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let cores = s.split(',').map(str::trim).filter(|core| !core.is_empty());
+        let core =
+            |core: &str| core.parse().map_err(|_| format!("`{core}` is no core; write numbers, as 2,3"));
+        Ok(Cores(cores.map(core).collect::<Result<_, _>>()?))
+    }
 }
 
 impl Default for MeasureArgs {
     fn default() -> Self {
-        let threads = NonZeroUsize::MIN;
-        MeasureArgs { device: "host".into(), runtimes: vec![], threads, profiles: "profiles".into() }
+        MeasureArgs {
+            device: "host".into(),
+            runtimes: vec![],
+            threads: NonZeroUsize::MIN,
+            profiles: "profiles".into(),
+            pin: None,
+            governor: None,
+            reach: ReachArgs::default(),
+        }
+    }
+}
+
+impl ReachArgs {
+    /// The boards of a kind: this machine itself, or those at the sites that are known.
+    pub fn boards(&self, device: &Device, runtimes: &[Runtime]) -> Result<Vec<Board>, DeviceError> {
+        let local = Board { runtimes: runtimes.to_vec(), ..Board::local(device.clone()) };
+        let sites = Site::of(device, &self.ssh, self.accept_new_host_key)?;
+        if sites.is_empty() {
+            return Ok(vec![local]);
+        }
+        Ok(sites.into_iter().map(|site| Board { site: Some(site), ..local.clone() }).collect())
     }
 }
 
@@ -41,6 +99,23 @@ impl MeasureArgs {
     /// The runtimes asked for, or else the device's.
     pub fn runtimes(&self, device: &Device) -> Vec<Runtime> {
         if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
+    }
+
+    /// Starts the probe on each board that is known of the device's kind.
+    pub fn open(&self, device: &Device) -> anyhow::Result<Vec<Session>> {
+        let pin = match &self.pin {
+            Some(Cores(cores)) if cores.is_empty() && device.cores.is_empty() => {
+                anyhow::bail!("the device file of {} names no cores; name them, as --pin=3", device.name)
+            }
+            Some(Cores(cores)) if cores.is_empty() => device.cores.clone(),
+            Some(Cores(cores)) => cores.clone(),
+            None => vec![],
+        };
+        let open = |board: Board| {
+            let board = Board { pin: pin.clone(), governor: self.governor.clone(), ..board };
+            Ok(Session::open(&board)?)
+        };
+        self.reach.boards(device, &self.runtimes(device))?.into_iter().map(open).collect()
     }
 
     /// Where the table of a space is kept.

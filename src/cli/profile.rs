@@ -1,10 +1,8 @@
 use super::measure::MeasureArgs;
 use super::output::{print, table};
 use crate::data::{Data, DataSpec};
-use crate::device::Session;
-use crate::latency::{Header, LatencyTable, profile};
+use crate::latency::{Header, LatencyTable, Profiled, profile};
 use crate::space::SearchSpace;
-use anyhow::Context;
 use nas_exporters::Shape;
 use nas_probe::MeasurePlan;
 use serde::Serialize;
@@ -34,10 +32,11 @@ pub struct Args {
 
 /// One table after profiling.
 #[derive(Serialize)]
-pub struct Profiled {
+pub struct Table {
     table: PathBuf,
     runtime_version: String,
     measured: usize,
+    disturbed: usize,
     rows: usize,
 }
 
@@ -49,7 +48,7 @@ impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let profiled = self.execute()?;
         print(json, &profiled, || {
-            let row = |p: &Profiled| {
+            let row = |p: &Table| {
                 vec![
                     p.table.display().to_string(),
                     p.runtime_version.clone(),
@@ -61,25 +60,31 @@ impl Args {
         })
     }
 
-    pub fn execute(&self) -> anyhow::Result<Vec<Profiled>> {
+    pub fn execute(&self) -> anyhow::Result<Vec<Table>> {
         let device = self.measure.device()?;
         let space = SearchSpace::load(&self.space)?;
         let (input, classes) = self.images()?;
         let layers = space.distinct_layers(input, classes);
-        let mut session = Session::open(&device)?;
+        let mut sessions = self.measure.open(&device)?;
         let mut profiled = vec![];
         for runtime in self.measure.runtimes(&device) {
-            session.require(runtime)?;
-            let header = Header::new(&device.name, session.hello(), runtime, self.measure.threads.get())
-                .with_context(|| format!("the probe has no {runtime}"))?;
+            let header = Header::of(&device.name, &sessions, runtime, self.measure.threads.get())?;
             let path = self.measure.table_path(&device, &space.name, runtime);
             let command = self.measure.command(&self.space, &format!("--data {}", self.data), runtime);
             let mut table = LatencyTable::open(&path, header, &command)?;
-            let measured = profile(&mut session, &mut table, &layers, PLAN)?;
-            profiled.push(Profiled {
+            let Profiled { measured, disturbed } = profile(&mut sessions, &mut table, &layers, PLAN)?;
+            if disturbed > 0 {
+                eprintln!(
+                    "warning: {disturbed} rows of {} were disturbed by throttling or load each time; `disturbed` in the table names it, `nas devices check {}` what to do",
+                    path.display(),
+                    self.measure.device
+                );
+            }
+            profiled.push(Table {
                 table: path,
                 runtime_version: table.header.runtime_version.clone(),
                 measured,
+                disturbed,
                 rows: table.rows().count(),
             });
         }

@@ -1,91 +1,159 @@
-use super::{Device, DeviceError, LinkKind};
-use crate::{artifact, environment};
-use std::path::PathBuf;
+use super::ssh::{Connection, Upload};
+use super::{Board, DeviceError, parts};
+use crate::environment;
+use nas_probe::Runtime;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
-/// The way to a device: lays files there, and starts the probe.
-pub enum Link {
-    /// This machine: files go to a folder, and the probe is a child process.
-    Local { folder: PathBuf, ort_dylib: Option<PathBuf> },
+/// A probe that runs on a device.
+pub struct Link {
+    /// The probe's stdin and stdout.
+    pub stream: UnixStream,
+    far: Far,
+}
+
+/// Each thread gives how the probe ended, or what it said last.
+enum Far {
+    /// On this machine, as a child.
+    Local {
+        probe: Child,
+        stderr: JoinHandle<String>,
+    },
+    Ssh {
+        pump: JoinHandle<String>,
+    },
 }
 
 impl Link {
-    pub fn open(device: &Device) -> Link {
-        match device.link {
-            LinkKind::Local => Link::Local {
-                folder: cache_dir().join("models"),
-                ort_dylib: device.ort_dylib.clone().or_else(local_ort_dylib),
-            },
-        }
-    }
-
-    /// Lays a file on the device, if it is not there yet, under the name of its content, and gives
-    /// its path there.
+    /// Lays what is missing on the device, and starts the probe there.
     ///
     /// # Errors
-    /// Where it cannot be written.
-    pub fn put(&self, bytes: &[u8], suffix: &str) -> Result<String, DeviceError> {
-        match self {
-            Link::Local { folder, .. } => {
-                let path = folder.join(format!("{}{suffix}", &blake3::hash(bytes).to_hex()[..32]));
-                if std::fs::metadata(&path).is_ok_and(|m| m.len() == bytes.len() as u64) {
-                    return Ok(path.display().to_string());
+    /// Where the device is not reached, or a part for it is not to be had.
+    pub fn open(board: &Board) -> Result<Link, DeviceError> {
+        match &board.site {
+            None => Self::local(board),
+            Some(site) => {
+                let probe = parts::probe(&board.device)?;
+                let ort = if wants_ort(board) { parts::ort(&board.device)? } else { None };
+                let connection = Connection::open(site)?;
+                check_arch(&connection, board)?;
+                let bytes = |path: &Path| {
+                    std::fs::read(path)
+                        .map_err(|e| DeviceError::Start { path: path.into(), reason: e.to_string() })
+                };
+                let upload = |name, path: &Path, executable| -> Result<String, DeviceError> {
+                    Ok(connection.upload(&Upload { name, bytes: &bytes(path)?, executable })?)
+                };
+                let mut command = vec![at_home(&upload("nas-probe", &probe, true)?)];
+                if wants_ort(board) {
+                    let library = match (&board.device.ort_dylib, ort) {
+                        (Some(path), _) => Some(path.display().to_string()),
+                        (None, Some(path)) => Some(at_home(&upload("libonnxruntime.so", &path, false)?)),
+                        (None, None) => None,
+                    };
+                    command.extend(library.into_iter().flat_map(|library| ["--ort".into(), library]));
                 }
-                artifact::write(&path, bytes)?;
-                Ok(path.display().to_string())
+                command.extend(probe_args(board, &format!("{}/models", site.folder)));
+                let remote = connection.start(&shell_words::join(command))?;
+                Ok(Link { stream: remote.stream, far: Far::Ssh { pump: remote.pump } })
             }
         }
     }
 
-    /// Starts the probe with its three standard streams piped.
-    ///
-    /// # Errors
-    /// Where there is no probe.
-    pub fn start_probe(&self) -> Result<Child, DeviceError> {
-        match self {
-            Link::Local { ort_dylib, .. } => {
-                let path = local_probe();
-                if !path.is_file() {
-                    return Err(DeviceError::NoProbe { path });
-                }
-                let mut command = Command::new(&path);
-                if let Some(library) = ort_dylib {
-                    command.arg("--ort").arg(library);
-                }
-                environment::forget(&mut command);
-                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-                command.spawn().map_err(|e| DeviceError::Start { path, reason: e.to_string() })
-            }
+    fn local(board: &Board) -> Result<Link, DeviceError> {
+        let path = parts::probe(&board.device)?;
+        let failed = |e: std::io::Error| DeviceError::Start { path: path.clone(), reason: e.to_string() };
+        let mut command = Command::new(&path);
+        if wants_ort(board) {
+            let library = board
+                .device
+                .ort_dylib
+                .clone()
+                .map_or_else(|| parts::ort(&board.device), |path| Ok(Some(path)))?;
+            command.args(library.iter().flat_map(|library| [Path::new("--ort"), library]));
+        }
+        let folder = board.device.folder.clone().map_or_else(cache_dir, PathBuf::from);
+        command.args(probe_args(board, &folder.join("models").display().to_string()));
+        environment::forget(&mut command);
+        let (stream, theirs) = UnixStream::pair().map_err(failed)?;
+        let stdin = OwnedFd::from(theirs.try_clone().map_err(failed)?);
+        command.stdin(Stdio::from(stdin)).stdout(Stdio::from(OwnedFd::from(theirs))).stderr(Stdio::piped());
+        let mut probe = command.spawn().map_err(failed)?;
+        let stderr = probe.stderr.take();
+        let last_line = move || {
+            let lines =
+                stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok));
+            lines.last().map(|line| format!(": {line}")).unwrap_or_default()
+        };
+        Ok(Link { stream, far: Far::Local { probe, stderr: std::thread::spawn(last_line) } })
+    }
+
+    /// Ends the probe without waiting for a board that may not answer.
+    pub fn abandon(self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        if let Far::Local { mut probe, .. } = self.far {
+            let _ = probe.kill();
+            let _ = probe.wait();
         }
     }
+
+    /// Ends the probe if it still runs; gives how it ended, and the last that it said on stderr.
+    pub fn ended(self) -> String {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        let no_words = || "it is not known how".to_string();
+        match self.far {
+            Far::Local { mut probe, stderr } => {
+                let _ = probe.kill();
+                let status = probe.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
+                format!("{status}{}", stderr.join().unwrap_or_default())
+            }
+            Far::Ssh { pump } => pump.join().unwrap_or_else(|_| no_words()),
+        }
+    }
+}
+
+fn wants_ort(board: &Board) -> bool {
+    board.runtimes.contains(&Runtime::Ort)
+}
+
+/// What a probe is told on its command line, whichever way it is started.
+fn probe_args(board: &Board, models: &str) -> Vec<String> {
+    let mut args = vec!["--models".to_string(), models.to_string()];
+    if !board.device.providers.is_empty() {
+        args.extend(["--providers".into(), board.device.providers.join(",")]);
+    }
+    args
+}
+
+/// A path as a shell there takes it for a program: one without a `/` would be looked for elsewhere.
+fn at_home(path: &str) -> String {
+    if path.starts_with('/') { path.into() } else { format!("./{path}") }
+}
+
+/// A probe for another kind of CPU would only say that it cannot be executed.
+fn check_arch(connection: &Connection, board: &Board) -> Result<(), DeviceError> {
+    let Some(target) = &board.device.target else { return Ok(()) };
+    let found = connection.run("uname -m")?;
+    let found = found.trim();
+    let expected = target.split('-').next().unwrap_or_default();
+    let runs = match expected {
+        // A 64-bit kernel runs 32-bit programs too.
+        "armv7" => ["armv7l", "armv8l", "aarch64"].contains(&found),
+        expected => found == expected,
+    };
+    if runs {
+        return Ok(());
+    }
+    let (device, target) = (board.to_string(), target.clone());
+    Err(DeviceError::WrongArch { device, target, found: found.into() })
 }
 
 fn cache_dir() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache")));
     cache.unwrap_or_else(std::env::temp_dir).join("edge-nas")
-}
-
-/// `NAS_PROBE`, or `nas-probe` beside this program (below it for tests and benchmarks, whose programs
-/// lie in `deps`).
-fn local_probe() -> PathBuf {
-    if let Some(path) = std::env::var_os("NAS_PROBE").filter(|v| !v.is_empty()) {
-        return path.into();
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    let beside = own.with_file_name("nas-probe");
-    match own.parent().and_then(|dir| dir.parent()) {
-        Some(above) if !beside.is_file() => above.join("nas-probe"),
-        _ => beside,
-    }
-}
-
-/// `ORT_DYLIB_PATH`, or what `scripts/setup` made above this program or the current folder.
-fn local_ort_dylib() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()) {
-        return Some(path.into());
-    }
-    let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
-    let folders = starts.iter().flatten().flat_map(|start| start.ancestors());
-    folders.map(|dir| dir.join(".deps/onnxruntime/libonnxruntime.so")).find(|path| path.is_file())
 }

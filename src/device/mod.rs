@@ -1,13 +1,19 @@
 //! Devices, the links to them, and the session with the probe that runs there.
 
+mod check;
 mod link;
+mod parts;
 mod session;
+mod site;
+mod ssh;
 
-pub use link::Link;
-pub use session::{Model, Session};
+pub use check::{Finding, findings};
+pub use session::{Measurement, Model, Session, Ticket};
+pub use site::Site;
+pub use ssh::SshError;
 
 use crate::artifact::{self, ArtifactError};
-use nas_probe::Runtime;
+use nas_probe::{Runtime, Sensors};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -17,8 +23,32 @@ pub enum DeviceError {
     Unknown { name: String, known: String },
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    #[error("the probe is not at {path}; build it with `cargo build --release -p nas-probe`, or set NAS_PROBE to it", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
+    Invalid { path: PathBuf, reason: String },
+    #[error(
+        "nobody says where a {device} is: give --ssh user@host, or `ssh = \"user@host\"` below `[{device}]` in {file}, \
+         or a `Host {device}` in ~/.ssh/config",
+        file = file.display()
+    )]
+    NoAddress { device: String, file: PathBuf },
+    #[error("`{address}` is no address of a board: {reason}")]
+    Address { address: String, reason: String },
+    #[error("{device} is this machine and not reached over SSH; leave --ssh out, or give another --device")]
+    NotABoard { device: String },
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error(
+        "{device} is `{found}` (uname -m) and its device file says {target}; copy the file, correct its target, and give the copy as --device"
+    )]
+    WrongArch { device: String, target: String, found: String },
+    #[error("there is no probe at {path}; build it with `cargo build --release`, or set NAS_PROBE to it", path = path.display())]
     NoProbe { path: PathBuf },
+    #[error(
+        "`{command}` is needed and lies in no folder around this program or the current one; run this in a clone of edge-nas, or set NAS_PROBE (and ORT_DYLIB_PATH) to the files for the board"
+    )]
+    NoScript { command: String },
+    #[error("`{command}` failed ({reason}); what it says above tells what to do")]
+    Script { command: String, reason: String },
     #[error("cannot start the probe {path}: {reason}", path = path.display())]
     Start { path: PathBuf, reason: String },
     #[error(
@@ -35,10 +65,12 @@ pub enum DeviceError {
     NoRuntime { runtime: Runtime, device: String, reason: String },
     #[error("{model} failed with {runtime}: {reason}")]
     Failed { model: String, runtime: Runtime, reason: String },
+    #[error("{device}: {doing}: {reason}")]
+    Refused { device: String, doing: String, reason: String },
 }
 
 /// A kind of board, as its file in `devices/` describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// Name of its file.
@@ -47,11 +79,32 @@ pub struct Device {
     /// For people, a few words.
     pub description: String,
     pub link: LinkKind,
+    /// Rust's target triple, of the probe; where absent, this machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The oldest glibc that boards of this kind run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub glibc: Option<String>,
     /// What it is measured with where nothing else is asked for.
     pub runtimes: Vec<Runtime>,
-    /// ONNX Runtime's shared library on the device; where absent, the one of `scripts/setup`.
+    /// Cores that `--pin` takes where it names none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cores: Vec<usize>,
+    /// Where probe and models lie there: relative to the home of who logs in, or absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// Of its sshd, where that is not 22.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// ONNX Runtime's shared library on the device; where absent, the one of the official wheels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ort_dylib: Option<PathBuf>,
+    /// Execution providers of ONNX Runtime, the preferred one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+    /// Files that tell its state.
+    #[serde(default)]
+    pub sensors: Sensors,
 }
 
 /// How a device is reached.
@@ -60,14 +113,65 @@ pub struct Device {
 pub enum LinkKind {
     /// The probe is a child process.
     Local,
+    /// Logged in to, and the probe is started there.
+    Ssh,
 }
 
-const BUILT_IN: [(&str, &str); 1] = [("host", include_str!("../../devices/host.toml"))];
+/// One device of its kind, and how it is to be while it measures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Board {
+    pub device: Device,
+    /// None for this machine.
+    pub site: Option<Site>,
+    /// Runtimes that the probe must bring along.
+    pub runtimes: Vec<Runtime>,
+    /// Cores that the probe is to stay on; any where empty.
+    pub pin: Vec<usize>,
+    /// Scaling governor for as long as the probe runs.
+    pub governor: Option<String>,
+}
+
+impl Board {
+    /// A device that is this machine, with all of its runtimes.
+    pub fn local(device: Device) -> Board {
+        let runtimes = device.runtimes.clone();
+        Board { device, site: None, runtimes, pin: vec![], governor: None }
+    }
+}
+
+/// `host`, or `jetson (user@address:22)`
+impl std::fmt::Display for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.site {
+            Some(site) => write!(f, "{} ({site})", self.device.name),
+            None => f.write_str(&self.device.name),
+        }
+    }
+}
+
+/// The files of `devices/`, by name.
+macro_rules! built_in {
+    ($($name:literal),*) => { [$(($name, include_str!(concat!("../../devices/", $name, ".toml")))),*] };
+}
+
+const BUILT_IN: [(&str, &str); 8] = built_in![
+    "host",
+    "raspberry-pi-3",
+    "raspberry-pi-4",
+    "raspberry-pi-5",
+    "raspberry-pi-zero-2w",
+    "jetson",
+    "jetson-orin",
+    "android"
+];
 
 impl Device {
     /// The devices that ship.
-    pub fn built_in() -> Vec<Device> {
-        BUILT_IN.iter().filter_map(|(name, _)| Self::load(name).ok()).collect()
+    ///
+    /// # Errors
+    /// Where the file of one does not describe a device.
+    pub fn built_in() -> Result<Vec<Device>, DeviceError> {
+        BUILT_IN.iter().map(|(name, _)| Self::load(name)).collect()
     }
 
     /// The device of that name, or the one in that TOML file.
@@ -77,13 +181,29 @@ impl Device {
     pub fn load(name_or_file: &str) -> Result<Device, DeviceError> {
         let path = Path::new(name_or_file);
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_file) {
-            return Ok(Device { name: name.to_string(), ..artifact::parse_toml(path, text)? });
+            return Device { name: name.to_string(), ..artifact::parse_toml(path, text)? }.checked(path);
         }
         if !path.is_file() {
             let known = BUILT_IN.map(|(name, _)| name).join(", ");
             return Err(DeviceError::Unknown { name: name_or_file.into(), known });
         }
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Device { name, ..artifact::read_toml(path)? })
+        Device { name, ..artifact::read_toml(path)? }.checked(path)
+    }
+
+    fn checked(self, path: &Path) -> Result<Device, DeviceError> {
+        let musl = self.target.as_deref().is_some_and(|target| target.ends_with("musl"));
+        let wrong = if self.runtimes.is_empty() {
+            "`runtimes` names none; there are tract and ort"
+        } else if self.link == LinkKind::Ssh && self.target.is_none() {
+            "a device with link = \"ssh\" needs a `target`, as aarch64-unknown-linux-gnu"
+        } else if musl && self.runtimes.contains(&Runtime::Ort) {
+            "a static musl probe cannot load ONNX Runtime; leave \"ort\" out of `runtimes`"
+        } else {
+            let reason = |reason| DeviceError::Invalid { path: path.into(), reason };
+            self.sensors.check().map_err(reason)?;
+            return Ok(self);
+        };
+        Err(DeviceError::Invalid { path: path.into(), reason: wrong.into() })
     }
 }

@@ -1,25 +1,38 @@
-use super::{Device, DeviceError, Link};
-use nas_probe::{Conditions, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, TensorData};
+use super::link::Link;
+use super::ssh::sha256;
+use super::{Board, DeviceError};
+use crate::progress;
+use nas_probe::{
+    Conditions, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, TensorData,
+};
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin};
+use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What a probe may take for anything but measuring: loading a runtime or a model.
-const GRACE: Duration = Duration::from_secs(120);
+/// What the probe of this machine may take for anything but measuring: loading a runtime or a model.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
+/// What a probe may take to end once it is told to: it has a governor to put back.
+const PARTING: Duration = Duration::from_secs(3);
 
 /// One probe process on a device, for as long as this lives.
 pub struct Session {
-    device: String,
-    link: Link,
-    child: Child,
-    stdin: Option<ChildStdin>,
-    /// Gives the last line that the probe wrote to stderr, once it has ended.
-    stderr: Option<JoinHandle<Option<String>>>,
+    board: String,
+    timeout: Duration,
+    /// None once the probe has ended.
+    link: Option<Link>,
     lines: Receiver<std::io::Result<String>>,
     hello: Hello,
+    ready: Ready,
     next_id: u64,
+}
+
+/// How the device is set for measuring.
+#[derive(Clone, Debug, Default)]
+pub struct Ready {
+    pub conditions: Conditions,
+    /// Cores that the probe stays on; any where empty.
+    pub pinned: Vec<usize>,
 }
 
 /// A model that lies on the device.
@@ -27,7 +40,17 @@ pub struct Session {
 pub struct Model {
     /// For messages.
     pub name: String,
-    path: String,
+    /// SHA-256 of its ONNX bytes.
+    digest: String,
+}
+
+/// A measurement that was asked for, and is to be waited for.
+#[derive(Debug)]
+pub struct Ticket {
+    id: u64,
+    model: String,
+    runtime: Runtime,
+    deadline: Duration,
 }
 
 /// Raw timings of one model.
@@ -38,51 +61,60 @@ pub struct Measurement {
     /// Inferences in a sample.
     pub batch: u64,
     pub before: Conditions,
+    /// Half way.
+    pub during: Conditions,
     pub after: Conditions,
+    /// Cores that other programs kept busy meanwhile.
+    pub others: Option<f64>,
 }
 
 impl Session {
-    /// Reaches the device and starts the probe there.
+    /// Reaches a board, lays there what is missing, starts the probe and sets the board up.
     ///
     /// # Errors
-    /// Where there is no probe, it does not answer, or it is of another version.
-    pub fn open(device: &Device) -> Result<Session, DeviceError> {
-        Self::over(Link::open(device), &device.name)
-    }
-
-    /// Starts the probe at the other end of `link`; `device` is for messages.
-    ///
-    /// # Errors
-    /// As [`Session::open`].
-    pub fn over(link: Link, device: &str) -> Result<Session, DeviceError> {
-        let mut child = link.start_probe()?;
+    /// Where the board is not reached, the probe does not answer or is of another version, or the
+    /// board cannot be set as asked.
+    pub fn open(board: &Board) -> Result<Session, DeviceError> {
+        let timeout = board.site.as_ref().map_or(LOCAL_TIMEOUT, |site| site.timeout);
+        let link = Link::open(board)?;
+        let broken =
+            |e: std::io::Error| DeviceError::Ended { doing: "starting".into(), reason: e.to_string() };
+        link.stream.set_write_timeout(Some(timeout)).map_err(broken)?;
+        let stdout = link.stream.try_clone().map_err(broken)?;
         let (send, lines) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| send.send(line)));
-        }
-        let last_line = |stderr| BufReader::new(stderr).lines().map_while(Result::ok).last();
-        let stderr = child.stderr.take().map(|stderr| std::thread::spawn(move || last_line(stderr)));
-        let stdin = child.stdin.take();
+        std::thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| send.send(line)));
         let mut session = Session {
-            device: device.into(),
-            link,
-            child,
-            stdin,
-            stderr,
+            board: board.to_string(),
+            timeout,
+            link: Some(link),
             lines,
             hello: Hello::default(),
+            ready: Ready::default(),
             next_id: 1,
         };
-        match session.receive("starting", GRACE)? {
+        match session.receive("starting", timeout)? {
             Reply::Hello(hello) if hello.protocol == PROTOCOL => session.hello = hello,
             Reply::Hello(hello) => {
                 return Err(DeviceError::Protocol { theirs: hello.protocol, ours: PROTOCOL });
             }
-            other => {
-                return Err(DeviceError::Garbage { doing: "starting".into(), line: format!("{other:?}") });
-            }
+            other => return Err(garbage("starting", &other)),
         }
+        session.set_up(board)?;
         Ok(session)
+    }
+
+    fn set_up(&mut self, board: &Board) -> Result<(), DeviceError> {
+        let (sensors, pin, governor) =
+            (board.device.sensors.clone(), board.pin.clone(), board.governor.clone());
+        let doing = "setting the board up";
+        let id = self.send(doing, |id| Request::Setup { id, sensors, pin, governor })?;
+        match self.reply(id, doing)? {
+            Reply::Ready { conditions, pinned, .. } => {
+                self.ready = Ready { conditions, pinned };
+                Ok(())
+            }
+            other => Err(garbage(doing, &other)),
+        }
     }
 
     /// What the probe said of itself and the device.
@@ -90,29 +122,109 @@ impl Session {
         &self.hello
     }
 
+    /// How the device is set.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Cores that the probe may use, as it is set.
+    pub fn cores(&self) -> usize {
+        if self.ready.pinned.is_empty() { self.hello.cores } else { self.ready.pinned.len() }
+    }
+
+    /// The board's name and address.
+    pub fn board(&self) -> &str {
+        &self.board
+    }
+
+    /// What the probe runs `runtime` with here.
+    ///
     /// # Errors
-    /// Where the probe cannot run `runtime` here, with its reason.
-    pub fn require(&self, runtime: Runtime) -> Result<(), DeviceError> {
-        if self.hello.version(runtime).is_some() {
-            return Ok(());
+    /// Where it cannot, with its reason.
+    pub fn require(&self, runtime: Runtime) -> Result<&RuntimeInfo, DeviceError> {
+        if let Some(info) = self.hello.runtimes.iter().find(|info| info.runtime == runtime) {
+            return Ok(info);
         }
         let reasons = self.hello.unavailable.join("; ");
         let reason = if reasons.is_empty() { "this probe was built without it".into() } else { reasons };
-        Err(DeviceError::NoRuntime { runtime, device: self.device.clone(), reason })
+        Err(DeviceError::NoRuntime { runtime, device: self.board.clone(), reason })
     }
 
-    /// Lays a model on the device.
+    /// Lays models, ONNX bytes by name, on the device: those that are not there yet, without waiting
+    /// for one before the next is sent.
     ///
     /// # Errors
-    /// Where it cannot be written there.
-    pub fn put(&self, name: impl Into<String>, onnx: &[u8]) -> Result<Model, DeviceError> {
-        Ok(Model { name: name.into(), path: self.link.put(onnx, ".onnx")? })
+    /// Where they cannot be written there.
+    pub fn put(&mut self, models: &[(String, Vec<u8>)]) -> Result<Vec<Model>, DeviceError> {
+        let model = |(name, bytes): &(String, Vec<u8>)| Model { name: name.clone(), digest: sha256(bytes) };
+        let placed: Vec<Model> = models.iter().map(model).collect();
+        let doing = "asking for models";
+        let digests = placed.iter().map(|model| model.digest.clone()).collect();
+        let id = self.send(doing, |id| Request::Have { id, models: digests })?;
+        let missing = match self.reply(id, doing)? {
+            Reply::Missing { models, .. } => models,
+            other => return Err(garbage(doing, &other)),
+        };
+        let all = placed.iter().zip(models);
+        let absent: Vec<_> = all.filter(|(model, _)| missing.contains(&model.digest)).collect();
+        let bar = progress::bytes(
+            "upload",
+            "models",
+            absent.iter().map(|(_, (_, bytes))| bytes.len() as u64).sum(),
+        );
+        let mut sent = vec![];
+        for (model, (name, bytes)) in &absent {
+            let (digest, bytes) = (model.digest.clone(), bytes.clone());
+            sent.push(self.send(name, |id| Request::Put { id, model: digest, bytes })?);
+        }
+        for (id, (_, (name, bytes))) in sent.into_iter().zip(&absent) {
+            let Reply::Stored { .. } = self.reply(id, &format!("laying down {name}"))? else { continue };
+            bar.inc(bytes.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(placed)
+    }
+
+    /// Asks for a model's timing. The probe does what it is asked in turn, so that it never waits for
+    /// the link where one more is asked for before the last is [finished](Session::finish).
+    ///
+    /// # Errors
+    /// Where the probe ended.
+    pub fn begin(
+        &mut self,
+        model: &Model,
+        runtime: Runtime,
+        threads: usize,
+        plan: MeasurePlan,
+    ) -> Result<Ticket, DeviceError> {
+        let place = ModelRef { model: model.digest.clone(), runtime, threads };
+        let id = self.send(&model.name, |id| Request::Measure { id, model: place, plan })?;
+        let deadline = Duration::from_nanos(plan.warmup_ns + plan.limit_ns) + self.timeout;
+        Ok(Ticket { id, model: model.name.clone(), runtime, deadline })
+    }
+
+    /// Waits for a timing; those begun first come first.
+    ///
+    /// # Errors
+    /// Where the runtime rejects the model, or the probe ends or is silent for too long.
+    pub fn finish(&mut self, ticket: Ticket) -> Result<Measurement, DeviceError> {
+        let Ticket { id, model, runtime, deadline } = ticket;
+        let doing = format!("{model} with {runtime}");
+        match self.receive(&doing, deadline)? {
+            Reply::Samples { id: of, batch, ns, before, during, after, others } if of == id => {
+                Ok(Measurement { ns, batch, before, during, after, others })
+            }
+            Reply::Failed { id: of, error } if of == id => {
+                Err(DeviceError::Failed { model, runtime, reason: error })
+            }
+            other => Err(garbage(&doing, &other)),
+        }
     }
 
     /// Times a model.
     ///
     /// # Errors
-    /// Where the runtime rejects it, or the probe ends or is silent for too long.
+    /// As [`Session::finish`].
     pub fn measure(
         &mut self,
         model: &Model,
@@ -120,57 +232,62 @@ impl Session {
         threads: usize,
         plan: MeasurePlan,
     ) -> Result<Measurement, DeviceError> {
-        let longest = Duration::from_nanos(plan.warmup_ns + plan.limit_ns) + GRACE;
-        let request = |id, model| Request::Measure { id, model, plan };
-        match self.ask(model, runtime, threads, request, longest)? {
-            Reply::Samples { ns, batch, before, after, .. } => Ok(Measurement { ns, batch, before, after }),
-            other => Err(DeviceError::Garbage { doing: model.name.clone(), line: format!("{other:?}") }),
-        }
+        let ticket = self.begin(model, runtime, threads, plan)?;
+        self.finish(ticket)
     }
 
     /// Runs `inputs`, N×C×H×W each, through a model.
     ///
     /// # Errors
-    /// As [`Session::measure`].
+    /// As [`Session::finish`].
     pub fn infer(
         &mut self,
         model: &Model,
         runtime: Runtime,
         inputs: Vec<TensorData>,
     ) -> Result<Vec<TensorData>, DeviceError> {
-        let request = |id, model| Request::Infer { id, model, inputs };
-        match self.ask(model, runtime, 1, request, GRACE)? {
-            Reply::Outputs { outputs, .. } => Ok(outputs),
-            other => Err(DeviceError::Garbage { doing: model.name.clone(), line: format!("{other:?}") }),
-        }
-    }
-
-    fn ask(
-        &mut self,
-        model: &Model,
-        runtime: Runtime,
-        threads: usize,
-        request: impl FnOnce(u64, ModelRef) -> Request,
-        deadline: Duration,
-    ) -> Result<Reply, DeviceError> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let request = request(id, ModelRef { path: model.path.clone(), runtime, threads });
+        let place = ModelRef { model: model.digest.clone(), runtime, threads: 1 };
         let doing = format!("{} with {runtime}", model.name);
-        self.send(&request, &doing)?;
-        match self.receive(&doing, deadline)? {
+        let id = self.send(&doing, |id| Request::Infer { id, model: place, inputs })?;
+        match self.receive(&doing, self.timeout)? {
+            Reply::Outputs { id: of, outputs } if of == id => Ok(outputs),
             Reply::Failed { id: of, error } if of == id => {
                 Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })
             }
-            reply @ (Reply::Samples { id: of, .. } | Reply::Outputs { id: of, .. }) if of == id => Ok(reply),
-            other => Err(DeviceError::Garbage { doing, line: format!("{other:?}") }),
+            other => Err(garbage(&doing, &other)),
         }
     }
 
-    fn send(&mut self, request: &Request, doing: &str) -> Result<(), DeviceError> {
-        let line = serde_json::to_string(request).unwrap_or_default();
-        let sent = self.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
-        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(self.ended(doing)) }
+    fn send(&mut self, doing: &str, request: impl FnOnce(u64) -> Request) -> Result<u64, DeviceError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut line = serde_json::to_string(&request(id)).unwrap_or_default();
+        line.push('\n');
+        let Some(link) = &mut self.link else { return Err(self.ended(doing)) };
+        match link.stream.write_all(line.as_bytes()) {
+            Ok(()) => Ok(id),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(self.silent(doing, self.timeout))
+            }
+            Err(_) => Err(self.ended(doing)),
+        }
+    }
+
+    /// The reply to a request that has nothing to do with a runtime.
+    fn reply(&mut self, id: u64, doing: &str) -> Result<Reply, DeviceError> {
+        match self.receive(doing, self.timeout)? {
+            Reply::Failed { id: of, error } if of == id => {
+                Err(DeviceError::Refused { device: self.board.clone(), doing: doing.into(), reason: error })
+            }
+            reply @ (Reply::Ready { id: of, .. }
+            | Reply::Missing { id: of, .. }
+            | Reply::Stored { id: of })
+                if of == id =>
+            {
+                Ok(reply)
+            }
+            other => Err(garbage(doing, &other)),
+        }
     }
 
     fn receive(&mut self, doing: &str, deadline: Duration) -> Result<Reply, DeviceError> {
@@ -178,30 +295,35 @@ impl Session {
             Ok(Ok(line)) => {
                 serde_json::from_str(&line).map_err(|_| DeviceError::Garbage { doing: doing.into(), line })
             }
-            Err(RecvTimeoutError::Timeout) => {
-                Err(DeviceError::Deadline { seconds: deadline.as_secs(), doing: doing.into() })
-            }
+            Err(RecvTimeoutError::Timeout) => Err(self.silent(doing, deadline)),
             Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(self.ended(doing)),
         }
     }
 
-    /// Why the probe ended: how, and the last that it said on stderr.
+    /// Gives up on a probe that does not answer: nothing waits for it once more.
+    fn silent(&mut self, doing: &str, deadline: Duration) -> DeviceError {
+        if let Some(link) = self.link.take() {
+            link.abandon();
+        }
+        DeviceError::Deadline { seconds: deadline.as_secs(), doing: doing.into() }
+    }
+
     fn ended(&mut self, doing: &str) -> DeviceError {
-        let _ = self.child.kill();
-        let status = self.child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
-        let said = self.stderr.take().and_then(|thread| thread.join().ok()).flatten();
-        let last = said.map(|line| format!(": {line}")).unwrap_or_default();
-        DeviceError::Ended { doing: doing.into(), reason: format!("{status}{last}") }
+        let reason = self.link.take().map_or_else(|| "before".into(), Link::ended);
+        DeviceError::Ended { doing: doing.into(), reason }
     }
 }
 
+fn garbage(doing: &str, reply: &Reply) -> DeviceError {
+    DeviceError::Garbage { doing: doing.into(), line: format!("{reply:?}") }
+}
+
 impl Drop for Session {
-    /// The probe ends with its stdin.
+    /// The probe ends with its stdin, and is waited for, since it may have a governor to put back.
     fn drop(&mut self) {
-        self.stdin = None;
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
+        let Some(link) = self.link.take() else { return };
+        let _ = link.stream.shutdown(Shutdown::Write);
+        while self.lines.recv_timeout(PARTING).is_ok() {}
+        link.abandon();
     }
 }

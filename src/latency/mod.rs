@@ -1,5 +1,7 @@
 //! Latencies, the tables that keep them, and what they predict.
 
+mod disturbance;
+mod fleet;
 mod model;
 mod profile;
 mod statistics;
@@ -7,8 +9,9 @@ mod table;
 mod target;
 mod unit;
 
+pub use disturbance::Disturbance;
 pub use model::LatencyModel;
-pub use profile::{ProfileError, profile};
+pub use profile::{ProfileError, Profiled, profile};
 pub use statistics::Summary;
 pub use table::{Header, LatencyTable, Method, Row, TableError, micro_model, model_digest};
 pub use target::Target;

@@ -1,8 +1,13 @@
-use super::{LatencyTable, Method, Row, Summary, TableError, micro_model, model_digest};
-use crate::device::{DeviceError, Session};
+use super::{
+    Disturbance, Latency, LatencyTable, Method, Row, Summary, TableError, fleet, micro_model, model_digest,
+};
+use crate::device::{DeviceError, Measurement, Model, Session, Ticket};
 use crate::progress;
 use crate::space::Layer;
-use nas_probe::MeasurePlan;
+use nas_probe::{MeasurePlan, Runtime};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, thiserror::Error)]
@@ -15,64 +20,202 @@ pub enum ProfileError {
     Weights(#[from] nas_exporters::WeightsError),
     #[error("{failed} of {all} layers could not be measured, and the table has no rows of them: {reasons}")]
     Failed { failed: usize, all: usize, reasons: String },
+    #[error("no board is left to measure on")]
+    NoBoard,
+    #[error(
+        "{board} was measured with {what} {theirs} and {first} has {ours}: boards of one kind alone share a table"
+    )]
+    Mixed { board: String, first: String, what: &'static str, theirs: String, ours: String },
+}
+
+/// A layer that is measured again when it was disturbed is measured so often.
+const TRIES: usize = 2;
+/// Requests that a board has at a time, so that it never waits for the link.
+const AHEAD: usize = 2;
+
+/// What [`profile`] did.
+#[derive(Clone, Debug, Default)]
+pub struct Profiled {
+    pub measured: usize,
+    /// Rows that were disturbed each time they were measured.
+    pub disturbed: usize,
+}
+
+/// A layer to be measured.
+struct Job {
+    layer: Layer,
+    /// Its model on each board.
+    models: Vec<Model>,
+    tries: usize,
+}
+
+/// What a board says of a job.
+enum Word {
+    Row(Box<Row>),
+    Rejected(DeviceError),
+    /// The board is lost; its jobs are for others.
+    Lost(DeviceError),
 }
 
 /// Measures those of `layers` that the table has no row of, each as a model of its own, and adds the
-/// rows one by one. Gives how many.
+/// rows one by one. Several boards share the work, after an anchor layer has shown that they are alike;
+/// a board that is lost leaves its part to the others.
 ///
 /// # Errors
-/// Where the probe ends; and, after all others were measured, where a layer could not be.
+/// Where every board is lost; and, after all others were measured, where a layer could not be.
 pub fn profile(
-    session: &mut Session,
+    sessions: &mut Vec<Session>,
     table: &mut LatencyTable,
     layers: &[Layer],
     plan: MeasurePlan,
-) -> Result<usize, ProfileError> {
-    let runtime = table.header.runtime;
-    session.require(runtime)?;
+) -> Result<Profiled, ProfileError> {
+    let (runtime, threads) = (table.header.runtime, table.header.threads);
     let missing = table.missing(layers);
+    if missing.is_empty() {
+        return Ok(Profiled::default());
+    }
+    fleet::keep_alike(sessions, &missing[0], runtime, threads, plan)?;
+    let queue = Mutex::new(place(sessions, &missing)?);
     let bar = progress::bar("profile", runtime.name(), missing.len());
-    let mut failures = vec![];
-    for layer in &missing {
-        match measure(session, table, *layer, plan) {
-            Ok(row) => table.append(row)?,
-            Err(ProfileError::Device(failure @ DeviceError::Failed { .. })) => {
-                failures.push(failure.to_string())
+    let (mut profiled, mut rejected) = (Profiled::default(), vec![]);
+    while !lock(&queue).is_empty() {
+        let mut lost = None;
+        let mut kept = vec![true; sessions.len()];
+        std::thread::scope(|scope| {
+            let (say, words) = channel();
+            for (board, session) in sessions.iter_mut().enumerate() {
+                let (say, queue) = (say.clone(), &queue);
+                scope.spawn(move || work(board, session, queue, runtime, threads, plan, &say));
             }
-            Err(fatal) => return Err(fatal),
+            drop(say);
+            for (board, word) in words {
+                match word {
+                    Word::Row(row) => {
+                        profiled.measured += 1;
+                        profiled.disturbed += usize::from(!row.disturbed.is_empty());
+                        table.append(*row)?;
+                        bar.inc(1);
+                    }
+                    Word::Rejected(why) => rejected.push(why.to_string()),
+                    Word::Lost(why) => {
+                        kept[board] = false;
+                        lost = Some(why);
+                    }
+                }
+            }
+            Ok::<(), ProfileError>(())
+        })?;
+        if let Some(why) = lost {
+            if !kept.contains(&true) {
+                return Err(why.into());
+            }
+            bar.suspend(|| eprintln!("warning: going on without one board: {why}"));
+            let mut kept = kept.iter();
+            sessions.retain(|_| kept.next() == Some(&true));
+            *lock(&queue) = place(sessions, &table.missing(layers))?;
+            rejected.clear();
         }
-        bar.inc(1);
     }
     bar.finish();
-    if !failures.is_empty() {
-        let (failed, all) = (failures.len(), missing.len());
-        return Err(ProfileError::Failed { failed, all, reasons: failures.join("; ") });
+    if !rejected.is_empty() {
+        let (failed, all) = (rejected.len(), missing.len());
+        return Err(ProfileError::Failed { failed, all, reasons: rejected.join("; ") });
     }
-    Ok(missing.len())
+    Ok(profiled)
 }
 
-fn measure(
-    session: &mut Session,
-    table: &LatencyTable,
-    layer: Layer,
-    plan: MeasurePlan,
-) -> Result<Row, ProfileError> {
-    let (runtime, threads) = (table.header.runtime, table.header.threads);
-    let model = session.put(layer.to_string(), &micro_model(&layer.graph())?)?;
-    let measurement = session.measure(&model, runtime, threads, plan)?;
-    let Some(summary) = Summary::of(&measurement.ns) else {
-        let reason = "the probe sent no samples".to_string();
-        return Err(DeviceError::Failed { model: model.name, runtime, reason }.into());
+/// Lays the layers' models on every board, before any is measured: a board that receives is disturbed.
+fn place(sessions: &mut [Session], layers: &[Layer]) -> Result<VecDeque<Job>, ProfileError> {
+    let model = |layer: &Layer| Ok((layer.to_string(), micro_model(&layer.graph())?));
+    let models: Vec<(String, Vec<u8>)> = layers.iter().map(model).collect::<Result<_, ProfileError>>()?;
+    let placed: Vec<Vec<Model>> = sessions.iter_mut().map(|s| s.put(&models)).collect::<Result<_, _>>()?;
+    let job = |(i, &layer): (usize, &Layer)| {
+        let models = placed.iter().map(|board| board[i].clone()).collect();
+        Job { layer, models, tries: 0 }
     };
+    Ok(layers.iter().enumerate().map(job).collect())
+}
+
+/// Measures jobs of the queue on one board until there are none.
+fn work(
+    board: usize,
+    session: &mut Session,
+    queue: &Mutex<VecDeque<Job>>,
+    runtime: Runtime,
+    threads: usize,
+    plan: MeasurePlan,
+    say: &Sender<(usize, Word)>,
+) {
+    let mut begun: VecDeque<(Job, Ticket)> = VecDeque::new();
+    let mut next = || -> Result<Option<(Job, Word)>, DeviceError> {
+        while begun.len() < AHEAD
+            && let Some(job) = lock(queue).pop_front()
+        {
+            let ticket = session.begin(&job.models[board], runtime, threads, plan)?;
+            begun.push_back((job, ticket));
+        }
+        let Some((job, ticket)) = begun.pop_front() else { return Ok(None) };
+        match session.finish(ticket).and_then(|m| row(&job, m, runtime, threads, session.cores())) {
+            Ok(row) => Ok(Some((job, Word::Row(Box::new(row))))),
+            Err(why @ DeviceError::Failed { .. }) => Ok(Some((job, Word::Rejected(why)))),
+            Err(fatal) => Err(fatal),
+        }
+    };
+    loop {
+        let word = match next() {
+            Ok(Some((mut job, Word::Row(row)))) if !row.disturbed.is_empty() && job.tries + 1 < TRIES => {
+                job.tries += 1;
+                lock(queue).push_back(job);
+                continue;
+            }
+            Ok(Some((_, word))) => word,
+            Ok(None) => return,
+            Err(fatal) => Word::Lost(fatal),
+        };
+        let lost = matches!(word, Word::Lost(_));
+        // Nobody listens where the table cannot be written any more.
+        if say.send((board, word)).is_err() || lost {
+            return;
+        }
+    }
+}
+
+fn row(
+    job: &Job,
+    measurement: Measurement,
+    runtime: Runtime,
+    threads: usize,
+    cores: usize,
+) -> Result<Row, DeviceError> {
+    let layer = job.layer;
+    let median_ns = median(&measurement, &layer.to_string(), runtime)?;
+    let disturbed = Disturbance::of(&measurement, threads, cores);
+    let Measurement { ns, batch, before, during, after, others } = measurement;
     Ok(Row {
         layer,
         method: Method::Isolated,
         model: model_digest(&layer),
-        median_ns: summary.median,
-        samples_ns: measurement.ns,
-        batch: measurement.batch,
+        median_ns,
+        samples_ns: ns,
+        batch,
         measured_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-        before: measurement.before,
-        after: measurement.after,
+        before,
+        during,
+        after,
+        others,
+        disturbed,
     })
+}
+
+/// # Errors
+/// Where there are no samples.
+pub fn median(measurement: &Measurement, model: &str, runtime: Runtime) -> Result<Latency, DeviceError> {
+    let none =
+        || DeviceError::Failed { model: model.into(), runtime, reason: "the probe sent no samples".into() };
+    Summary::of(&measurement.ns).map(|summary| summary.median).ok_or_else(none)
+}
+
+/// A thread that panicked left nothing half done in the queue.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

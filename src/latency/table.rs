@@ -1,8 +1,9 @@
-use super::Latency;
+use super::{Disturbance, Latency, ProfileError};
 use crate::artifact::{self, ArtifactError};
+use crate::device::{DeviceError, Session};
 use crate::space::{CandidateOp, Layer};
 use nas_exporters::{Graph, Weights, WeightsError, onnx};
-use nas_probe::{Conditions, Hello, Runtime};
+use nas_probe::{Conditions, Runtime, RuntimeInfo};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,22 +51,80 @@ pub struct Header {
     pub threads: usize,
     /// Of weights and activations: `fp32`.
     pub precision: String,
+    /// ONNX Runtime's execution providers, the preferred one first; none for tract.
+    #[serde(default)]
+    pub providers: Vec<String>,
+    /// Cores that the probe stayed on; any where empty.
+    #[serde(default)]
+    pub pinned: Vec<usize>,
 }
 
 impl Header {
-    /// None where the probe does not have the runtime.
-    pub fn new(device: &str, hello: &Hello, runtime: Runtime, threads: usize) -> Option<Header> {
-        Some(Header {
+    /// Of what these boards measure together.
+    ///
+    /// # Errors
+    /// Where one of them does not have the runtime, or is not of the others' kind.
+    pub fn of(
+        device: &str,
+        boards: &[Session],
+        runtime: Runtime,
+        threads: usize,
+    ) -> Result<Header, ProfileError> {
+        let of = |session: &Session| {
+            Ok::<_, DeviceError>(Self::new(device, session, session.require(runtime)?, threads))
+        };
+        let headers: Vec<Header> = boards.iter().map(of).collect::<Result<_, _>>()?;
+        let mut all = boards.iter().zip(headers);
+        let Some((first, header)) = all.next() else { return Err(ProfileError::NoBoard) };
+        let differs = |(board, theirs): (&Session, Header)| {
+            Some((board.board().to_string(), header.difference(&theirs)?))
+        };
+        match all.find_map(differs) {
+            None => Ok(header),
+            Some((board, (what, ours, theirs))) => {
+                Err(ProfileError::Mixed { board, first: first.board().into(), what, theirs, ours })
+            }
+        }
+    }
+
+    fn new(device: &str, session: &Session, info: &RuntimeInfo, threads: usize) -> Header {
+        let hello = session.hello();
+        Header {
             latency_table: FORMAT,
             device: device.into(),
             cpu: hello.cpu.clone(),
             arch: hello.arch.clone(),
             libc: hello.libc.clone(),
-            runtime,
-            runtime_version: hello.version(runtime)?.into(),
+            runtime: info.runtime,
+            runtime_version: info.version.clone(),
             threads,
             precision: "fp32".into(),
-        })
+            providers: info.providers.clone(),
+            pinned: session.ready().pinned.clone(),
+        }
+    }
+}
+
+impl Header {
+    /// The first thing in which two headers differ: its name, that of this one, and that of the other.
+    pub fn difference(&self, other: &Header) -> Option<(&'static str, String, String)> {
+        let said = |header: &Header| {
+            let list = |parts: Vec<String>| if parts.is_empty() { "none".into() } else { parts.join(",") };
+            [
+                ("device", header.device.clone()),
+                ("CPU", header.cpu.clone()),
+                ("architecture", header.arch.clone()),
+                ("libc", header.libc.clone()),
+                ("runtime", header.runtime.to_string()),
+                ("runtime version", header.runtime_version.clone()),
+                ("threads", header.threads.to_string()),
+                ("precision", header.precision.clone()),
+                ("execution providers", list(header.providers.clone())),
+                ("pinned cores", list(header.pinned.iter().map(usize::to_string).collect())),
+            ]
+        };
+        let mut pairs = said(self).into_iter().zip(said(other));
+        pairs.find(|(a, b)| a != b).map(|((what, ours), (_, theirs))| (what, ours, theirs))
     }
 }
 
@@ -84,7 +143,16 @@ pub struct Row {
     /// Seconds since 1970, UTC.
     pub measured_at: u64,
     pub before: Conditions,
+    /// Half way.
+    #[serde(default)]
+    pub during: Conditions,
     pub after: Conditions,
+    /// Cores that other programs kept busy meanwhile.
+    #[serde(default)]
+    pub others: Option<f64>,
+    /// What went on each time that the row was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disturbed: Vec<Disturbance>,
 }
 
 /// How a row was taken.
@@ -168,25 +236,13 @@ impl LatencyTable {
     /// # Errors
     /// Where the table was measured under another header than `ours`.
     pub fn check(&self, ours: &Header) -> Result<(), TableError> {
-        let theirs = &self.header;
-        let differences = [
-            ("device", theirs.device.clone(), ours.device.clone()),
-            ("CPU", theirs.cpu.clone(), ours.cpu.clone()),
-            ("architecture", theirs.arch.clone(), ours.arch.clone()),
-            ("libc", theirs.libc.clone(), ours.libc.clone()),
-            ("runtime", theirs.runtime.to_string(), ours.runtime.to_string()),
-            ("runtime version", theirs.runtime_version.clone(), ours.runtime_version.clone()),
-            ("threads", theirs.threads.to_string(), ours.threads.to_string()),
-            ("precision", theirs.precision.clone(), ours.precision.clone()),
-        ];
-        match differences.into_iter().find(|(_, theirs, ours)| theirs != ours) {
+        match self.header.difference(ours) {
             Some((what, theirs, ours)) => {
                 Err(TableError::Foreign { path: self.path.clone(), what, theirs, ours })
             }
             None => Ok(()),
         }
     }
-
     /// Adds a row, to the file first.
     pub fn append(&mut self, row: Row) -> Result<(), TableError> {
         artifact::append_line(&self.path, &row)?;

@@ -19,6 +19,8 @@ pub fn header() -> Header {
         runtime_version: "1.28.0".into(),
         threads: 1,
         precision: "fp32".into(),
+        providers: vec!["cpu".into()],
+        pinned: vec![3],
     }
 }
 
@@ -29,6 +31,9 @@ pub fn row(layer: Layer, ns: f64, samples: usize) -> Row {
         khz: Some(1_500_000),
         millicelsius: Some(51_500),
         load1: Some(0.25),
+        free_bytes: Some(1 << 30),
+        throttled: Some(false),
+        power_mw: None,
     };
     Row {
         layer,
@@ -38,8 +43,11 @@ pub fn row(layer: Layer, ns: f64, samples: usize) -> Row {
         samples_ns: vec![ns; samples],
         batch: 4,
         measured_at: 1_795_000_000,
-        before,
+        before: before.clone(),
+        during: before,
         after: Conditions::default(),
+        others: Some(0.02),
+        disturbed: vec![],
     }
 }
 

@@ -1,28 +1,8 @@
-//! What the device tells of itself. Only Linux's files are read; elsewhere most is absent.
+//! What the device is. Its state is read in [`crate::sensors`].
 
-use nas_probe::Conditions;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
-pub fn conditions() -> Conditions {
-    conditions_under(Path::new("/"))
-}
-
-fn conditions_under(root: &Path) -> Conditions {
-    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-    let zones = fs::read_dir(root.join("sys/class/thermal")).into_iter().flatten().flatten();
-    let heat = |zone: fs::DirEntry| {
-        let is_zone = zone.file_name().to_string_lossy().starts_with("thermal_zone");
-        // A zone that is switched off gives an error instead of a temperature.
-        is_zone.then(|| fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse().ok())?
-    };
-    Conditions {
-        governor: read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").map(|s| s.trim().to_owned()),
-        khz: read("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").and_then(|s| s.trim().parse().ok()),
-        millicelsius: zones.filter_map(heat).max(),
-        load1: read("proc/loadavg").and_then(|s| s.split_whitespace().next()?.parse().ok()),
-    }
-}
-
+/// Cores that the process may use: those that it is pinned to, if it is.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -64,32 +44,6 @@ fn cpu_of(info: &str) -> Option<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn conditions_are_read_where_the_device_tells_them_and_absent_elsewhere() {
-        let root = tempfile::tempdir().unwrap();
-        assert_eq!(conditions_under(root.path()), Conditions::default());
-        for (file, text) in [
-            ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "ondemand\n"),
-            ("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1500000\n"),
-            ("sys/class/thermal/thermal_zone0/temp", "48000\n"),
-            ("sys/class/thermal/thermal_zone1/temp", "51250\n"),
-            ("sys/class/thermal/thermal_zone2/temp", "\n"),
-            ("sys/class/thermal/cooling_device0/temp", "99000\n"),
-            ("proc/loadavg", "0.25 0.10 0.05 1/100 4242\n"),
-        ] {
-            let path = root.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let told = Conditions {
-            governor: Some("ondemand".to_owned()),
-            khz: Some(1_500_000),
-            millicelsius: Some(51_250),
-            load1: Some(0.25),
-        };
-        assert_eq!(conditions_under(root.path()), told);
-    }
 
     #[test]
     fn the_cpu_is_named_on_x86_and_on_arm() {

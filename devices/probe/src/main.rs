@@ -3,30 +3,37 @@
 // A probe without a runtime still says hello, and why it can do no more.
 #![cfg_attr(not(any(feature = "tract", feature = "ort")), allow(dead_code))]
 
+mod affinity;
+mod busy;
 mod device;
+mod governor;
 mod measure;
 mod runtime;
+mod sensors;
 mod serve;
+mod store;
 
+use governor::Governor;
 use nas_probe::Reply;
-use serve::Probe;
+use serve::{Options, Probe};
 use std::{
     io::{self, BufRead, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
 const USAGE: &str = "\
 Measures ONNX models on this device: requests as JSON lines on stdin, replies on stdout.
 
-Usage: nas-probe [--ort LIBONNXRUNTIME.so]
+Usage: nas-probe [--models DIR] [--ort LIBONNXRUNTIME.so] [--providers A,B]
 
-  --ort FILE   load ONNX Runtime from this shared library
-  --version    print the probe's version
-  --help       print this";
+  --models DIR      keep models in this folder; it is made if it is not there
+  --ort FILE        load ONNX Runtime from this shared library
+  --providers LIST  ONNX Runtime's execution providers in order: tensorrt, cuda, xnnpack, cpu
+  --version         print the probe's version
+  --help            print this";
 
 fn main() -> ExitCode {
-    let mut ort_library = None;
+    let mut options = Options::default();
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
         match (arg.to_str(), args.len()) {
@@ -38,20 +45,32 @@ fn main() -> ExitCode {
                 println!("nas-probe {}", env!("CARGO_PKG_VERSION"));
                 return ExitCode::SUCCESS;
             }
-            (Some("--ort"), 1..) => ort_library = args.next().map(PathBuf::from),
+            (Some("--models"), 1..) => options.models = args.next().map(Into::into),
+            (Some("--ort"), 1..) => options.ort_library = args.next().map(Into::into),
+            (Some("--providers"), 1..) => {
+                let list = args.next().unwrap_or_default();
+                options.providers =
+                    list.to_string_lossy().split(',').map(|name| name.trim().to_owned()).collect();
+            }
             _ => {
                 eprintln!("nas-probe: {} is not an argument, or lacks its value\n\n{USAGE}", arg.display());
                 return ExitCode::from(2);
             }
         }
     }
-    match talk(Probe::start(ort_library.as_deref())) {
+    match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nas-probe: the host can't be heard or reached any more: {error}");
+            eprintln!("nas-probe: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(options: Options) -> Result<(), String> {
+    let governor = Governor::start().map_err(|e| format!("can't be told of signals: {e}"))?;
+    let probe = Probe::start(options, governor)?;
+    talk(probe).map_err(|e| format!("the host can't be heard or reached any more: {e}"))
 }
 
 /// Says hello, then answers request after request until stdin ends.

@@ -1,8 +1,9 @@
 //! Timing a loaded model.
 
 use crate::{
-    device,
+    busy::Busy,
     runtime::{Error, Model},
+    sensors::Watch,
 };
 use nas_probe::{Conditions, MeasurePlan, TensorData};
 use std::time::{Duration, Instant};
@@ -12,26 +13,50 @@ const FEWEST_SAMPLES: usize = 5;
 /// Warm-up runs whose median tells how long an inference takes; earlier ones may be cold.
 const RECENT: usize = 1024;
 
-/// Inferences in a sample; nanoseconds for one inference, a sample; the conditions before the first
-/// sample and after the last.
-pub type Samples = (u64, Vec<f64>, Conditions, Conditions);
+/// As [`nas_probe::Reply::Samples`].
+pub struct Samples {
+    pub batch: u64,
+    pub ns: Vec<f64>,
+    pub before: Conditions,
+    pub during: Conditions,
+    pub after: Conditions,
+    pub others: Option<f64>,
+}
 
-/// Times a model on fixed pseudo-random inputs in [-1, 1].
-pub fn measure(model: &mut dyn Model, plan: &MeasurePlan) -> Result<Samples, Error> {
+/// Times a model on fixed pseudo-random inputs in [-1, 1]; `pinned` are the cores that the process is
+/// pinned to, if it is.
+pub fn measure(
+    model: &mut dyn Model,
+    plan: &MeasurePlan,
+    watch: &mut Watch,
+    pinned: &[usize],
+) -> Result<Samples, Error> {
     if plan.samples == 0 {
         return Err(Error::NoSamples);
     }
     model.set_inputs(model.input_shapes()?.into_iter().map(noise).collect())?;
     let batch = (plan.min_sample_ns as f64 / warm_up(model, plan)?).ceil().max(1.0) as u64;
 
-    let before = device::conditions();
-    let limit = Duration::from_nanos(plan.limit_ns);
+    let before = watch.read();
+    let busy = Busy::now();
     let mut ns = Vec::with_capacity(plan.samples.min(RECENT));
     let start = Instant::now();
-    while ns.len() < plan.samples && (ns.len() < FEWEST_SAMPLES || start.elapsed() < limit) {
-        ns.push(time(model, batch)? / batch as f64);
-    }
-    Ok((batch, ns, before, device::conditions()))
+    let mut sample_until = |samples: usize, fewest: usize, limit_ns: u64| -> Result<(), Error> {
+        if ns.len() < samples {
+            // The first run after a pause finds the caches as others left them.
+            time(model, batch)?;
+        }
+        let limit = Duration::from_nanos(limit_ns);
+        while ns.len() < samples && (ns.len() < fewest || start.elapsed() < limit) {
+            ns.push(time(model, batch)? / batch as f64);
+        }
+        Ok(())
+    };
+    sample_until(plan.samples.div_ceil(2), FEWEST_SAMPLES.div_ceil(2), plan.limit_ns / 2)?;
+    let during = watch.read();
+    sample_until(plan.samples, FEWEST_SAMPLES, plan.limit_ns)?;
+    let others = busy.others(pinned);
+    Ok(Samples { batch, ns, before, during, after: watch.read(), others })
 }
 
 /// Runs the model as long as the plan says and returns the median of the last runs, nanoseconds.
@@ -78,6 +103,8 @@ fn noise(shape: Vec<usize>) -> TensorData {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use nas_probe::Sensors;
+    use std::path::Path;
 
     /// Spins for so long.
     struct Spins(Duration);
@@ -102,20 +129,36 @@ mod tests {
     const PLAN: MeasurePlan =
         MeasurePlan { warmup_ns: 2_000_000, min_sample_ns: 500_000, samples: 20, limit_ns: 5_000_000_000 };
 
+    fn measure(model: &mut dyn Model, plan: &MeasurePlan) -> Result<Samples, Error> {
+        let mut watch = Watch::new(Path::new("/"), &Sensors::default(), &[]).unwrap();
+        super::measure(model, plan, &mut watch, &[])
+    }
+
     #[test]
     fn a_sample_of_a_short_op_batches_runs_and_tells_the_time_of_one() {
-        let (batch, ns, ..) = measure(&mut Spins(Duration::from_micros(20)), &PLAN).unwrap();
-        assert!((5..=25).contains(&batch), "batch {batch}");
-        assert_eq!(ns.len(), 20);
-        assert!(ns.iter().all(|ns| *ns >= 20_000.0), "{ns:?}");
+        let samples = measure(&mut Spins(Duration::from_micros(20)), &PLAN).unwrap();
+        assert!((5..=25).contains(&samples.batch), "batch {}", samples.batch);
+        assert_eq!(samples.ns.len(), 20);
+        assert!(samples.ns.iter().all(|ns| *ns >= 20_000.0), "{:?}", samples.ns);
+        assert_eq!(samples.others, None, "10 ms tell nothing of others");
     }
 
     #[test]
     fn the_limit_stops_sampling_but_not_before_five_samples() {
         let plan = MeasurePlan { limit_ns: 0, ..PLAN };
-        let (batch, ns, ..) = measure(&mut Spins(Duration::from_millis(1)), &plan).unwrap();
-        assert_eq!((batch, ns.len()), (1, FEWEST_SAMPLES));
+        let samples = measure(&mut Spins(Duration::from_millis(1)), &plan).unwrap();
+        assert_eq!((samples.batch, samples.ns.len()), (1, FEWEST_SAMPLES));
+        let one = MeasurePlan { samples: 1, ..PLAN };
+        assert_eq!(measure(&mut Spins(Duration::ZERO), &one).unwrap().ns.len(), 1);
         assert!(measure(&mut Spins(Duration::ZERO), &MeasurePlan { samples: 0, ..PLAN }).is_err());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn others_are_told_of_a_sampling_that_is_long_enough() {
+        let plan = MeasurePlan { min_sample_ns: 10_000_000, ..PLAN };
+        let samples = measure(&mut Spins(Duration::from_millis(1)), &plan).unwrap();
+        assert!(samples.others.is_some_and(|others| others >= 0.0), "{:?}", samples.others);
     }
 
     #[test]

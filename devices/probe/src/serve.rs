@@ -1,41 +1,82 @@
 //! From a line that was asked to the reply to it.
 
 use crate::{
-    device, measure,
+    affinity, device,
+    governor::{self, Governor},
+    measure::{Samples, measure},
     runtime::{self, Error, Model, Opened},
+    sensors::Watch,
+    store::Store,
 };
-use nas_probe::{Hello, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo};
+use nas_probe::{Hello, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
 use std::{
     any::Any,
     collections::{HashMap, hash_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Models kept loaded; one more drops them all, so that a long profile can't fill the memory.
 const MOST_LOADED: usize = 128;
 
+/// What the probe is started with.
+#[derive(Default)]
+pub struct Options {
+    pub ort_library: Option<PathBuf>,
+    /// Execution providers for ONNX Runtime, in order.
+    pub providers: Vec<String>,
+    /// The folder of models.
+    pub models: Option<PathBuf>,
+}
+
 pub struct Probe {
     runtimes: Vec<(Runtime, Result<Opened, String>)>,
     loaded: HashMap<ModelRef, Box<dyn Model>>,
+    store: Store,
+    watch: Watch,
+    governor: Arc<Governor>,
+    /// The cores that the process might use when it started.
+    all: Vec<usize>,
+    /// Those that it is pinned to, if it is.
+    pinned: Vec<usize>,
 }
 
 impl Probe {
-    pub fn start(ort_library: Option<&Path>) -> Probe {
+    /// # Errors
+    /// Where the generic places of Linux can not be looked up.
+    pub fn start(options: Options, governor: Arc<Governor>) -> Result<Probe, String> {
+        if let Some(folder) = &options.models {
+            governor::put_back_left(folder);
+        }
         let open = |runtime| {
-            let opened = catch_unwind(|| runtime::open(runtime, ort_library));
+            let library = options.ort_library.as_deref();
+            let opened = catch_unwind(|| runtime::open(runtime, library, &options.providers));
             (runtime, opened.unwrap_or_else(|panic| Err(words(panic))))
         };
-        Probe { runtimes: Runtime::ALL.map(open).into(), loaded: HashMap::new() }
+        Ok(Probe {
+            runtimes: Runtime::ALL.map(open).into(),
+            loaded: HashMap::new(),
+            store: Store::new(options.models),
+            watch: generic()?,
+            governor,
+            all: affinity::allowed().unwrap_or_default(),
+            pinned: Vec::new(),
+        })
     }
 
-    pub fn hello(&self) -> Hello {
+    pub fn hello(&mut self) -> Hello {
         let mut runtimes = Vec::new();
         let mut unavailable = Vec::new();
         for (runtime, opened) in &self.runtimes {
             match opened {
-                Ok(Opened { version, .. }) => {
-                    runtimes.push(RuntimeInfo { runtime: *runtime, version: version.clone() })
+                Ok(Opened { version, providers, refused, .. }) => {
+                    runtimes.push(RuntimeInfo {
+                        runtime: *runtime,
+                        version: version.clone(),
+                        providers: providers.clone(),
+                    });
+                    unavailable.extend(refused.iter().map(|why| one_line(why)));
                 }
                 Err(why) => unavailable.push(one_line(&format!("{runtime}: {why}"))),
             }
@@ -50,7 +91,7 @@ impl Probe {
             libc: device::libc(),
             cpu: device::cpu(),
             cores: device::cores(),
-            conditions: device::conditions(),
+            conditions: self.watch.read(),
         }
     }
 
@@ -63,57 +104,136 @@ impl Probe {
                 return Reply::Failed { id: 0, error };
             }
         };
-        let (Request::Measure { id, model, .. } | Request::Infer { id, model, .. }) = &request;
-        let (id, model) = (*id, model.clone());
-        catch_unwind(AssertUnwindSafe(|| self.serve(request)))
-            .unwrap_or_else(|panic| Err(Error::Panic(words(panic))))
-            .unwrap_or_else(|error| {
-                // A failure may leave a model in any state: the next request loads it anew.
-                self.loaded.remove(&model);
-                Reply::Failed {
-                    id,
-                    error: one_line(&format!("{} with {}: {error}", model.path, model.runtime)),
-                }
-            })
+        let id = request.id();
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve(request)));
+        served
+            .unwrap_or_else(|panic| Err(format!("the probe panicked: {}", words(panic))))
+            .unwrap_or_else(|error| Reply::Failed { id, error: one_line(&error) })
     }
 
-    fn serve(&mut self, request: Request) -> Result<Reply, Error> {
+    fn serve(&mut self, request: Request) -> Result<Reply, String> {
         match request {
+            Request::Setup { id, sensors, pin, governor } => {
+                let governor_was = self.set_up(&sensors, &pin, governor.as_deref())?;
+                let (conditions, pinned) = (self.watch.read(), self.pinned.clone());
+                Ok(Reply::Ready { id, conditions, pinned, governor_was })
+            }
+            Request::Have { id, models } => {
+                let models = self.store.missing(models).map_err(|e| e.to_string())?;
+                Ok(Reply::Missing { id, models })
+            }
+            Request::Put { id, model, bytes } => match self.store.put(&model, &bytes) {
+                Ok(()) => Ok(Reply::Stored { id }),
+                Err(error) => Err(format!("{}: {error}", short(&model))),
+            },
             Request::Measure { id, model, plan } => {
-                let (batch, ns, before, after) = measure::measure(self.model(model)?, &plan)?;
-                Ok(Reply::Samples { id, batch, ns, before, after })
+                let samples = self.run(model, |model, watch, pinned| measure(model, &plan, watch, pinned))?;
+                let Samples { batch, ns, before, during, after, others } = samples;
+                Ok(Reply::Samples { id, batch, ns, before, during, after, others })
             }
             Request::Infer { id, model, inputs } => {
-                let model = self.model(model)?;
-                model.set_inputs(inputs)?;
-                Ok(Reply::Outputs { id, outputs: model.infer()? })
+                let outputs = self.run(model, |model, _, _| {
+                    model.set_inputs(inputs)?;
+                    model.infer()
+                })?;
+                Ok(Reply::Outputs { id, outputs })
             }
         }
     }
 
-    fn model(&mut self, model: ModelRef) -> Result<&mut dyn Model, Error> {
-        if self.loaded.len() >= MOST_LOADED && !self.loaded.contains_key(&model) {
-            self.loaded.clear();
-        }
-        match self.loaded.entry(model) {
-            Entry::Occupied(loaded) => Ok(loaded.into_mut().as_mut()),
-            Entry::Vacant(place) => {
-                let fresh = load(&self.runtimes, place.key())?;
-                Ok(place.insert(fresh).as_mut())
+    /// Takes the place of an earlier setup; after an error there is none. Gives the governor that was
+    /// there, where one is set.
+    fn set_up(
+        &mut self,
+        sensors: &Sensors,
+        pin: &[usize],
+        governor: Option<&str>,
+    ) -> Result<Option<String>, String> {
+        self.release()?;
+        let mut set = || {
+            if !pin.is_empty() {
+                self.pinned = affinity::pin(pin, &self.all)?;
             }
+            self.watch = Watch::new(Path::new("/"), sensors, &self.pinned)?;
+            let Some(governor) = governor else { return Ok(None) };
+            let folder = self.store.folder().map_err(|e| e.to_string())?;
+            self.governor.set(self.watch.governors(), governor, folder).map(Some).map_err(|e| e.to_string())
+        };
+        match set() {
+            Err(error) => {
+                self.release()?;
+                Err(error)
+            }
+            was => was,
         }
+    }
+
+    fn release(&mut self) -> Result<(), String> {
+        self.governor.put_back();
+        self.watch = generic()?;
+        if !std::mem::take(&mut self.pinned).is_empty() {
+            affinity::allow(&self.all).map_err(|e| format!("can't run on all cores again: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// Does something with a loaded model. An error names the model and its runtime.
+    fn run<T>(
+        &mut self,
+        model: ModelRef,
+        act: impl FnOnce(&mut dyn Model, &mut Watch, &[usize]) -> Result<T, Error>,
+    ) -> Result<T, String> {
+        let name = format!("{} with {}", short(&model.model), model.runtime);
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let file = self.store.file(&model.model).map_err(|e| e.to_string())?;
+            if self.loaded.len() >= MOST_LOADED && !self.loaded.contains_key(&model) {
+                self.loaded.clear();
+            }
+            let loaded = match self.loaded.entry(model.clone()) {
+                Entry::Occupied(loaded) => loaded.into_mut(),
+                Entry::Vacant(place) => {
+                    let fresh = load(&self.runtimes, place.key(), &file).map_err(|e| e.to_string())?;
+                    place.insert(fresh)
+                }
+            };
+            act(loaded.as_mut(), &mut self.watch, &self.pinned).map_err(|e| e.to_string())
+        }));
+        done.unwrap_or_else(|panic| Err(format!("the runtime panicked: {}", words(panic)))).map_err(|error| {
+            // A failure may leave a model in any state: the next request loads it anew.
+            self.loaded.remove(&model);
+            format!("{name}: {error}")
+        })
     }
 }
 
-fn load(runtimes: &[(Runtime, Result<Opened, String>)], model: &ModelRef) -> Result<Box<dyn Model>, Error> {
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.governor.put_back();
+    }
+}
+
+fn generic() -> Result<Watch, String> {
+    Watch::new(Path::new("/"), &Sensors::default(), &[])
+}
+
+fn load(
+    runtimes: &[(Runtime, Result<Opened, String>)],
+    model: &ModelRef,
+    file: &Path,
+) -> Result<Box<dyn Model>, Error> {
     if model.threads == 0 {
         return Err(Error::NoThreads);
     }
     match runtimes.iter().find(|(runtime, _)| *runtime == model.runtime) {
-        Some((_, Ok(opened))) => (opened.load)(model),
+        Some((_, Ok(opened))) => (opened.load)(file, model.threads),
         Some((_, Err(why))) => Err(Error::NotHere(why.clone())),
         None => Err(Error::NotHere("it is unknown to this probe".to_owned())),
     }
+}
+
+/// A model in an error: the first 12 digits of its digest.
+fn short(digest: &str) -> String {
+    format!("model {}", digest.get(..12).unwrap_or(digest))
 }
 
 /// What a panic said.
@@ -152,22 +272,27 @@ mod tests {
         }
     }
 
-    fn infer(id: u64, path: &str) -> Vec<u8> {
-        let model = ModelRef { path: path.to_owned(), runtime: Runtime::Tract, threads: 1 };
-        serde_json::to_vec(&Request::Infer { id, model, inputs: vec![] }).unwrap()
-    }
+    const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
     fn a_panic_fails_its_request_only_and_unloads_the_model() {
-        let load = |_: &ModelRef| -> Result<Box<dyn Model>, Error> { Ok(Box::new(Breaks)) };
-        let opened = Opened { version: "0".to_owned(), load: Box::new(load) };
-        let mut probe = Probe { runtimes: vec![(Runtime::Tract, Ok(opened))], loaded: HashMap::new() };
+        let folder = tempfile::tempdir().unwrap();
+        let load = |_: &Path, _: usize| -> Result<Box<dyn Model>, Error> { Ok(Box::new(Breaks)) };
+        let opened =
+            Opened { version: "0".to_owned(), providers: vec![], refused: vec![], load: Box::new(load) };
+        let options = Options { models: Some(folder.path().to_owned()), ..Options::default() };
+        let mut probe = Probe::start(options, Arc::default()).unwrap();
+        probe.runtimes = vec![(Runtime::Tract, Ok(opened))];
+        probe.store.put(DIGEST, b"abc").unwrap();
+        let model = ModelRef { model: DIGEST.to_owned(), runtime: Runtime::Tract, threads: 1 };
         for id in [7, 8] {
-            let Reply::Failed { id: answered, error } = probe.answer(&infer(id, "m.onnx")) else {
+            let line =
+                serde_json::to_vec(&Request::Infer { id, model: model.clone(), inputs: vec![] }).unwrap();
+            let Reply::Failed { id: answered, error } = probe.answer(&line) else {
                 panic!("a panic was taken for an answer");
             };
             assert_eq!(answered, id);
-            assert_eq!(error, "m.onnx with tract: the runtime panicked: the kernel broke");
+            assert_eq!(error, "model ba7816bf8f01 with tract: the runtime panicked: the kernel broke");
             assert!(probe.loaded.is_empty());
         }
     }

@@ -5,7 +5,7 @@ mod ort;
 #[cfg(feature = "tract")]
 mod tract;
 
-use nas_probe::{ModelRef, Runtime, TensorData};
+use nas_probe::{Runtime, TensorData};
 use std::path::Path;
 
 /// A model that one runtime has loaded and optimised.
@@ -29,23 +29,28 @@ pub trait Model {
 /// A runtime that works on this device.
 pub struct Opened {
     pub version: String,
+    /// As [`nas_probe::RuntimeInfo::providers`].
+    pub providers: Vec<String>,
+    /// Why each other provider that was asked for is not used, a line each that names it.
+    pub refused: Vec<String>,
     pub load: Box<Load>,
 }
 
-/// Reads, optimises and makes ready the model of a file.
-pub type Load = dyn Fn(&ModelRef) -> Result<Box<dyn Model>, Error>;
+/// Reads, optimises and makes ready the model of a file, to run on so many threads.
+pub type Load = dyn Fn(&Path, usize) -> Result<Box<dyn Model>, Error>;
 
-/// Opens a runtime; `ort_library` is the file of ONNX Runtime, if one was named.
+/// Opens a runtime. For ONNX Runtime, `library` is its file, if one was named, and `providers` are
+/// the execution providers to use, in order.
 ///
 /// # Errors
 /// Why the runtime can't be used here.
 #[cfg_attr(not(feature = "ort"), allow(unused_variables))]
-pub fn open(runtime: Runtime, ort_library: Option<&Path>) -> Result<Opened, String> {
+pub fn open(runtime: Runtime, library: Option<&Path>, providers: &[String]) -> Result<Opened, String> {
     match runtime {
         #[cfg(feature = "tract")]
         Runtime::Tract => Ok(tract::open()),
         #[cfg(feature = "ort")]
-        Runtime::Ort => ort::open(ort_library),
+        Runtime::Ort => ort::open(library, providers),
         #[allow(unreachable_patterns)]
         absent => Err(format!("this probe was built without it (cargo feature `{absent}`)")),
     }
@@ -73,8 +78,6 @@ pub enum Error {
     Values { index: usize, shape: Vec<usize>, values: usize },
     #[error("the model does not run: {0}")]
     Run(String),
-    #[error("the runtime panicked: {0}")]
-    Panic(String),
     #[error("the plan asks for 0 samples; ask for 1 or more")]
     NoSamples,
 }

@@ -1,22 +1,27 @@
 //! ONNX Runtime, loaded from a shared library.
 
 use super::{Error, Model, Opened, check};
-use nas_probe::{ModelRef, TensorData};
+use nas_probe::TensorData;
 use ort::{
     LoadDynamicError,
     environment::Environment,
-    session::{Session, SessionInputValue, builder::GraphOptimizationLevel},
+    ep,
+    session::{
+        Session, SessionInputValue,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::{Tensor, TensorElementType, ValueType},
 };
 use std::{
     error::Error as _,
     ffi::{CStr, CString},
     hint::black_box,
+    num::NonZeroUsize,
     os::unix::ffi::OsStrExt,
     path::Path,
 };
 
-pub fn open(library: Option<&Path>) -> Result<Opened, String> {
+pub fn open(library: Option<&Path>, asked: &[String]) -> Result<Opened, String> {
     let library = library.ok_or("no library was named (--ort LIBONNXRUNTIME.so)")?;
     // ort looks for a relative path next to the executable; here it means what it means elsewhere.
     let library = library.canonicalize().map_err(|e| format!("{}: {e}", library.display()))?;
@@ -27,7 +32,25 @@ pub fn open(library: Option<&Path>) -> Result<Opened, String> {
     })?;
     let environment = environment.with_telemetry(false).build().map_err(|e| e.to_string())?;
     let version = version(&library).ok_or_else(|| format!("{} tells no version", library.display()))?;
-    Ok(Opened { version, load: Box::new(move |model| load(&environment, model)) })
+    let (mut providers, mut refused) = (Vec::new(), Vec::new());
+    for name in asked {
+        match try_provider(&environment, name) {
+            Ok(()) => providers.push(name.clone()),
+            Err(why) => refused.push(format!("ort provider {name}: {why}")),
+        }
+    }
+    if providers.is_empty() {
+        if !refused.is_empty() {
+            return Err(format!(
+                "none of the providers that were asked for can be used; {}",
+                refused.join("; ")
+            ));
+        }
+        providers.push("cpu".to_owned());
+    }
+    let used = providers.clone();
+    let load = move |model: &Path, threads| load(&environment, &used, model, threads);
+    Ok(Opened { version, providers, refused, load: Box::new(load) })
 }
 
 /// The version that the library itself tells; ort has it too, but keeps it to itself.
@@ -50,17 +73,60 @@ struct Ort {
     inputs: Vec<SessionInputValue<'static>>,
 }
 
-fn load(environment: &Environment, model: &ModelRef) -> Result<Box<dyn Model>, Error> {
+fn load(
+    environment: &Environment,
+    providers: &[String],
+    model: &Path,
+    threads: usize,
+) -> Result<Box<dyn Model>, Error> {
     let session = || -> ort::Result<Session> {
-        Session::builder(environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(model.threads)?
-            .with_inter_threads(1)?
-            .commit_from_file(&model.path)
+        builder(environment, providers, threads)?.with_inter_threads(1)?.commit_from_file(model)
     };
     let session = session().map_err(|e| Error::Load(e.to_string()))?;
     Ok(Box::new(Ort { session, inputs: Vec::new() }))
 }
+
+fn builder(environment: &Environment, providers: &[String], threads: usize) -> ort::Result<SessionBuilder> {
+    let mut builder = Session::builder(environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads)?;
+    if providers.iter().any(|name| name == "xnnpack") {
+        // XNNPACK has threads of its own, which those of the session must not wait for busily.
+        builder = builder.with_intra_op_spinning(false)?;
+    }
+    let dispatch = |name: &String| provider(name, threads).map_err(ort::Error::new);
+    let providers: Vec<_> = providers.iter().map(dispatch).collect::<Result<_, _>>()?;
+    Ok(builder.with_execution_providers(providers)?)
+}
+
+/// # Errors
+/// Where there is no provider of that name.
+fn provider(name: &str, threads: usize) -> Result<ep::ExecutionProviderDispatch, String> {
+    let provider = match name {
+        "tensorrt" => ep::TensorRT::default().build(),
+        "cuda" => ep::CUDA::default().build(),
+        "xnnpack" => {
+            let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+            ep::XNNPACK::default().with_intra_op_num_threads(threads).build()
+        }
+        // The arena is ONNX Runtime's own default; ort's is to do without.
+        "cpu" => ep::CPU::default().with_arena_allocator(true).build(),
+        _ => return Err("it is unknown; there are tensorrt, cuda, xnnpack and cpu".to_owned()),
+    };
+    Ok(provider.error_on_failure())
+}
+
+/// Whether a session can be made with this provider: one that the library has may still find no
+/// device.
+fn try_provider(environment: &Environment, name: &String) -> Result<(), String> {
+    let session = || builder(environment, std::slice::from_ref(name), 1)?.commit_from_memory(&NOTHING);
+    session().map(drop).map_err(|e| e.to_string())
+}
+
+/// An ONNX model (IR 8, opset 17) without a node: its output is its input `x`, one f32.
+const NOTHING: [u8; 45] = *b"\x08\x08\x42\x02\x10\x11\x3a\x25\x12\x01g\
+    \x5a\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
+    \x62\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01";
 
 impl Model for Ort {
     fn input_shapes(&self) -> Result<Vec<Vec<usize>>, Error> {

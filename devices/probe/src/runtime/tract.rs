@@ -1,15 +1,15 @@
 //! tract, compiled in.
 
 use super::{Error, Model, Opened, check};
-use nas_probe::{ModelRef, TensorData};
-use std::hint::black_box;
+use nas_probe::TensorData;
+use std::{hint::black_box, path::Path};
 use tract_onnx::prelude::*;
 
 /// tract tells its version to nobody; a test holds this to Cargo.lock.
 const VERSION: &str = "0.23.9";
 
 pub fn open() -> Opened {
-    Opened { version: VERSION.to_owned(), load: Box::new(load) }
+    Opened { version: VERSION.to_owned(), providers: vec![], refused: vec![], load: Box::new(load) }
 }
 
 struct Tract {
@@ -17,11 +17,11 @@ struct Tract {
     inputs: TVec<TValue>,
 }
 
-fn load(model: &ModelRef) -> Result<Box<dyn Model>, Error> {
-    if model.threads != 1 {
-        return Err(Error::OneThread(model.threads));
+fn load(model: &Path, threads: usize) -> Result<Box<dyn Model>, Error> {
+    if threads != 1 {
+        return Err(Error::OneThread(threads));
     }
-    let state = || tract_onnx::onnx().model_for_path(&model.path)?.into_optimized()?.into_runnable()?.spawn();
+    let state = || tract_onnx::onnx().model_for_path(model)?.into_optimized()?.into_runnable()?.spawn();
     let state = state().map_err(|e| Error::Load(format!("{e:#}")))?;
     Ok(Box::new(Tract { state, inputs: tvec!() }))
 }

@@ -1,0 +1,165 @@
+//! How many cores other processes keep busy, from /proc/stat and the process's own CPU time.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+/// /proc/stat counts in steps of (mostly) 10 ms, so less than this tells nothing.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// The counters at one moment; absent where the device doesn't tell.
+pub struct Busy {
+    at: Instant,
+    counters: Option<(String, Duration)>,
+}
+
+impl Busy {
+    pub fn now() -> Busy {
+        let counters = fs::read_to_string("/proc/stat").ok().zip(own_time());
+        Busy { at: Instant::now(), counters }
+    }
+
+    /// Cores that others kept busy from this moment until now, of `cores`; of all if that is empty.
+    pub fn others(self, cores: &[usize]) -> Option<f64> {
+        let now = Busy::now();
+        let ((before, own_before), (after, own_after)) = self.counters.zip(now.counters)?;
+        others(
+            &before,
+            &after,
+            cores,
+            own_after.checked_sub(own_before)?,
+            now.at - self.at,
+            ticks_a_second()?,
+        )
+    }
+}
+
+fn others(
+    before: &str,
+    after: &str,
+    cores: &[usize],
+    own: Duration,
+    elapsed: Duration,
+    ticks_a_second: f64,
+) -> Option<f64> {
+    if elapsed < SHORTEST {
+        return None;
+    }
+    let ticks = busy_ticks(after, cores)?.checked_sub(busy_ticks(before, cores)?)?;
+    let seconds = ticks as f64 / ticks_a_second - own.as_secs_f64();
+    Some((seconds / elapsed.as_secs_f64()).max(0.0))
+}
+
+/// Ticks that `cores` (all, if empty) did not idle, time stolen by a hypervisor included.
+fn busy_ticks(stat: &str, cores: &[usize]) -> Option<u64> {
+    let of_line = |name: &str| {
+        let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        let ticks: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+        // user nice system idle iowait irq softirq steal guest guest_nice; user and nice hold the
+        // guests already, and an old kernel's line ends earlier.
+        let [user, nice, system, _, rest @ ..] = ticks.as_slice() else { return None };
+        Some(user + nice + system + rest.iter().skip(1).take(3).sum::<u64>())
+    };
+    match cores {
+        [] => of_line("cpu"),
+        _ => cores.iter().map(|core| of_line(&format!("cpu{core}"))).sum(),
+    }
+}
+
+/// CPU time of this process and of the children that it waited for.
+#[cfg(target_os = "linux")]
+fn own_time() -> Option<Duration> {
+    let of = |who| {
+        // SAFETY: zeros are a valid rusage, and the call fills it.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            (libc::getrusage(who, &mut usage) == 0).then_some(usage)?
+        };
+        let time =
+            |t: libc::timeval| Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64);
+        Some(time(usage.ru_utime) + time(usage.ru_stime))
+    };
+    Some(of(libc::RUSAGE_SELF)? + of(libc::RUSAGE_CHILDREN)?)
+}
+
+#[cfg(target_os = "linux")]
+fn ticks_a_second() -> Option<f64> {
+    // SAFETY: asks for a number.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    (ticks > 0).then_some(ticks as f64)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn own_time() -> Option<Duration> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ticks_a_second() -> Option<f64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "\
+cpu  100 10 50 1000 5 1 2 4 7 0
+cpu0 60 5 30 500 3 1 1 4 7 0
+cpu1 40 5 20 500 2 0 1 0 0 0
+cpu10 9 9 9 9 9 9 9 9 9 9
+intr 1 2 3
+";
+    /// 200 ticks later: core 0 busy for 150 of them (10 stolen), core 1 for 30.
+    const AFTER: &str = "\
+cpu  220 20 80 1190 35 6 7 14 17 0
+cpu0 170 5 50 540 13 6 1 14 17 0
+cpu1 50 15 30 650 22 0 1 0 0 0
+cpu10 9 9 9 9 9 9 9 9 9 9
+";
+
+    fn check(cores: &[usize], own_ms: u64, expected: f64) {
+        let own = Duration::from_millis(own_ms);
+        let got = others(BEFORE, AFTER, cores, own, Duration::from_secs(2), 100.0);
+        assert!(got.is_some_and(|got| (got - expected).abs() < 1e-9), "{cores:?} {own_ms}: {got:?}");
+    }
+
+    #[test]
+    fn what_others_use_is_what_is_busy_less_what_is_our_own() {
+        // Core 0: 110 user, 20 system, 5 irq, 10 steal: 1.45 s of 2 s.
+        check(&[0], 0, 0.725);
+        check(&[0], 1_000, 0.225);
+        // Core 1: 10 user, 10 nice, 10 system.
+        check(&[1], 0, 0.15);
+        check(&[0, 1], 1_750, 0.0);
+        check(&[1], 310, 0.0);
+        // All: 120 + 10 + 30 + 5 + 5 + 10.
+        check(&[], 400, 0.7);
+    }
+
+    #[test]
+    fn what_the_device_does_not_tell_is_absent() {
+        let ask = |before, cores: &[usize], elapsed| {
+            others(before, AFTER, cores, Duration::ZERO, Duration::from_millis(elapsed), 100.0)
+        };
+        assert!(ask(BEFORE, &[0], 50).is_some());
+        assert_eq!(ask(BEFORE, &[0], 49), None);
+        assert_eq!(ask(BEFORE, &[2], 2_000), None);
+        assert_eq!(ask("", &[], 2_000), None);
+        assert_eq!(ask("cpu  1 x\n", &[], 2_000), None);
+        // A counter that went backwards.
+        assert_eq!(others(AFTER, BEFORE, &[0], Duration::ZERO, Duration::from_secs(2), 100.0), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_spinning_process_is_not_taken_for_another() {
+        let (start, busy) = (own_time(), Busy::now());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(300) {}
+        let own = own_time().zip(start).map(|(now, then)| now - then);
+        assert!(own.is_some_and(|own| own > Duration::from_millis(30)), "{own:?}");
+        assert!(busy.others(&[]).is_some_and(|others| others >= 0.0));
+    }
+}

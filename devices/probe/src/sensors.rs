@@ -1,0 +1,246 @@
+//! The state of the device, read where its description says, else where every Linux tells it.
+
+use nas_probe::{Conditions, Rail, Sensors, Throttle, ThrottleKind};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+const POLICIES: &str = "sys/devices/system/cpu/cpufreq/policy*/scaling_governor";
+const ZONES: &str = "sys/class/thermal/thermal_zone*/temp";
+/// x86 counts how often a core or its package was too hot.
+const THROTTLE_COUNTS: &str = "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count";
+const COOLING_TYPES: &str = "sys/class/thermal/cooling_device*/type";
+/// The cooling devices that hold the CPU's clock down (a fan is one too, and does not): the kernel's
+/// cpufreq_cooling, by its name before and since 5.12, and ACPI's.
+const COOLING_BY_CLOCK: [&str; 3] = ["thermal-cpufreq-", "cpufreq-", "Processor"];
+
+/// Where to read, once looked up.
+pub struct Watch {
+    root: PathBuf,
+    governor: Vec<PathBuf>,
+    clock: Vec<PathBuf>,
+    temperature: Vec<PathBuf>,
+    throttle: Vec<Brake>,
+    power: Vec<Source>,
+}
+
+/// One file that tells of throttling.
+struct Brake {
+    file: PathBuf,
+    kind: ThrottleKind,
+    mask: u64,
+    /// What a counter had at the last reading.
+    counted: u64,
+}
+
+enum Source {
+    Milliwatts(PathBuf),
+    Product { millivolts: PathBuf, milliamps: PathBuf },
+    Command(Vec<String>),
+}
+
+impl Watch {
+    /// Looks up the files of `sensors` under `root`; `cores` are those that the process is pinned to,
+    /// if it is. What is named there and matches no file is told on stderr, and absent from then on.
+    ///
+    /// # Errors
+    /// What [`Sensors::check`] says, and a pattern that is none.
+    pub fn new(root: &Path, sensors: &Sensors, cores: &[usize]) -> Result<Watch, String> {
+        sensors.check()?;
+        let named = |patterns: &[String], generic: &[String]| match patterns {
+            [] => files(root, generic),
+            _ => {
+                let found = files(root, patterns)?;
+                if found.is_empty() {
+                    eprintln!("nas-probe: no file matches {}", patterns.join(", "));
+                }
+                Ok(found)
+            }
+        };
+        let of_core = |core: &usize, file: &str| format!("sys/devices/system/cpu/cpu{core}/cpufreq/{file}");
+        let clocks = if cores.is_empty() { &[0] } else { cores };
+        let clocks: Vec<_> = clocks.iter().map(|core| of_core(core, "scaling_cur_freq")).collect();
+        let mut governor = named(&sensors.governor, &[POLICIES.to_owned()])?;
+        if governor.is_empty() && sensors.governor.is_empty() {
+            governor = files(root, &[of_core(&0, "scaling_governor")])?;
+        }
+        let mut throttle = Vec::new();
+        for Throttle { file, kind, mask } in &sensors.throttle {
+            for file in named(std::slice::from_ref(file), &[])? {
+                throttle.push(Brake { file, kind: *kind, mask: *mask, counted: 0 });
+            }
+        }
+        if sensors.throttle.is_empty() {
+            throttle = generic_throttle(root)?;
+        }
+        let power = sensors.power.iter().map(|rail| source(root, rail)).collect();
+        let mut watch = Watch {
+            root: root.to_owned(),
+            governor,
+            clock: named(&sensors.clock, &clocks)?,
+            temperature: named(&sensors.temperature, &[ZONES.to_owned()])?,
+            throttle,
+            power,
+        };
+        // Counters count from here.
+        watch.throttled();
+        Ok(watch)
+    }
+
+    /// The files that hold the scaling governor.
+    pub fn governors(&self) -> &[PathBuf] {
+        &self.governor
+    }
+
+    pub fn read(&mut self) -> Conditions {
+        let governors: Vec<_> = self.governor.iter().filter_map(|file| text(file).ok()).collect();
+        let load = text(&self.root.join("proc/loadavg")).ok();
+        let memory = text(&self.root.join("proc/meminfo")).ok();
+        Conditions {
+            governor: joined(governors.iter().map(String::as_str)),
+            khz: self.clock.iter().filter_map(|file| text(file).ok()?.parse().ok()).min(),
+            // A thermal zone that is switched off gives an error instead of a temperature.
+            millicelsius: self.temperature.iter().filter_map(|file| text(file).ok()?.parse().ok()).max(),
+            load1: load.and_then(|load| load.split_whitespace().next()?.parse().ok()),
+            free_bytes: memory.as_deref().and_then(free),
+            throttled: self.throttled(),
+            power_mw: self.power(),
+        }
+    }
+
+    /// Whether any file that can be read says so; none where none can.
+    fn throttled(&mut self) -> Option<bool> {
+        let told: Vec<_> = self.throttle.iter_mut().filter_map(Brake::on).collect();
+        (!told.is_empty()).then(|| told.contains(&true))
+    }
+
+    /// The sum of all rails; none if one can't be read, since a part of the sum is no power.
+    fn power(&self) -> Option<f64> {
+        (!self.power.is_empty()).then(|| self.power.iter().map(Source::milliwatts).sum())?
+    }
+}
+
+impl Brake {
+    fn on(&mut self) -> Option<bool> {
+        let text = text(&self.file).ok()?;
+        match self.kind {
+            ThrottleKind::Mask => {
+                let bits = u64::from_str_radix(text.strip_prefix("0x").unwrap_or(&text), 16).ok()?;
+                Some(bits & self.mask != 0)
+            }
+            ThrottleKind::Counter => {
+                let count = text.parse().ok()?;
+                Some(std::mem::replace(&mut self.counted, count) < count)
+            }
+            ThrottleKind::State => Some(text.parse::<i64>().ok()? > 0),
+        }
+    }
+}
+
+impl Source {
+    fn milliwatts(&self) -> Option<f64> {
+        let number = |file: &Path| text(file).ok()?.parse::<f64>().ok();
+        match self {
+            Source::Milliwatts(file) => number(file),
+            Source::Product { millivolts, milliamps } => Some(number(millivolts)? * number(milliamps)? / 1e3),
+            Source::Command(command) => {
+                let (program, arguments) = command.split_first()?;
+                let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+                output.status.success().then(|| adc(&String::from_utf8_lossy(&output.stdout)))?
+            }
+        }
+    }
+}
+
+/// The text of a small file, without the white space around it; more than 64 KiB are not read.
+///
+/// # Errors
+/// The system's.
+pub fn text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(1 << 16).read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
+}
+
+/// The different ones, joined by commas; none of none.
+pub fn joined<'a>(governors: impl Iterator<Item = &'a str>) -> Option<String> {
+    let different: Vec<_> = governors.collect::<BTreeSet<_>>().into_iter().collect();
+    (!different.is_empty()).then(|| different.join(","))
+}
+
+/// The files that match any of `patterns`, each pattern's in order of their names.
+fn files(root: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, String> {
+    let root = glob::Pattern::escape(root.to_string_lossy().trim_end_matches('/'));
+    let mut found = Vec::new();
+    for pattern in patterns {
+        let paths = glob::glob(&format!("{root}/{}", pattern.trim_start_matches('/')))
+            .map_err(|e| format!("{pattern} is not a pattern of files: {e}"))?;
+        found.extend(paths.flatten());
+    }
+    Ok(found)
+}
+
+fn generic_throttle(root: &Path) -> Result<Vec<Brake>, String> {
+    let brake = |file, kind| Brake { file, kind, mask: 0, counted: 0 };
+    let counts = files(root, &[THROTTLE_COUNTS.to_owned()])?;
+    let types = files(root, &[COOLING_TYPES.to_owned()])?;
+    let by_clock = |file: &PathBuf| {
+        text(file).is_ok_and(|is| COOLING_BY_CLOCK.iter().any(|start| is.starts_with(start)))
+    };
+    let states = types.into_iter().filter(by_clock).map(|file| file.with_file_name("cur_state"));
+    Ok(counts
+        .into_iter()
+        .map(|file| brake(file, ThrottleKind::Counter))
+        .chain(states.map(|file| brake(file, ThrottleKind::State)))
+        .collect())
+}
+
+/// A rail that [`Sensors::check`] has passed.
+fn source(root: &Path, rail: &Rail) -> Source {
+    // One file each: the first that matches, else the name itself, which then can't be read.
+    let file = |pattern: &String| {
+        let found = files(root, std::slice::from_ref(pattern)).ok().and_then(|f| f.into_iter().next());
+        found.unwrap_or_else(|| {
+            eprintln!("nas-probe: no file matches {pattern} of the power rail {}", rail.name);
+            root.join(pattern.trim_start_matches('/'))
+        })
+    };
+    match rail {
+        Rail { milliwatts: Some(watts), .. } => Source::Milliwatts(file(watts)),
+        Rail { millivolts: Some(volts), milliamps: Some(amps), .. } => {
+            Source::Product { millivolts: file(volts), milliamps: file(amps) }
+        }
+        rail => Source::Command(rail.command.clone().unwrap_or_default()),
+    }
+}
+
+/// Milliwatts of all rails in the lines `NAME_A current(N)=0.5A` and `NAME_V volt(N)=3.3V` that have
+/// both.
+fn adc(output: &str) -> Option<f64> {
+    let readings = |of: &'static str| {
+        output.lines().filter_map(move |line| {
+            let name = line.split_whitespace().next()?.strip_suffix(of)?.strip_suffix('_')?;
+            Some((name, line.rsplit_once('=')?.1.trim().strip_suffix(of)?.parse::<f64>().ok()?))
+        })
+    };
+    let rails: Vec<f64> = readings("A")
+        .filter_map(|(rail, amps)| {
+            let volts = readings("V").find(|(name, _)| *name == rail)?.1;
+            Some(amps * volts * 1e3)
+        })
+        .collect();
+    (!rails.is_empty()).then(|| rails.iter().sum())
+}
+
+/// MemAvailable of /proc/meminfo, in bytes.
+fn free(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+use super::{Conditions, Hello, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// What the probe answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Reply {
+    Hello(Hello),
+    Ready {
+        id: u64,
+        conditions: Conditions,
+        /// The cores that the probe runs on now; empty where it is not pinned.
+        pinned: Vec<usize>,
+        /// The governor before this session set one; absent where none was asked for.
+        governor_was: Option<String>,
+    },
+    Missing {
+        id: u64,
+        /// Digests of the models that are not there in full.
+        models: Vec<String>,
+    },
+    Stored {
+        id: u64,
+    },
+    Samples {
+        id: u64,
+        /// Inferences in each sample.
+        batch: u64,
+        /// Nanoseconds for one inference, a sample: the sample's time divided by `batch`.
+        ns: Vec<f64>,
+        /// Right before the first sample, the warm-up done.
+        before: Conditions,
+        /// Half way, between two samples.
+        during: Conditions,
+        /// Right after the last sample.
+        after: Conditions,
+        /// Cores that other processes kept busy while the samples were taken, of those that the
+        /// probe is pinned to, else of all; absent where the device does not tell, or where sampling
+        /// took less than 50 ms.
+        others: Option<f64>,
+    },
+    Outputs {
+        id: u64,
+        outputs: Vec<TensorData>,
+    },
+    /// The request could not be served; the probe goes on. `id` is 0 where the line was no request.
+    Failed {
+        id: u64,
+        error: String,
+    },
+}

@@ -1,0 +1,83 @@
+use super::{Runtime, Sensors, base64};
+use serde::{Deserialize, Serialize};
+
+/// What the host asks. Every request carries an `id` that its reply repeats; each may be answered by
+/// [`super::Reply::Failed`] instead of the reply that is named here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Says where the device tells its state and how it is to be held while measuring; answered by
+    /// [`super::Reply::Ready`]. A second one takes the place of the first; one that fails leaves the
+    /// probe unpinned and the governor as it was found.
+    Setup {
+        id: u64,
+        sensors: Sensors,
+        /// Cores that the probe is to run on; empty for all that it may use.
+        pin: Vec<usize>,
+        /// Written to every file of `sensors.governor`. What was there is put back when the probe
+        /// ends, however it ends.
+        governor: Option<String>,
+    },
+    /// Asks which of these models (digests) the device lacks; answered by [`super::Reply::Missing`].
+    Have { id: u64, models: Vec<String> },
+    /// Lays a model on the device; answered by [`super::Reply::Stored`].
+    Put {
+        id: u64,
+        /// SHA-256 of the bytes, 64 lowercase hex digits.
+        model: String,
+        /// The ONNX file, as base64.
+        #[serde(with = "base64::bytes")]
+        bytes: Vec<u8>,
+    },
+    /// Times a model; answered by [`super::Reply::Samples`].
+    Measure { id: u64, model: ModelRef, plan: MeasurePlan },
+    /// Runs inputs through a model; answered by [`super::Reply::Outputs`].
+    Infer { id: u64, model: ModelRef, inputs: Vec<TensorData> },
+}
+
+impl Request {
+    pub fn id(&self) -> u64 {
+        match self {
+            Request::Setup { id, .. }
+            | Request::Have { id, .. }
+            | Request::Put { id, .. }
+            | Request::Measure { id, .. }
+            | Request::Infer { id, .. } => *id,
+        }
+    }
+}
+
+/// A model as one runtime is to run it. A probe keeps the models that it has loaded, so that a
+/// second request for the same one costs no load.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRef {
+    /// SHA-256 of the ONNX file, 64 lowercase hex digits.
+    pub model: String,
+    pub runtime: Runtime,
+    /// Intra-op threads.
+    pub threads: usize,
+}
+
+/// How long to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasurePlan {
+    /// Run untimed for at least so long first, nanoseconds.
+    pub warmup_ns: u64,
+    /// A timed sample lasts at least so long: an op shorter than this is run several times a
+    /// sample, so that the clock's resolution does not show. Nanoseconds.
+    pub min_sample_ns: u64,
+    /// Number of samples to take.
+    pub samples: usize,
+    /// Stop sampling after so long, with at least 5 samples taken. Nanoseconds.
+    pub limit_ns: u64,
+}
+
+/// A dense f32 tensor, row-major, its values as base64 of little-endian bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorData {
+    /// With the batch dimension: NCHW for an image, NC for logits.
+    pub shape: Vec<usize>,
+    #[serde(with = "base64::f32s")]
+    pub values: Vec<f32>,
+}

@@ -1,0 +1,163 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt::Debug;
+
+/// A golden file holds exactly the lines of these messages, and reads back as them.
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(file: &str, messages: &[T]) {
+    let written: String = messages.iter().map(|m| serde_json::to_string(m).unwrap() + "\n").collect();
+    assert_eq!(written, file, "the wire changed: raise PROTOCOL and write the golden file anew");
+    let read: Vec<T> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(read, messages);
+}
+
+fn tensor() -> TensorData {
+    TensorData { shape: vec![1, 2, 1, 1], values: vec![1.0, -0.5] }
+}
+
+fn digest() -> String {
+    "0123456789abcdef".repeat(4)
+}
+
+fn sensors() -> Sensors {
+    Sensors {
+        governor: vec!["/sys/g*".to_owned()],
+        clock: vec!["/sys/c".to_owned()],
+        temperature: vec!["/sys/t".to_owned()],
+        throttle: vec![
+            Throttle { file: "/sys/m".to_owned(), kind: ThrottleKind::Mask, mask: 15 },
+            Throttle { file: "/sys/n".to_owned(), kind: ThrottleKind::Counter, mask: 0 },
+            Throttle { file: "/sys/s".to_owned(), kind: ThrottleKind::State, mask: 0 },
+        ],
+        power: vec![Rail {
+            name: "all".to_owned(),
+            milliwatts: Some("/sys/p".to_owned()),
+            ..Rail::default()
+        }],
+    }
+}
+
+#[test]
+fn requests_keep_their_form() {
+    let model = |runtime| ModelRef { model: digest(), runtime, threads: 1 };
+    let plan = MeasurePlan { warmup_ns: 100, min_sample_ns: 200, samples: 50, limit_ns: 300 };
+    golden(
+        include_str!("../../tests/golden/requests.jsonl"),
+        &[
+            Request::Setup {
+                id: 1,
+                sensors: sensors(),
+                pin: vec![2, 3],
+                governor: Some("performance".to_owned()),
+            },
+            Request::Have { id: 2, models: vec![digest()] },
+            Request::Put { id: 3, model: digest(), bytes: vec![0, 1, 255] },
+            Request::Measure { id: 4, model: model(Runtime::Tract), plan },
+            Request::Infer { id: 5, model: model(Runtime::Ort), inputs: vec![tensor()] },
+        ],
+    );
+}
+
+#[test]
+fn replies_keep_their_form() {
+    let conditions = Conditions {
+        governor: Some("performance".to_owned()),
+        khz: Some(1_500_000),
+        millicelsius: Some(-1_000),
+        load1: Some(0.25),
+        free_bytes: Some(1 << 33),
+        throttled: Some(false),
+        power_mw: Some(2500.5),
+    };
+    let runtime = |runtime, version: &str, providers: &[&str]| RuntimeInfo {
+        runtime,
+        version: version.to_owned(),
+        providers: providers.iter().map(|p| (*p).to_owned()).collect(),
+    };
+    let hello = Hello {
+        protocol: 2,
+        probe: "0.1.0".to_owned(),
+        runtimes: vec![
+            runtime(Runtime::Tract, "0.23.9", &[]),
+            runtime(Runtime::Ort, "1.28.0", &["xnnpack", "cpu"]),
+        ],
+        unavailable: vec!["ort provider cuda: not in this build".to_owned()],
+        arch: "aarch64".to_owned(),
+        os: "linux".to_owned(),
+        libc: "glibc 2.27".to_owned(),
+        cpu: "0x41/0xd08".to_owned(),
+        cores: 4,
+        conditions: conditions.clone(),
+    };
+    golden(
+        include_str!("../../tests/golden/replies.jsonl"),
+        &[
+            Reply::Hello(hello),
+            Reply::Ready {
+                id: 1,
+                conditions: conditions.clone(),
+                pinned: vec![3],
+                governor_was: Some("ondemand".to_owned()),
+            },
+            Reply::Missing { id: 2, models: vec![digest()] },
+            Reply::Stored { id: 3 },
+            Reply::Samples {
+                id: 4,
+                batch: 4,
+                ns: vec![1200.25, 1199.0],
+                before: conditions,
+                during: Conditions::default(),
+                after: Conditions::default(),
+                others: Some(0.125),
+            },
+            Reply::Outputs { id: 5, outputs: vec![tensor()] },
+            Reply::Failed { id: 0, error: "not a request".to_owned() },
+        ],
+    );
+}
+
+#[test]
+fn floats_cross_the_wire_bit_by_bit() {
+    let values = vec![0.1, f32::MIN_POSITIVE, f32::NEG_INFINITY, f32::NAN];
+    let sent = TensorData { shape: vec![4], values };
+    let got: TensorData = serde_json::from_str(&serde_json::to_string(&sent).unwrap()).unwrap();
+    let bits = |t: &TensorData| t.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&got), bits(&sent));
+    assert!(serde_json::from_str::<TensorData>(r#"{"shape":[1],"values":"AAA="}"#).is_err());
+}
+
+#[test]
+fn a_request_with_a_field_that_nobody_knows_is_refused() {
+    for line in include_str!("../../tests/golden/requests.jsonl").lines() {
+        assert!(serde_json::from_str::<Request>(&line.replacen('{', r#"{"repeat":3,"#, 1)).is_err());
+    }
+    assert!(serde_json::from_str::<Sensors>(r#"{"clocks":[]}"#).is_err());
+}
+
+#[test]
+fn sensors_that_can_not_be_meant_are_refused() {
+    assert_eq!(serde_json::from_str::<Sensors>("{}").unwrap(), Sensors::default());
+    assert_eq!(Sensors::default().check(), Ok(()));
+    assert_eq!(sensors().check(), Ok(()));
+    let throttle = |kind, mask| Sensors {
+        throttle: vec![Throttle { file: "/f".to_owned(), kind, mask }],
+        ..Sensors::default()
+    };
+    assert!(throttle(ThrottleKind::Mask, 0).check().unwrap_err().contains("/f"));
+    assert!(throttle(ThrottleKind::State, 1).check().is_err());
+    let file = || Some("/f".to_owned());
+    let rail = || Rail { name: "cpu".to_owned(), ..Rail::default() };
+    for (rail, good) in [
+        (Rail { milliwatts: file(), ..rail() }, true),
+        (Rail { millivolts: file(), milliamps: file(), ..rail() }, true),
+        (Rail { command: Some(vec!["adc".to_owned()]), ..rail() }, true),
+        (rail(), false),
+        (Rail { millivolts: file(), ..rail() }, false),
+        (Rail { milliwatts: file(), milliamps: file(), ..rail() }, false),
+        (Rail { command: Some(vec![]), ..rail() }, false),
+    ] {
+        let sensors = Sensors { power: vec![rail], ..Sensors::default() };
+        assert_eq!(sensors.check().is_ok(), good, "{sensors:?}");
+    }
+}

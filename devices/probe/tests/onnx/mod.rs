@@ -1,0 +1,63 @@
+//! Small ONNX models.
+
+use onnx_protobuf::{
+    GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, tensor_proto::DataType, tensor_shape_proto, type_proto,
+};
+use protobuf::MessageField;
+
+pub const SHAPE: [usize; 4] = [1, 2, 4, 4];
+
+pub fn fixed() -> Vec<Option<usize>> {
+    SHAPE.map(Some).to_vec()
+}
+
+fn value_info(name: &str, shape: &[Option<usize>]) -> ValueInfoProto {
+    let mut tensor = type_proto::Tensor::new();
+    tensor.elem_type = DataType::FLOAT as i32;
+    let mut dims = TensorShapeProto::new();
+    for size in shape {
+        let mut dim = tensor_shape_proto::Dimension::new();
+        match size {
+            Some(size) => dim.set_dim_value(*size as i64),
+            None => dim.set_dim_param("N".to_owned()),
+        }
+        dims.dim.push(dim);
+    }
+    tensor.shape = MessageField::some(dims);
+    let mut ty = TypeProto::new();
+    ty.set_tensor_type(tensor);
+    let mut info = ValueInfoProto::new();
+    info.name = name.to_owned();
+    info.type_ = MessageField::some(ty);
+    info
+}
+
+/// A model of input x, output y, a constant c (as large as x, every value `c`) and nodes of
+/// (op, inputs, output).
+pub fn model(shape: &[Option<usize>], c: f32, nodes: &[(&str, &[&str], &str)]) -> Vec<u8> {
+    let mut constant = TensorProto::new();
+    constant.name = "c".to_owned();
+    constant.dims = SHAPE.map(|d| d as i64).to_vec();
+    constant.data_type = DataType::FLOAT as i32;
+    constant.float_data = vec![c; SHAPE.iter().product()];
+    let mut graph = GraphProto::new();
+    graph.name = "test".to_owned();
+    graph.input = vec![value_info("x", shape)];
+    graph.output = vec![value_info("y", shape)];
+    graph.initializer = vec![constant];
+    for (op, inputs, output) in nodes {
+        let mut node = NodeProto::new();
+        node.op_type = (*op).to_owned();
+        node.input = inputs.iter().map(|i| (*i).to_owned()).collect();
+        node.output = vec![(*output).to_owned()];
+        graph.node.push(node);
+    }
+    let mut opset = OperatorSetIdProto::new();
+    opset.version = 17;
+    let mut model = ModelProto::new();
+    model.ir_version = 8;
+    model.opset_import = vec![opset];
+    model.graph = MessageField::some(graph);
+    model.write_to_bytes().unwrap()
+}

@@ -1,0 +1,85 @@
+//! A probe as a host has it: a process that answers line by line.
+
+use nas_probe::{Hello, Reply, Request, Sensors};
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A probe that is talked to line by line. Killed when dropped.
+pub struct Probe {
+    pub child: Child,
+    /// None closes it.
+    pub stdin: Option<ChildStdin>,
+    pub stdout: BufReader<ChildStdout>,
+    pub hello: Hello,
+}
+
+impl Probe {
+    pub fn start(models: &Path) -> Probe {
+        Probe::spawn(Command::new(env!("CARGO_BIN_EXE_nas-probe")).arg("--models").arg(models))
+    }
+
+    pub fn spawn(command: &mut Command) -> Probe {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut probe = Probe { child, stdin, stdout, hello: Hello::default() };
+        let Reply::Hello(hello) = probe.receive() else { panic!("the first line is no hello") };
+        probe.hello = hello;
+        probe
+    }
+
+    pub fn send(&mut self, request: &Request) {
+        let line = serde_json::to_string(request).unwrap() + "\n";
+        self.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+    }
+
+    pub fn receive(&mut self) -> Reply {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    }
+
+    pub fn ask(&mut self, request: &Request) -> Reply {
+        self.send(request);
+        self.receive()
+    }
+
+    pub fn set_up(&mut self, sensors: Sensors, pin: &[usize], governor: Option<&str>) -> Reply {
+        let governor = governor.map(str::to_owned);
+        self.ask(&Request::Setup { id: 1, sensors, pin: pin.to_vec(), governor })
+    }
+
+    pub fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    pub fn ended(mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "the probe goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn error(reply: &Reply) -> &str {
+    match reply {
+        Reply::Failed { error, .. } => error,
+        other => panic!("not a failure: {other:?}"),
+    }
+}

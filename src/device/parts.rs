@@ -1,0 +1,80 @@
+//! What a device needs to have: the probe for its kind, and ONNX Runtime for its architecture.
+
+use super::{Device, DeviceError};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The probe for a device: `NAS_PROBE`, this machine's own, or one that `scripts/build-probe` makes.
+///
+/// # Errors
+/// Where there is none, with what makes it.
+pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
+    if let Some(path) = named("NAS_PROBE") {
+        return existing(path);
+    }
+    match &device.target {
+        Some(target) if !is_own(target) => {
+            script("build-probe", &[target]).map(|printed| PathBuf::from(printed.trim()))
+        }
+        _ => existing(own_probe()),
+    }
+}
+
+/// ONNX Runtime's shared library for a device, out of the official wheels.
+///
+/// # Errors
+/// Where there is none for its kind, or it cannot be fetched.
+pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
+    match &device.target {
+        Some(target) if !is_own(target) => {
+            let arch = target.split('-').next().unwrap_or_default();
+            script("setup", &["--ort", arch]).map(|printed| Some(PathBuf::from(printed.trim())))
+        }
+        _ => Ok(named("ORT_DYLIB_PATH").or_else(|| above(Path::new(".deps/onnxruntime/libonnxruntime.so")))),
+    }
+}
+
+/// Whether a target is the kind of this machine.
+fn is_own(target: &str) -> bool {
+    let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+    target == format!("{}-unknown-{}-{libc}", std::env::consts::ARCH, std::env::consts::OS)
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf, DeviceError> {
+    if path.is_file() { Ok(path) } else { Err(DeviceError::NoProbe { path }) }
+}
+
+/// `nas-probe` beside this program (above it for tests and benchmarks, whose programs lie in `deps`).
+fn own_probe() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name("nas-probe");
+    match own.parent().and_then(|dir| dir.parent()) {
+        Some(above) if !beside.is_file() => above.join("nas-probe"),
+        _ => beside,
+    }
+}
+
+/// A file of the repository, which lies around this program or around the current folder.
+fn above(file: &Path) -> Option<PathBuf> {
+    let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
+    let folders = starts.iter().flatten().flat_map(|start| start.ancestors());
+    folders.map(|dir| dir.join(file)).find(|path| path.is_file())
+}
+
+/// Runs a script of the repository, which talks on stderr, and gives what it printed.
+fn script(name: &str, args: &[&str]) -> Result<String, DeviceError> {
+    let command = format!("scripts/{name} {}", args.join(" "));
+    let Some(path) = above(&Path::new("scripts").join(name)) else {
+        return Err(DeviceError::NoScript { command });
+    };
+    let run = Command::new(path).args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    match run {
+        Ok(done) if done.status.success() => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        Ok(done) => Err(DeviceError::Script { command, reason: done.status.to_string() }),
+        Err(error) => Err(DeviceError::Script { command, reason: error.to_string() }),
+    }
+}

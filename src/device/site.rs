@@ -1,0 +1,179 @@
+use super::{Device, DeviceError, LinkKind};
+use crate::artifact;
+use serde::Deserialize;
+use ssh2_config::{HostParams, ParseRule, SshConfig};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A board's silence that is taken for its end, where its owner says nothing else.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const FOLDER: &str = ".cache/edge-nas";
+const SSH_PORT: u16 = 22;
+
+/// Where a board is and how to get in: what its owner knows, and no device file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    /// Private keys; where there are none, the agent's and the usual ones.
+    pub keys: Vec<PathBuf>,
+    /// On the board, relative to the user's home there, or absolute.
+    pub folder: String,
+    /// Longest silence of the board, apart from measuring.
+    pub timeout: Duration,
+    pub accept_new_host_key: bool,
+    /// The home of the one who connects, with `.ssh`.
+    pub home: PathBuf,
+}
+
+/// `pi@192.168.1.7:22`
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}:{}", self.user, self.host, self.port)
+    }
+}
+
+/// `~/.config/edge-nas/sites.toml`: an entry for each device.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    /// `user@host:port`, or a `Host` of `~/.ssh/config`; several are a fleet.
+    #[serde(default, deserialize_with = "one_or_more")]
+    ssh: Vec<String>,
+    key: Option<PathBuf>,
+    folder: Option<String>,
+    /// Seconds.
+    timeout: Option<u64>,
+}
+
+impl Site {
+    /// The boards of this kind: those of `ssh`, else those of `sites.toml`, else the `Host` of
+    /// `~/.ssh/config` that is named as the device. None for a device that is no board.
+    ///
+    /// # Errors
+    /// Where no address is known, or one cannot be understood.
+    pub fn of(device: &Device, ssh: &[String], accept_new_host_key: bool) -> Result<Vec<Site>, DeviceError> {
+        if device.link == LinkKind::Local {
+            return match ssh.first() {
+                Some(_) => Err(DeviceError::NotABoard { device: device.name.clone() }),
+                None => Ok(vec![]),
+            };
+        }
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let file = sites_file(&home);
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        if file.is_file() {
+            entries = artifact::read_toml(&file)?;
+        }
+        let entry = entries.remove(&device.name).unwrap_or_default();
+        let config = ssh_config(&home)?;
+        let named = |name: &str| config.query(name);
+        let mut addresses = if ssh.is_empty() { entry.ssh.clone() } else { ssh.to_vec() };
+        if addresses.is_empty() && named(&device.name).host_name.is_some() {
+            addresses.push(device.name.clone());
+        }
+        if addresses.is_empty() {
+            return Err(DeviceError::NoAddress { device: device.name.clone(), file });
+        }
+        let site = |address: &String| {
+            let typed = Address::parse(address)?;
+            let params = named(&typed.host);
+            let expand = |path: &PathBuf| path.strip_prefix("~").map_or(path.clone(), |rest| home.join(rest));
+            let HostParams { host_name, user, port, identity_file, .. } = params;
+            let keys = entry.key.clone().map(|key| vec![key]).or(identity_file).unwrap_or_default();
+            let me = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+            let no_user = || DeviceError::Address {
+                address: address.clone(),
+                reason: "it names no user: user@host".into(),
+            };
+            Ok(Site {
+                host: host_name.unwrap_or(typed.host),
+                port: typed.port.or(port).or(device.port).unwrap_or(SSH_PORT),
+                user: typed.user.or(user).or_else(me).ok_or_else(no_user)?,
+                keys: keys.iter().map(expand).collect(),
+                folder: entry.folder.clone().or(device.folder.clone()).unwrap_or(FOLDER.into()),
+                timeout: entry.timeout.map_or(TIMEOUT, Duration::from_secs),
+                accept_new_host_key,
+                home: home.clone(),
+            })
+        };
+        addresses.iter().map(site).collect()
+    }
+}
+
+fn sites_file(home: &Path) -> PathBuf {
+    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+    config.unwrap_or_else(|| home.join(".config")).join("edge-nas/sites.toml")
+}
+
+fn ssh_config(home: &Path) -> Result<SshConfig, DeviceError> {
+    let path = home.join(".ssh/config");
+    let Ok(file) = std::fs::File::open(&path) else { return Ok(SshConfig::default()) };
+    let rules = ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS;
+    let config = SshConfig::default().home_dir(home).parse(&mut std::io::BufReader::new(file), rules);
+    config.map_err(|e| DeviceError::Invalid { path, reason: e.to_string() })
+}
+
+/// `[user@]host[:port]`, as it is typed; an IPv6 address stands in brackets.
+#[derive(Debug, PartialEq)]
+struct Address {
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Address {
+    fn parse(text: &str) -> Result<Address, DeviceError> {
+        let wrong = |reason: &str| DeviceError::Address { address: text.into(), reason: reason.into() };
+        let (user, rest) = text.rsplit_once('@').map_or((None, text), |(user, rest)| (Some(user), rest));
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(bracketed) => {
+                let (host, after) = bracketed.split_once(']').ok_or_else(|| wrong("a `]` is missing"))?;
+                (host, after.strip_prefix(':'))
+            }
+            None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
+        };
+        if host.is_empty() || user == Some("") {
+            return Err(wrong("write user@host:port"));
+        }
+        let port = port.map(|port| port.parse().map_err(|_| wrong("the port is no number up to 65535")));
+        Ok(Address { user: user.map(Into::into), host: host.into(), port: port.transpose()? })
+    }
+}
+
+fn one_or_more<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Given::deserialize(d)? {
+        Given::One(one) => vec![one],
+        Given::More(more) => more,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_ssh_reads_them() {
+        let read = |text: &str| {
+            let Address { user, host, port } = Address::parse(text).unwrap();
+            (user.unwrap_or_default(), host, port.unwrap_or_default())
+        };
+        assert_eq!(read("pi@10.0.0.7:2222"), ("pi".into(), "10.0.0.7".into(), 2222));
+        assert_eq!(read("board"), (String::new(), "board".into(), 0));
+        assert_eq!(read("me@[::1]:22"), ("me".into(), "::1".into(), 22));
+        assert_eq!(read("a@b@board"), ("a@b".into(), "board".into(), 0));
+        for wrong in ["", "pi@", "@board", "board:ssh", "board:70000", "[::1"] {
+            assert!(Address::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

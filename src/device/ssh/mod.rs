@@ -1,0 +1,141 @@
+//! Boards over SSH, through libssh2.
+
+mod host_key;
+mod login;
+mod pump;
+mod upload;
+
+pub use upload::{Upload, sha256};
+
+use super::Site;
+use rustix::net::sockopt;
+use ssh2::Session;
+use std::io::Read;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SshError {
+    #[error("cannot reach {to}: {reason}; is the board on, its sshd running, and the address right?")]
+    Connect { to: String, reason: String },
+    #[error(
+        "the host key of {to} is {theirs} and {file} has {known}: this is another machine than before, or one between; \
+         if the board was set up anew, remove the old key with `ssh-keygen -R '{name}'`",
+        file = file.display()
+    )]
+    HostKeyChanged { to: String, name: String, theirs: String, known: String, file: PathBuf },
+    #[error(
+        "the host key of {to} is not known: {fingerprint}; compare it with the board's, then give --accept-new-host-key, or connect with `ssh` once"
+    )]
+    HostKeyUnknown { to: String, fingerprint: String },
+    #[error(
+        "{to} accepts none of: {tried}; copy a key there with `ssh-copy-id`, or name another with `key` in sites.toml"
+    )]
+    Login { to: String, tried: String },
+    #[error("{to}: {doing}: {reason}")]
+    Failed { to: String, doing: String, reason: String },
+    #[error("{to} was silent for {seconds} s: {doing}; is it still on, and on the network?", seconds = timeout.as_secs())]
+    Silent { to: String, doing: String, timeout: Duration },
+    #[error(
+        "the disk of {to} has {free} bytes free at {path} and {name} needs {needed}; make room, or give another `folder` in sites.toml"
+    )]
+    DiskFull { to: String, path: String, name: String, free: u64, needed: u64 },
+    #[error("{to}: cannot write {path}: {reason}; give a `folder` in sites.toml that {user} may write to")]
+    Folder { to: String, path: String, user: String, reason: String },
+    #[error("{name} arrived damaged at {to}; run the same command again")]
+    Damaged { to: String, name: String },
+}
+
+/// A board, logged in to.
+pub struct Connection {
+    site: Site,
+    session: Session,
+    stream: TcpStream,
+}
+
+impl Connection {
+    /// Connects, checks the host key, and logs in. Every call to the board has `site.timeout`.
+    ///
+    /// # Errors
+    /// Where the board is not reached, is not the one that it was, or lets nobody in.
+    pub fn open(site: &Site) -> Result<Connection, SshError> {
+        let unreached = |reason: String| SshError::Connect { to: site.to_string(), reason };
+        let stream = dial(site).map_err(|e| unreached(e.to_string()))?;
+        let mut session = Session::new().map_err(|e| unreached(e.message().into()))?;
+        session.set_tcp_stream(stream.try_clone().map_err(|e| unreached(e.to_string()))?);
+        let mut connection = Connection { site: site.clone(), session, stream };
+        connection.session.set_timeout(u32::try_from(site.timeout.as_millis()).unwrap_or(u32::MAX).max(1));
+        let hosts = host_key::KnownHosts::read(&connection)?;
+        hosts.prefer_known_types(&connection);
+        let handshake = connection.session.handshake();
+        handshake.map_err(|e| connection.failed("the SSH handshake", e))?;
+        hosts.check(&connection)?;
+        login::login(&connection)?;
+        connection.session.set_keepalive(true, KEEP_ALIVE.as_secs() as u32);
+        Ok(connection)
+    }
+
+    /// Runs a command to its end, and gives what it wrote to stdout.
+    ///
+    /// # Errors
+    /// Where it does not end well, with what it wrote to stderr.
+    pub fn run(&self, command: &str) -> Result<String, SshError> {
+        let doing = format!("`{command}`");
+        let run = || -> Result<(String, String, String), ssh2::Error> {
+            let mut channel = self.session.channel_session()?;
+            channel.exec(command)?;
+            let (mut out, mut err) = (String::new(), String::new());
+            let broken = |_| ssh2::Error::from_errno(ssh2::ErrorCode::Session(SOCKET_TIMEOUT));
+            channel.read_to_string(&mut out).map_err(broken)?;
+            channel.stderr().read_to_string(&mut err).map_err(broken)?;
+            channel.wait_close()?;
+            Ok((out, err, pump::ended(&channel)))
+        };
+        let (out, err, ended) = run().map_err(|e| self.failed(&doing, e))?;
+        if ended != pump::WELL {
+            let last = err.lines().last().unwrap_or("it said nothing");
+            let (to, reason) = (self.site.to_string(), format!("{ended}: {last}"));
+            return Err(SshError::Failed { to, doing, reason });
+        }
+        Ok(out)
+    }
+
+    /// Gives the link up: whatever libssh2 still wants to say to the board at its end would wait for the
+    /// timeout once more.
+    fn silent(&self, doing: &str) -> SshError {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        SshError::Silent { to: self.site.to_string(), doing: doing.into(), timeout: self.site.timeout }
+    }
+
+    fn failed(&self, doing: &str, error: ssh2::Error) -> SshError {
+        let (to, doing) = (self.site.to_string(), doing.to_string());
+        match error.code() {
+            ssh2::ErrorCode::Session(SOCKET_TIMEOUT | TIMED_OUT) => self.silent(&doing),
+            _ => SshError::Failed { to, doing, reason: error.message().to_string() },
+        }
+    }
+}
+
+/// How often a quiet link is asked whether it is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// libssh2's LIBSSH2_ERROR_TIMEOUT and LIBSSH2_ERROR_SOCKET_TIMEOUT.
+const TIMED_OUT: i32 = -9;
+const SOCKET_TIMEOUT: i32 = -30;
+
+/// A TCP connection that the kernel gives up when nothing comes back for the site's timeout.
+fn dial(site: &Site) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::other("the name has no address");
+    for address in (site.host.as_str(), site.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, site.timeout) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                let millis = u32::try_from(site.timeout.as_millis()).unwrap_or(u32::MAX);
+                sockopt::set_tcp_user_timeout(&stream, millis)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

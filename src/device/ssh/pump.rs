@@ -1,0 +1,200 @@
+//! A program on a board, talked to through a local socket: a thread moves the bytes.
+
+use super::{Connection, KEEP_ALIVE, SshError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use ssh2::{BlockDirections, Channel};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What [`ended`] says of a program that did what it should.
+pub const WELL: &str = "exit status: 0";
+
+/// Bytes that are moved at a time.
+const CHUNK: usize = 64 << 10;
+
+/// After this long without a byte from either side the link is looked after.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The far end of a program that runs on a board.
+pub struct Remote {
+    /// Its stdin and stdout.
+    pub stream: UnixStream,
+    /// Gives how it ended, and the last that it wrote to stderr.
+    pub pump: JoinHandle<String>,
+}
+
+impl Connection {
+    /// Starts a program on the board. The connection serves this program from now on.
+    ///
+    /// # Errors
+    /// Where the board does not start it.
+    pub fn start(self, command: &str) -> Result<Remote, SshError> {
+        let failed = |e| self.failed(&format!("starting `{command}`"), e);
+        let mut channel = self.session.channel_session().map_err(failed)?;
+        channel.exec(command).map_err(failed)?;
+        let socket = || -> std::io::Result<(UnixStream, UnixStream)> {
+            let (ours, theirs) = UnixStream::pair()?;
+            theirs.set_nonblocking(true)?;
+            Ok((ours, theirs))
+        };
+        let (stream, local) = socket().map_err(|e| SshError::Failed {
+            to: self.site.to_string(),
+            doing: format!("starting `{command}`"),
+            reason: e.to_string(),
+        })?;
+        self.session.set_blocking(false);
+        let pump = std::thread::spawn(move || {
+            let mut pump = Pump {
+                connection: self,
+                channel,
+                local,
+                down: VecDeque::new(),
+                up: VecDeque::new(),
+                up_ended: false,
+                said: vec![],
+            };
+            let broken = pump.run().err();
+            let last = pump.last_line();
+            // The reader of the socket must see its end only when there is something to say of it.
+            let ended = match broken {
+                Some(error) => format!("the link to {} broke: {error}", pump.connection.site),
+                None => ended(&pump.channel),
+            };
+            let _ = pump.local.shutdown(Shutdown::Both);
+            format!("{ended}{last}")
+        });
+        Ok(Remote { stream, pump })
+    }
+}
+
+struct Pump {
+    connection: Connection,
+    channel: Channel,
+    local: UnixStream,
+    /// From the board, not yet taken here.
+    down: VecDeque<u8>,
+    /// For the board, not yet taken there.
+    up: VecDeque<u8>,
+    up_ended: bool,
+    /// stderr's last bytes.
+    said: Vec<u8>,
+}
+
+impl Pump {
+    /// Moves bytes until the program ends.
+    fn run(&mut self) -> std::io::Result<()> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let mut moved = false;
+            if self.down.is_empty() {
+                let got = some(self.channel.read(&mut buffer))?;
+                self.down.extend(&buffer[..got]);
+                moved |= got > 0;
+            }
+            let got = some(self.channel.stderr().read(&mut buffer))?;
+            self.said.extend(&buffer[..got]);
+            self.said.drain(..self.said.len().saturating_sub(CHUNK));
+            moved |= got > 0;
+            moved |= pass(&mut self.down, &mut self.local)?;
+            if self.up.is_empty() && !self.up_ended {
+                match self.local.read(&mut buffer) {
+                    Ok(0) => self.up_ended = true,
+                    read => self.up.extend(&buffer[..some(read)?]),
+                }
+                moved |= !self.up.is_empty();
+                if self.up_ended {
+                    moved |= self.channel.send_eof().is_ok();
+                }
+            }
+            moved |= pass(&mut self.up, &mut self.channel)?;
+            if self.channel.eof() && self.down.is_empty() && !moved {
+                return self.close();
+            }
+            if !moved {
+                self.wait()?;
+            }
+        }
+    }
+
+    /// Waits until a byte can move, or the link is to be looked after.
+    fn wait(&self) -> std::io::Result<()> {
+        let outbound = matches!(
+            self.connection.session.block_directions(),
+            BlockDirections::Outbound | BlockDirections::Both
+        );
+        let mut remote = PollFlags::IN;
+        remote.set(PollFlags::OUT, outbound);
+        let mut local = PollFlags::empty();
+        local.set(PollFlags::IN, self.up.is_empty() && !self.up_ended);
+        local.set(PollFlags::OUT, !self.down.is_empty());
+        let mut fds = vec![PollFd::new(&self.connection.stream, remote)];
+        if !local.is_empty() {
+            fds.push(PollFd::new(&self.local, local));
+        }
+        let idle = Timespec { tv_sec: IDLE.as_secs() as i64, tv_nsec: 0 };
+        match poll(&mut fds, Some(&idle)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Sends nothing before KEEP_ALIVE has passed. A link that is dead answers none of them, and then
+        // the kernel gives it up (TCP_USER_TIMEOUT).
+        match self.connection.session.keepalive_send() {
+            Err(error) if error.code() != ssh2::ErrorCode::Session(AGAIN) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Learns how the program ended.
+    fn close(&mut self) -> std::io::Result<()> {
+        self.connection.session.set_timeout(KEEP_ALIVE.as_millis() as u32);
+        self.connection.session.set_blocking(true);
+        self.channel.close().and_then(|()| self.channel.wait_close()).map_err(Into::into)
+    }
+
+    /// What the program last wrote to stderr.
+    fn last_line(&self) -> String {
+        let said = String::from_utf8_lossy(&self.said);
+        said.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!(": {line}")).unwrap_or_default()
+    }
+}
+
+/// libssh2's LIBSSH2_ERROR_EAGAIN.
+const AGAIN: i32 = -37;
+
+/// How a program ended, in the words of `std::process::ExitStatus`. libssh2 gives 0 for one that a
+/// signal ended, so the signal is asked for first.
+pub fn ended(channel: &Channel) -> String {
+    match channel.exit_signal() {
+        Ok(ssh2::ExitSignal { exit_signal: Some(signal), .. }) => format!("signal: SIG{signal}"),
+        _ => match channel.exit_status() {
+            Ok(status) => format!("exit status: {status}"),
+            Err(error) => error.message().to_string(),
+        },
+    }
+}
+
+/// Bytes read, 0 where there are none now.
+fn some(read: std::io::Result<usize>) -> std::io::Result<usize> {
+    match read {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        read => read,
+    }
+}
+
+/// Writes as much as is taken now; whether it was any.
+fn pass(bytes: &mut VecDeque<u8>, to: &mut impl Write) -> std::io::Result<bool> {
+    let mut any = false;
+    while !bytes.is_empty() {
+        let taken = some(to.write(bytes.as_slices().0))?;
+        if taken == 0 {
+            break;
+        }
+        bytes.drain(..taken);
+        any = true;
+    }
+    Ok(any)
+}

@@ -1,0 +1,108 @@
+use super::{Connection, SshError};
+use crate::progress;
+use sha2::{Digest, Sha256};
+use ssh2::{OpenFlags, OpenType};
+use std::io::Write;
+use std::path::Path;
+
+/// Bytes written before the progress bar moves.
+const CHUNK: usize = 256 << 10;
+
+/// A file for a board.
+pub struct Upload<'a> {
+    pub name: &'a str,
+    pub bytes: &'a [u8],
+    pub executable: bool,
+}
+
+impl Connection {
+    /// Lays a file into the site's folder on the board, under its name and the digest of its content,
+    /// unless it is there; gives its path. It gets that name only once the board has seen the same
+    /// digest.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written, the disk is full, or the link breaks.
+    pub fn upload(&self, file: &Upload) -> Result<String, SshError> {
+        let digest = sha256(file.bytes);
+        let folder = &self.site.folder;
+        let path = format!("{folder}/{}-{}", file.name, &digest[..16]);
+        let doing = format!("uploading {}", file.name);
+        let failed = |e| self.failed(&doing, e);
+        let sftp = self.session.sftp().map_err(failed)?;
+        let size = file.bytes.len() as u64;
+        if sftp.stat(Path::new(&path)).is_ok_and(|stat| stat.size == Some(size)) {
+            return Ok(path);
+        }
+        self.make_folder(&sftp)?;
+        let part = format!("{path}.part");
+        let sent = self.send(&sftp, &part, file).and_then(|()| {
+            let theirs = self.run(&format!("sha256sum {}", shell_words::quote(&part)))?;
+            if !theirs.trim_start_matches('\\').starts_with(&digest) {
+                return Err(SshError::Damaged { to: self.site.to_string(), name: file.name.into() });
+            }
+            sftp.rename(Path::new(&part), Path::new(&path), None).map_err(failed)
+        });
+        if sent.is_err() {
+            let _ = sftp.unlink(Path::new(&part));
+        }
+        sent.map(|()| path)
+    }
+
+    fn make_folder(&self, sftp: &ssh2::Sftp) -> Result<(), SshError> {
+        let folder = Path::new(&self.site.folder);
+        let mut above: Vec<&Path> = folder.ancestors().filter(|a| !a.as_os_str().is_empty()).collect();
+        above.reverse();
+        for folder in above {
+            if sftp.stat(folder).is_err()
+                && let Err(error) = sftp.mkdir(folder, 0o755)
+            {
+                return Err(self.unwritable(&folder.display().to_string(), &error));
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, sftp: &ssh2::Sftp, part: &str, file: &Upload) -> Result<(), SshError> {
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+        let opened = sftp.open_mode(part, flags, mode, OpenType::File);
+        let mut to = opened.map_err(|e| self.unwritable(part, &e))?;
+        let needed = file.bytes.len() as u64;
+        // libssh2 says only "failure" of a full disk.
+        let room = |to: &mut ssh2::File, needed| match to.statvfs() {
+            Ok(disk) if disk.f_bavail * disk.f_frsize < needed => Err(SshError::DiskFull {
+                to: self.site.to_string(),
+                path: self.site.folder.clone(),
+                name: file.name.into(),
+                free: disk.f_bavail * disk.f_frsize,
+                needed,
+            }),
+            _ => Ok(()),
+        };
+        room(&mut to, needed)?;
+        let bar = progress::bytes("upload", file.name, needed);
+        for chunk in file.bytes.chunks(CHUNK) {
+            if let Err(error) = to.write_all(chunk) {
+                let doing = format!("uploading {}", file.name);
+                if error.kind() == std::io::ErrorKind::TimedOut {
+                    return Err(self.silent(&doing));
+                }
+                room(&mut to, needed)?;
+                return Err(SshError::Failed { to: self.site.to_string(), doing, reason: error.to_string() });
+            }
+            bar.inc(chunk.len() as u64);
+        }
+        bar.finish_and_clear();
+        to.close().map_err(|e| self.failed(&format!("uploading {}", file.name), e))
+    }
+
+    fn unwritable(&self, path: &str, error: &ssh2::Error) -> SshError {
+        let (to, user) = (self.site.to_string(), self.site.user.clone());
+        SshError::Folder { to, path: path.into(), user, reason: error.message().into() }
+    }
+}
+
+/// SHA-256 in hex, as `sha256sum` prints it.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,73 @@
+//! Several boards of one kind share the work only if they are alike.
+
+use super::profile::{ProfileError, median};
+use super::{Latency, micro_model};
+use crate::device::Session;
+use crate::space::Layer;
+use nas_probe::{MeasurePlan, Runtime};
+
+/// Boards that differ by more than this share are not alike.
+const ALIKE: f64 = 0.03;
+
+/// Measures `anchor` on each board and drops those that are not like the others, with a warning that
+/// names them.
+///
+/// # Errors
+/// Where a board cannot measure it.
+pub fn keep_alike(
+    sessions: &mut Vec<Session>,
+    anchor: &Layer,
+    runtime: Runtime,
+    threads: usize,
+    plan: MeasurePlan,
+) -> Result<(), ProfileError> {
+    if sessions.len() < 2 {
+        return Ok(());
+    }
+    let name = anchor.to_string();
+    let model = [(name.clone(), micro_model(&anchor.graph())?)];
+    let measure = |session: &mut Session| -> Result<Latency, ProfileError> {
+        let placed = session.put(&model)?;
+        let measurement = session.measure(&placed[0], runtime, threads, plan)?;
+        Ok(median(&measurement, &name, runtime)?)
+    };
+    let anchors: Vec<Latency> = sessions.iter_mut().map(measure).collect::<Result<_, _>>()?;
+    let reference = reference(&anchors);
+    let mut anchors = anchors.into_iter();
+    sessions.retain(|session| {
+        let Some(latency) = anchors.next() else { return true };
+        let difference = latency.ns() / reference.ns() - 1.0;
+        if difference.abs() > ALIKE {
+            let board = session.board();
+            eprintln!(
+                "warning: {board} is left out: {name} takes {latency} there and {reference} on the others ({:+.1} %)",
+                100.0 * difference
+            );
+        }
+        difference.abs() <= ALIKE
+    });
+    Ok(())
+}
+
+/// What the boards are compared with: the median board, of two the first that was named.
+fn reference(anchors: &[Latency]) -> Latency {
+    if anchors.len() == 2 {
+        return anchors[0];
+    }
+    let mut sorted = anchors.to_vec();
+    sorted.sort_by(|a, b| a.ns().total_cmp(&b.ns()));
+    sorted[(sorted.len() - 1) / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_is_the_median_board_and_of_two_the_first() {
+        let of = |ns: &[f64]| reference(&ns.iter().map(|&ns| Latency::from_ns(ns)).collect::<Vec<_>>()).ns();
+        assert_eq!(of(&[3.0, 1.0]), 3.0);
+        assert_eq!(of(&[9.0, 1.0, 1.01]), 1.01);
+        assert_eq!(of(&[1.0, 2.0, 3.0, 4.0]), 2.0);
+    }
+}

@@ -1,0 +1,362 @@
+//! Boards over SSH: what goes wrong is said in one line, nothing is lost, and the same command goes on
+//! to a complete table. The board is this machine's own userland behind a real sshd; `board_end_to_end`
+//! has an AArch64 one.
+#![allow(clippy::unwrap_used)]
+
+mod board;
+mod common;
+
+use board::Board;
+use common::{NAS, NAS_PROFILE, Workspace};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const DEVICE: &str = r#"
+description = "an sshd on this machine"
+link = "ssh"
+target = "x86_64-unknown-linux-gnu"
+runtimes = ["tract"]
+"#;
+const TABLE: &str = "profiles/plain/tiny.tract.jsonl";
+const SPACE: &str = r#"
+name = "tiny"
+candidates = ["conv_3x3", "sep_conv_3x3", "skip"]
+stem = { op = "conv_3x3", channels = 4 }
+layers = [{ channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
+"#;
+/// Stem, head, and three candidates in three layers.
+const ROWS: usize = 11;
+
+/// A board, and a folder to work in with its device file.
+struct Rig {
+    board: Board,
+    ws: Workspace,
+}
+
+impl Rig {
+    fn new(options: &[&str]) -> Option<Rig> {
+        let ws = Workspace::new();
+        ws.write("plain.toml", DEVICE);
+        ws.write("tiny.toml", SPACE);
+        Some(Rig { board: Board::plain(options)?, ws })
+    }
+
+    /// `nas-profile` of the tiny space, on the board behind `port`.
+    fn profile(&self, port: u16) -> Command {
+        let mut command = Command::new(NAS_PROFILE);
+        command
+            .args("--device plain.toml --space tiny.toml --input 3x8x8 --classes 3 --ssh".split(' '))
+            .arg(format!("pi@127.0.0.1:{port}"))
+            .current_dir(self.ws.dir())
+            .env("HOME", self.board.home())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// The one line of a profile that has to fail.
+    fn error(&self, command: &mut Command) -> String {
+        error_of(command.output().unwrap())
+    }
+
+    /// Whole rows of the table.
+    fn rows(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.ws.path(TABLE)).unwrap_or_default();
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        whole.lines().skip(1).map(Into::into).collect()
+    }
+
+    /// The same command goes on: `before` are still there, and then all are.
+    fn completes(&self, before: &[String]) {
+        let output = self.profile(self.board.port()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let rows = self.rows();
+        assert_eq!(rows.len(), ROWS);
+        assert_eq!(rows[..before.len()], *before, "rows that were there were lost");
+    }
+
+    /// Starts a profile, and waits until it has measured some rows.
+    fn measuring(&self, port: u16) -> Child {
+        let mut child = self.profile(port).spawn().unwrap();
+        wait_for(|| self.rows().len() >= 3, || assert_eq!(child.try_wait().unwrap(), None, "it ended early"));
+        child
+    }
+
+    /// Sets what the board's owner says of it.
+    fn site(&self, toml: &str) {
+        let folder = self.board.home().join(".config/edge-nas");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("sites.toml"), format!("[plain]\n{toml}\n")).unwrap();
+    }
+
+    /// A program that is uploaded as the probe.
+    fn fake_probe(&self, script: &str) -> std::path::PathBuf {
+        self.ws.write("fake", &format!("#!/bin/sh\n{script}\n"));
+        let path = self.ws.path("fake");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+}
+
+fn wait_for(done: impl Fn() -> bool, mut check: impl FnMut()) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(120), "it did not come to it");
+        check();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The last line on stderr of a command that has to fail with code 1 and nothing on stdout.
+fn error_of(output: Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(output.stdout.is_empty());
+    let errors: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    assert!(errors.len() == 1 && errors[0].starts_with("error: "), "{stderr}");
+    errors[0].to_string()
+}
+
+macro_rules! rig {
+    ($options:expr) => {
+        match Rig::new($options) {
+            Some(rig) => rig,
+            None => return,
+        }
+    };
+    () => {
+        rig!(&[])
+    };
+}
+
+#[test]
+fn a_table_is_measured_over_ssh_and_the_same_command_finds_it_complete() {
+    let rig = rig!();
+    rig.completes(&[]);
+    let before = rig.rows();
+    rig.completes(&before);
+    assert_eq!(rig.rows(), before);
+}
+
+#[test]
+fn a_refused_connection_is_said() {
+    let rig = rig!();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = rig.error(&mut rig.profile(free));
+    assert!(error.contains("cannot reach") && error.contains("refused"), "{error}");
+    rig.completes(&[]);
+}
+
+#[test]
+fn a_wrong_key_is_said_with_what_was_tried() {
+    let rig = rig!();
+    let other = rig.board.home().join(".ssh/other");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&other).status();
+    assert!(made.unwrap().success());
+    rig.site("key = \"~/.ssh/other\"");
+    let error = rig.error(&mut rig.profile(rig.board.port()));
+    assert!(error.contains(".ssh/other") && error.contains("ssh-copy-id"), "{error}");
+    rig.site("");
+    rig.completes(&[]);
+}
+
+#[test]
+fn a_host_key_that_changed_is_refused_with_both_fingerprints_and_a_new_one_needs_consent() {
+    let rig = rig!();
+    let known_hosts = rig.board.home().join(".ssh/known_hosts");
+    let right = std::fs::read_to_string(&known_hosts).unwrap();
+    let other = rig.ws.path("other");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&other).status();
+    assert!(made.unwrap().success());
+    let key = std::fs::read_to_string(other.with_extension("pub")).unwrap();
+    let key: Vec<&str> = key.split(' ').collect();
+    let port = rig.board.port();
+    std::fs::write(&known_hosts, format!("[127.0.0.1]:{port} {} {}\n", key[0], key[1])).unwrap();
+    let error = rig.error(&mut rig.profile(port));
+    assert!(error.contains("another machine") && error.matches("SHA256:").count() == 2, "{error}");
+    let error = rig.error(rig.profile(port).arg("--accept-new-host-key"));
+    assert!(error.contains("another machine"), "{error}");
+
+    std::fs::write(&known_hosts, "# mine\n").unwrap();
+    let error = rig.error(&mut rig.profile(port));
+    assert!(error.contains("--accept-new-host-key") && error.contains("SHA256:"), "{error}");
+    let output = rig.profile(port).arg("--accept-new-host-key").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let remembered = std::fs::read_to_string(&known_hosts).unwrap();
+    assert!(
+        remembered.starts_with("# mine\n") && remembered.contains(right.split(' ').nth(2).unwrap().trim())
+    );
+    rig.completes(&rig.rows());
+}
+
+#[test]
+fn a_known_host_is_found_in_hashed_entries_and_among_keys_of_other_types() {
+    let rig = rig!();
+    let known_hosts = rig.board.home().join(".ssh/known_hosts");
+    let hashed = Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&known_hosts).output().unwrap();
+    assert!(hashed.status.success());
+    assert!(std::fs::read_to_string(&known_hosts).unwrap().starts_with("|1|"));
+    rig.completes(&[]);
+}
+
+#[test]
+fn an_upload_that_is_cut_is_begun_again() {
+    let rig = rig!();
+    let proxy = rig.board.proxy(&["--reset-after", "3000000"]);
+    let error = rig.error(&mut rig.profile(proxy.port()));
+    assert!(error.contains("uploading nas-probe"), "{error}");
+    rig.completes(&[]);
+}
+
+#[test]
+fn a_server_that_dies_in_mid_measure_costs_no_row() {
+    let rig = rig!();
+    let child = rig.measuring(rig.board.port());
+    rig.board.kill_sshd();
+    let error = error_of(child.wait_with_output().unwrap());
+    assert!(error.contains("the probe ended"), "{error}");
+    let before = rig.rows();
+    assert!(before.len() < ROWS);
+    wait_for(|| std::net::TcpStream::connect(("127.0.0.1", rig.board.port())).is_ok(), || ());
+    rig.completes(&before);
+}
+
+#[test]
+fn a_board_that_falls_silent_is_given_up() {
+    let rig = rig!();
+    rig.site("timeout = 2");
+    let child = rig.measuring(rig.board.port());
+    rig.board.freeze();
+    let error = error_of(child.wait_with_output().unwrap());
+    assert!(error.contains("did not answer within") || error.contains("silent"), "{error}");
+    rig.board.thaw();
+    rig.completes(&rig.rows());
+}
+
+#[test]
+fn a_full_disk_is_said_with_its_numbers() {
+    let rig = rig!(&["--disk", "4"]);
+    let error = rig.error(&mut rig.profile(rig.board.port()));
+    assert!(error.contains("bytes free") && error.contains("nas-probe"), "{error}");
+    assert_eq!(rig.board.run("ls .cache/edge-nas"), "", "a part of a file was left there");
+}
+
+#[test]
+fn a_probe_that_a_signal_ends_is_not_taken_for_one_that_ended_well() {
+    let rig = rig!();
+    let child = rig.measuring(rig.board.port());
+    rig.board.run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) kill -KILL ${p#/proc/};; esac; done");
+    let error = error_of(child.wait_with_output().unwrap());
+    assert!(error.contains("SIGKILL"), "{error}");
+    rig.completes(&rig.rows());
+}
+
+#[test]
+fn a_probe_that_is_missing_of_another_version_or_no_probe_is_said() {
+    let rig = rig!();
+    let profile = |probe: &std::path::Path| rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", probe));
+    let error = profile(&rig.ws.path("nowhere"));
+    assert!(error.contains("there is no probe at") && error.contains("nowhere"), "{error}");
+    let hello = r#"echo '{"type":"hello","protocol":99,"probe":"9","runtimes":[],"unavailable":[],"arch":"x86_64","os":"linux","libc":"","cpu":"","cores":1,"conditions":{"governor":null,"khz":null,"millicelsius":null,"load1":null,"free_bytes":null,"throttled":null,"power_mw":null}}'; cat"#;
+    let error = profile(&rig.fake_probe(hello));
+    assert!(error.contains("protocol 99"), "{error}");
+    let error = profile(&rig.fake_probe("echo Welcome to this board; cat"));
+    assert!(error.contains("Welcome to this board"), "{error}");
+    let error = profile(&rig.fake_probe("echo /lib/libc.so.6: version GLIBC_2.99 not found >&2; exit 1"));
+    assert!(error.contains("exit status: 1") && error.contains("GLIBC_2.99"), "{error}");
+    rig.completes(&[]);
+}
+
+#[test]
+fn a_model_that_a_runtime_rejects_costs_no_other_row() {
+    let rig = rig!();
+    // tract runs on one thread alone.
+    let error =
+        rig.error(rig.profile(rig.board.port()).args("--runtime ort --runtime tract --threads 2".split(' ')));
+    assert!(error.contains(&format!("{ROWS} of {ROWS} layers")) && error.contains("1 thread"), "{error}");
+    assert_eq!(rig.ws.read("profiles/plain/tiny.ort.2threads.jsonl").lines().count(), 1 + ROWS);
+    rig.completes(&[]);
+}
+
+#[test]
+fn a_host_that_is_killed_leaves_rows_and_a_board_as_it_was() {
+    let rig = rig!();
+    let governor = "cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
+    let was = rig.board.run(governor);
+    let mut command = rig.profile(rig.board.port());
+    let mut child = command.args(["--governor", "performance"]).spawn().unwrap();
+    wait_for(|| rig.rows().len() >= 3, || assert_eq!(child.try_wait().unwrap(), None));
+    assert_eq!(rig.board.run(governor), "performance");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = rig.rows();
+    wait_for(|| rig.board.run(governor) == was, || ());
+    rig.completes(&before);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let rig = rig!();
+    rig.site("folder = \"/proc/nowhere\"");
+    let error = rig.error(&mut rig.profile(rig.board.port()));
+    assert!(error.contains("cannot write /proc/nowhere") && error.contains("`folder`"), "{error}");
+    rig.site("");
+    rig.completes(&[]);
+}
+
+#[test]
+fn a_board_is_found_by_sites_toml_and_by_the_configuration_of_ssh() {
+    let rig = rig!();
+    let nas = |args: &str| {
+        let mut command = assert_cmd::Command::new(NAS);
+        command.args(args.split(' ')).current_dir(rig.ws.dir()).env("HOME", rig.board.home());
+        command.env_remove("XDG_CONFIG_HOME").env_remove("SSH_AUTH_SOCK");
+        command
+    };
+    let nobody = nas("devices check plain.toml").assert().code(1).get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&nobody).contains("--ssh user@host"));
+    rig.site(&format!("ssh = \"pi@127.0.0.1:{}\"", rig.board.port()));
+    nas("devices check plain.toml").assert().success();
+    std::fs::remove_file(rig.board.home().join(".config/edge-nas/sites.toml")).unwrap();
+    let host = format!("Host plain\n  HostName 127.0.0.1\n  Port {}\n  User pi\n", rig.board.port());
+    std::fs::write(rig.board.home().join(".ssh/config"), host).unwrap();
+    nas("devices check plain.toml").assert().success();
+    nas("devices check plain.toml --ssh plain").assert().success();
+}
+
+#[test]
+fn a_wrong_architecture_is_said_before_anything_is_uploaded() {
+    let rig = rig!();
+    rig.ws.write("plain.toml", &DEVICE.replace("x86_64", "aarch64"));
+    let probe = rig.fake_probe("exit 1");
+    let error = rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", probe));
+    assert!(error.contains("x86_64") && error.contains("aarch64-unknown-linux-gnu"), "{error}");
+}
+
+#[test]
+fn boards_of_one_kind_share_the_work() {
+    let (Some(rig), Some(other)) = (Rig::new(&[]), Board::plain(&[])) else { return };
+    let known_hosts = rig.board.home().join(".ssh/known_hosts");
+    let both: String = [rig.board.home(), other.home()]
+        .map(|home| std::fs::read_to_string(home.join(".ssh/known_hosts")).unwrap())
+        .concat();
+    std::fs::write(&known_hosts, both).unwrap();
+    let key = rig.board.home().join(".ssh/other");
+    std::fs::copy(other.home().join(".ssh/id_ed25519"), &key).unwrap();
+    let config = format!(
+        "Host other\n  HostName 127.0.0.1\n  Port {}\n  User pi\n  IdentityFile ~/.ssh/other\n",
+        other.port()
+    );
+    std::fs::write(rig.board.home().join(".ssh/config"), config).unwrap();
+    let output = rig.profile(rig.board.port()).args(["--ssh", "other"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(rig.rows().len(), ROWS);
+    // A machine as busy as this one may find the boards unlike, and then says which is left out.
+    let left_out = stderr.contains("other") || stderr.contains(&other.port().to_string());
+    assert!(other.run("ls .cache/edge-nas/models").lines().count() >= ROWS || left_out, "{stderr}");
+}
