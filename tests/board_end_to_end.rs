@@ -1,0 +1,188 @@
+//! The whole chain on an emulated AArch64 board: cross-compiled probe, SSH, table, search, export, bench.
+#![allow(clippy::unwrap_used)]
+
+mod board;
+mod common;
+
+use board::Board;
+use common::{NAS, Workspace};
+use edge_nas::device::{self, Device, Session, Site};
+use edge_nas::space::{Genotype, SearchSpace};
+use nas_exporters::{Shape, Weights, onnx};
+use nas_probe::{Runtime, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use std::time::Duration;
+
+/// The largest difference of an output value between the board and this machine.
+const TOLERANCE: f32 = 1e-4;
+const SPACE: &str = r#"
+name = "tiny"
+candidates = ["conv_3x3", "sep_conv_3x3", "skip"]
+stem = { op = "conv_3x3", channels = 4 }
+layers = [{ channels = 4 }, { channels = 8, stride = 2 }]
+"#;
+/// Stem, head, and three candidates in two layers.
+const ROWS: usize = 8;
+const THROTTLED: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
+
+struct Rig {
+    board: Board,
+    ws: Workspace,
+}
+
+impl Rig {
+    /// None where this machine cannot, which is said; in CI it has to.
+    fn new(options: &[&str]) -> Option<Rig> {
+        let board = Board::up(options)?;
+        let ws = Workspace::new();
+        ws.write("tiny.toml", SPACE);
+        Some(Rig { board, ws })
+    }
+
+    /// `nas` on the board, which is a Raspberry Pi 4 to it.
+    fn nas(&self, args: &str) -> assert_cmd::Command {
+        let mut command = assert_cmd::Command::new(NAS);
+        command.args(args.split_whitespace()).current_dir(self.ws.dir());
+        command.env("HOME", self.board.home()).env("XDG_CACHE_HOME", self.ws.path("cache"));
+        command.env_remove("XDG_CONFIG_HOME").env_remove("SSH_AUTH_SOCK");
+        command
+    }
+
+    fn profile(&self, runtime: &str) -> assert_cmd::Command {
+        let ssh = self.board.ssh_arg();
+        self.nas(&format!("profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --runtime {runtime}"))
+    }
+
+    fn rows(&self, runtime: &str) -> Vec<Value> {
+        self.ws.lines(&format!("profiles/raspberry-pi-4/tiny.{runtime}.jsonl")).split_off(1)
+    }
+
+    fn site(&self) -> Site {
+        Site {
+            host: "127.0.0.1".into(),
+            port: self.board.port(),
+            user: "pi".into(),
+            keys: vec![],
+            folder: ".cache/edge-nas".into(),
+            timeout: Duration::from_secs(120),
+            accept_new_host_key: false,
+            home: self.board.home().into(),
+        }
+    }
+}
+
+macro_rules! rig {
+    ($options:expr) => {
+        match Rig::new($options) {
+            Some(rig) => rig,
+            None => return,
+        }
+    };
+}
+
+#[test]
+fn the_chain_runs_from_table_to_report() {
+    let rig = rig!(&[]);
+    rig.profile("tract").args(["--runtime", "ort"]).assert().success();
+    for runtime in ["tract", "ort"] {
+        let table = rig.ws.lines(&format!("profiles/raspberry-pi-4/tiny.{runtime}.jsonl"));
+        assert_eq!(table.len(), 1 + ROWS);
+        assert_eq!(table[0]["arch"], "aarch64");
+        assert_eq!(table[0]["cpu"], "0x41/0xd08", "a Cortex-A72");
+    }
+    let data = "--run run --data folder:images";
+    let device = format!("--device raspberry-pi-4 --ssh {}", rig.board.ssh_arg());
+    rig.nas(&format!(
+        "search {data} --device raspberry-pi-4 --space tiny.toml --epochs 2 --target-latency 60%"
+    ))
+    .assert()
+    .success();
+    rig.nas(&format!("train {data} --epochs 1")).assert().success();
+    rig.nas(&format!("export {data} --images 2")).assert().success();
+    rig.nas(&format!("bench --run run {device} --rounds 1")).assert().success();
+    let bench = rig.ws.lines("run/bench.jsonl");
+    assert_eq!(bench.len(), 2);
+    for row in bench {
+        assert_eq!(row["device"], "raspberry-pi-4");
+        assert!(
+            row["median_ns"].as_f64().unwrap() > 0.0 && row["predicted_ns"].as_f64().unwrap() > 0.0,
+            "{row}"
+        );
+    }
+    rig.nas("report --run run").assert().success();
+    assert!(rig.ws.read("run/report.html").contains("raspberry-pi-4"));
+}
+
+#[test]
+fn the_board_computes_what_this_machine_computes() {
+    let rig = rig!(&[]);
+    let input = Shape::new(3, 16, 16);
+    let space = SearchSpace::load("chain").unwrap();
+    let ops = "conv_3x3,sep_conv_5x5,skip,max_pool_3x3,conv_5x5,avg_pool_3x3";
+    let graph = Genotype::parse(space, ops, input, 10).unwrap().graph();
+    let model = [("genotype".to_string(), onnx::encode(&graph, &Weights::random(&graph, 7)).unwrap())];
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let values = (0..input.len()).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let image = TensorData { shape: vec![1, 3, 16, 16], values };
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut here = device::Board::local(Device::load("host").unwrap());
+    here.device.folder = Some(folder.path().display().to_string());
+    let there = device::Board {
+        site: Some(rig.site()),
+        ..device::Board::local(Device::load("raspberry-pi-4").unwrap())
+    };
+    let [mut here, mut there] = [here, there].map(|board| Session::open(&board).unwrap());
+    for runtime in Runtime::ALL {
+        let [a, b] = [&mut here, &mut there].map(|session| {
+            let placed = session.put(&model).unwrap();
+            session.infer(&placed[0], runtime, vec![image.clone()]).unwrap().remove(0).values
+        });
+        assert_eq!((a.len(), b.len()), (10, 10));
+        let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= TOLERANCE, "{runtime}: the board differs by {worst:e}");
+    }
+}
+
+#[test]
+fn a_throttled_board_is_told_of_and_its_rows_are_flagged() {
+    let rig = rig!(&[]);
+    rig.board.write(THROTTLED, "50004\n");
+    let ssh = rig.board.ssh_arg();
+    let check =
+        rig.nas(&format!("devices check raspberry-pi-4 --ssh {ssh}")).assert().success().get_output().clone();
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("! throttled: use the power supply"), "{said}");
+    let output = rig.profile("tract").assert().success().get_output().clone();
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warning.contains(&format!("{ROWS} rows")) && warning.contains("throttling"), "{warning}");
+    for row in rig.rows("tract") {
+        assert!(row["disturbed"].as_array().unwrap().contains(&"throttled".into()), "{row}");
+        assert_eq!(row["before"]["throttled"], true);
+    }
+}
+
+#[test]
+fn a_jump_of_the_boards_clock_changes_no_latency() {
+    let rig = rig!(&["--clock"]);
+    let profile = std::thread::scope(|scope| {
+        let profile = scope.spawn(|| rig.profile("tract").assert().success().get_output().clone());
+        // Forwards and back again for as long as it measures.
+        for seconds in ["+86400", "-86400"].iter().cycle() {
+            if profile.is_finished() {
+                break;
+            }
+            rig.board.write("clock", &format!("{seconds}\n"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        profile.join().unwrap()
+    });
+    assert!(profile.status.success());
+    for row in rig.rows("tract") {
+        let slowest =
+            row["samples_ns"].as_array().unwrap().iter().map(|ns| ns.as_f64().unwrap()).fold(0.0, f64::max);
+        assert!(slowest < 10e9, "a sample of {slowest} ns");
+    }
+}
