@@ -7,12 +7,14 @@ mod common;
 use board::Board;
 use common::{NAS, Workspace};
 use edge_nas::device::{self, Device, Session, Site};
+use edge_nas::latency::{Row, Summary, micro_model};
 use edge_nas::space::{Genotype, SearchSpace};
 use nas_exporters::{Shape, Weights, onnx};
-use nas_probe::{Runtime, TensorData};
+use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 /// The largest difference of an output value between the board and this machine.
@@ -184,5 +186,50 @@ fn a_jump_of_the_boards_clock_changes_no_latency() {
         let slowest =
             row["samples_ns"].as_array().unwrap().iter().map(|ns| ns.as_f64().unwrap()).fold(0.0, f64::max);
         assert!(slowest < 10e9, "a sample of {slowest} ns");
+    }
+}
+
+/// The virtual machine's clock counts instructions, so that the same work takes the same time in it,
+/// whatever this machine does meanwhile: what the table says must be what the probe says there by itself.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_numbers_here_are_the_numbers_that_the_board_measured() {
+    let Some(board) = Board::vm(&[]) else { return };
+    let rig = Rig { board, ws: Workspace::new() };
+    rig.ws.write("tiny.toml", SPACE);
+    let slow = rig.board.proxy(&["--delay", "10"]);
+    let ssh = slow.ssh_arg();
+    rig.nas(&format!(
+        "profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --runtime tract"
+    ))
+    .timeout(Duration::from_secs(500))
+    .assert()
+    .success();
+    let rows: Vec<Row> =
+        rig.rows("tract").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
+    assert_eq!(rows.len(), ROWS);
+
+    let plan =
+        MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+    let request = |row: &Row| {
+        let onnx = micro_model(&row.layer.graph()).unwrap();
+        let model = Sha256::digest(&onnx).iter().map(|byte| format!("{byte:02x}")).collect();
+        let model = ModelRef { model, runtime: Runtime::Tract, threads: 1 };
+        serde_json::to_string(&Request::Measure { id: 1, model, plan }).unwrap()
+    };
+    let requests: Vec<String> = rows.iter().map(request).collect();
+    let probe =
+        format!("cd .cache/edge-nas && ./nas-probe-* --models models <<'END'\n{}\nEND", requests.join("\n"));
+    let replies = rig.board.run(&probe);
+    for (row, reply) in rows.iter().zip(replies.lines().skip(1)) {
+        let Reply::Samples { ns, .. } = serde_json::from_str(reply).unwrap() else { panic!("{reply}") };
+        let there = Summary::of(&ns).unwrap().median.ns();
+        let ratio = row.median_ns.ns() / there;
+        assert!(
+            (ratio - 1.0).abs() < 0.02,
+            "{}: {} here and {there} ns on the board",
+            row.layer,
+            row.median_ns
+        );
     }
 }
