@@ -1,0 +1,69 @@
+//! A table of 60 layers over SSH with round trips of 20 ms, and over this machine's own link, which
+//! costs next to nothing: the difference is what reaching a board costs. A real sshd, this machine's
+//! own userland; see docs/benchmarks.md.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../tests/board/mod.rs"]
+mod board;
+#[path = "../tests/table/mod.rs"]
+mod table;
+
+use board::Board;
+use edge_nas::device::{self, Device, Session, Site};
+use edge_nas::latency::{Header, LatencyTable, profile};
+use edge_nas::space::{CandidateOp, Layer};
+use nas_exporters::Shape;
+use nas_probe::{MeasurePlan, Runtime};
+use std::time::Duration;
+
+const LAYERS: usize = 60;
+const PLAN: MeasurePlan =
+    MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+
+fn main() {
+    divan::main();
+}
+
+fn here() -> device::Board {
+    let mut board = device::Board::local(Device::load("host").unwrap());
+    board.runtimes = vec![Runtime::Tract];
+    board
+}
+
+/// From reaching the board to a complete table.
+fn table_of(board: &device::Board) {
+    let conv: CandidateOp = "conv_3x3".parse().unwrap();
+    let input = Shape::new(16, 16, 16);
+    let layers: Vec<Layer> =
+        (1..=LAYERS).map(|channels| Layer { op: conv, input, channels, stride: 1 }).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let mut sessions = vec![Session::open(board).unwrap()];
+    let header = Header::of("bench", &sessions, Runtime::Tract, 1).unwrap();
+    let mut table = LatencyTable::open(&folder.path().join("table.jsonl"), header, table::COMMAND).unwrap();
+    profile(&mut sessions, &mut table, &layers, PLAN).unwrap();
+}
+
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn local(bencher: divan::Bencher) {
+    bencher.bench_local(|| table_of(&here()));
+}
+
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn ssh_20ms(bencher: divan::Bencher) {
+    let Some(rig) = Board::plain(&[]) else { return };
+    let link = rig.proxy(&["--delay", "10"]);
+    let site = Site {
+        host: "127.0.0.1".into(),
+        port: link.port(),
+        user: "pi".into(),
+        keys: vec![],
+        folder: ".cache/edge-nas".into(),
+        timeout: Duration::from_secs(60),
+        accept_new_host_key: false,
+        home: rig.home().into(),
+    };
+    let board = device::Board { site: Some(site), ..here() };
+    // Probe and models lie there from the first time on.
+    table_of(&board);
+    bencher.bench_local(|| table_of(&board));
+}
