@@ -93,6 +93,9 @@ pub struct BenchRow {
     pub device: String,
     pub runtime: Runtime,
     pub runtime_version: String,
+    /// ONNX Runtime's execution providers, the preferred one first; none for tract.
+    #[serde(default)]
+    pub providers: Vec<String>,
     pub threads: usize,
     pub precision: String,
     pub median_ns: Latency,
@@ -100,6 +103,9 @@ pub struct BenchRow {
     pub p95_ns: Latency,
     /// Number of timed samples.
     pub samples: usize,
+    /// Rounds that throttling or other programs disturbed.
+    #[serde(default)]
+    pub disturbed_rounds: usize,
     /// What the latency table of this device and runtime says, for networks of the space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_ns: Option<Latency>,

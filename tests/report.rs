@@ -64,6 +64,8 @@ fn bench_row(model: &str, runtime: Runtime, median_ns: f64) -> BenchRow {
         device: "test board <&>".into(),
         runtime,
         runtime_version: "0.0.1".into(),
+        providers: vec![],
+        disturbed_rounds: 0,
         threads: 1,
         precision: "fp32".into(),
         median_ns: Latency::from_ns(median_ns),

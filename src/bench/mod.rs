@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, ArtifactError};
 use crate::device::{Device, DeviceError, Session};
-use crate::latency::{Latency, Summary};
+use crate::latency::{Disturbance, Latency, Summary};
 use crate::progress;
 use crate::record::{BenchRow, LayerLatency};
 use nas_probe::{MeasurePlan, Runtime};
@@ -45,15 +45,20 @@ pub fn bench(
     let places: Vec<(Runtime, usize)> =
         runtimes.iter().flat_map(|&runtime| (0..models.len()).map(move |m| (runtime, m))).collect();
     let mut samples = vec![vec![]; places.len()];
+    let mut disturbed = vec![0; places.len()];
+    let cores = session.cores();
     let bar = progress::bar("bench", &device.name, rounds * places.len());
     for _ in 0..rounds {
-        for ((runtime, m), ns) in places.iter().zip(&mut samples) {
-            ns.extend(session.measure(&models[*m], *runtime, threads, plan)?.ns);
+        for (i, (runtime, m)) in places.iter().enumerate() {
+            let measurement = session.measure(&models[*m], *runtime, threads, plan)?;
+            disturbed[i] += usize::from(!Disturbance::of(&measurement, threads, cores).is_empty());
+            samples[i].extend(measurement.ns);
             bar.inc(1);
         }
     }
     bar.finish();
-    let row = |(&(runtime, m), ns): (&(Runtime, usize), &Vec<f64>)| {
+    let row = |((&(runtime, m), ns), &disturbed_rounds): ((&(Runtime, usize), &Vec<f64>), &usize)| {
+        let info = session.require(runtime)?;
         let Some(summary) = Summary::of(ns) else {
             let reason = "the probe sent no samples".to_string();
             return Err(DeviceError::Failed { model: models[m].name.clone(), runtime, reason }.into());
@@ -62,18 +67,20 @@ pub fn bench(
             model: models[m].name.clone(),
             device: device.name.clone(),
             runtime,
-            runtime_version: session.hello().version(runtime).unwrap_or_default().into(),
+            runtime_version: info.version.clone(),
+            providers: info.providers.clone(),
             threads,
             precision: "fp32".into(),
             median_ns: summary.median,
             p5_ns: summary.p5,
             p95_ns: summary.p95,
             samples: summary.samples,
+            disturbed_rounds,
             predicted_ns: None,
             predicted_layers: vec![],
         })
     };
-    places.iter().zip(&samples).map(row).collect()
+    places.iter().zip(&samples).zip(&disturbed).map(row).collect()
 }
 
 impl BenchRow {

@@ -1,4 +1,4 @@
-use super::measure::MeasureArgs;
+use super::measure::{BoardArgs, MeasureArgs};
 use super::output::{print, table};
 use crate::artifact;
 use crate::bench::{Subject, bench, save};
@@ -25,6 +25,8 @@ pub struct Args {
     pub rounds: usize,
     #[command(flatten)]
     pub measure: MeasureArgs,
+    #[command(flatten)]
+    pub board: BoardArgs,
 }
 
 /// One round of one network.
@@ -73,11 +75,11 @@ impl Args {
                 self.run.display()
             );
         }
-        let mut sessions = self.measure.open(&device)?;
+        let runtimes = self.measure.runtimes(&device);
+        let mut sessions = self.board.open(&device, &runtimes)?;
         let [session] = sessions.as_mut_slice() else {
             anyhow::bail!("a benchmark is of one board; name it with --ssh");
         };
-        let runtimes = self.measure.runtimes(&device);
         let mut rows =
             bench(session, &device, &runtimes, self.measure.threads.get(), &subjects, self.rounds, PLAN)?;
         for row in &mut rows {
@@ -88,6 +90,13 @@ impl Args {
                     Err(error) => eprintln!("warning: no prediction for {}: {error:#}", row.runtime),
                 }
             }
+        }
+        let disturbed = rows.iter().map(|row| row.disturbed_rounds).max().unwrap_or_default();
+        if disturbed > 0 {
+            let (rounds, device) = (self.rounds, &self.measure.device);
+            eprintln!(
+                "warning: up to {disturbed} of {rounds} rounds were disturbed by throttling or load; see `nas devices check {device}`"
+            );
         }
         save(&run.bench(), &rows)?;
         Ok(rows)

@@ -1,4 +1,4 @@
-use super::measure::MeasureArgs;
+use super::measure::{BoardArgs, MeasureArgs};
 use super::output::print;
 use super::stages::Stages;
 use super::{bench, export, profile, report, search};
@@ -40,6 +40,8 @@ struct Experiment {
     target_latency: Target,
     #[serde(default)]
     measure: MeasureArgs,
+    #[serde(default)]
+    board: BoardArgs,
     #[serde(default)]
     search: SearchSettings,
     #[serde(default)]
@@ -112,10 +114,12 @@ impl Experiment {
         let (data, measure) = (self.data.clone(), self.measure.clone());
         let profile = profile::Args {
             measure: measure.clone(),
+            board: self.board.clone(),
             space: self.space.clone(),
             data: data.clone(),
             input: None,
             classes: None,
+            again: false,
         };
         let search = search::Args {
             run: dir.clone(),
@@ -126,7 +130,13 @@ impl Experiment {
             settings: self.search.clone(),
         };
         let export = export::Args { run: dir.clone(), data, images: self.export.images, runtimes: vec![] };
-        let bench = bench::Args { run: dir.clone(), models: vec![], measure, rounds: self.bench.rounds };
+        let bench = bench::Args {
+            run: dir.clone(),
+            models: vec![],
+            measure,
+            board: self.board.clone(),
+            rounds: self.bench.rounds,
+        };
         let report = report::Args { run: dir };
 
         artifact::write(&run.experiment(), toml::to_string(self)?.as_bytes())?;
@@ -159,7 +169,7 @@ impl Experiment {
         stages.run("export", &(weights, &self.export), &outputs, || export.execute(&data).map(drop))?;
 
         let models = [artifact::digest_file(&found.onnx())?, artifact::digest_file(&baseline.onnx())?];
-        let key = (models, &self.measure, &self.bench, &model);
+        let key = (models, &self.measure, &self.board, &self.bench, &model);
         stages.run("bench", &key, &[run.bench()], || bench.execute().map(drop))?;
 
         report.execute().map(drop)

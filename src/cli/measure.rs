@@ -24,6 +24,13 @@ pub struct MeasureArgs {
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles")]
     pub profiles: PathBuf,
+}
+
+/// Which boards are measured on, and how they are set for it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Device")]
+pub struct BoardArgs {
     /// Keep the probe on these cores, as --pin=2,3; without a list on those that the device file names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub pin: Option<Cores>,
@@ -72,9 +79,6 @@ impl Default for MeasureArgs {
             runtimes: vec![],
             threads: NonZeroUsize::MIN,
             profiles: "profiles".into(),
-            pin: None,
-            governor: None,
-            reach: ReachArgs::default(),
         }
     }
 }
@@ -91,18 +95,9 @@ impl ReachArgs {
     }
 }
 
-impl MeasureArgs {
-    pub fn device(&self) -> anyhow::Result<Device> {
-        Ok(Device::load(&self.device)?)
-    }
-
-    /// The runtimes asked for, or else the device's.
-    pub fn runtimes(&self, device: &Device) -> Vec<Runtime> {
-        if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
-    }
-
+impl BoardArgs {
     /// Starts the probe on each board that is known of the device's kind.
-    pub fn open(&self, device: &Device) -> anyhow::Result<Vec<Session>> {
+    pub fn open(&self, device: &Device, runtimes: &[Runtime]) -> anyhow::Result<Vec<Session>> {
         let pin = match &self.pin {
             Some(Cores(cores)) if cores.is_empty() && device.cores.is_empty() => {
                 anyhow::bail!("the device file of {} names no cores; name them, as --pin=3", device.name)
@@ -111,11 +106,30 @@ impl MeasureArgs {
             Some(Cores(cores)) => cores.clone(),
             None => vec![],
         };
-        let open = |board: Board| {
+        let (mut sessions, mut lost) = (vec![], vec![]);
+        for board in self.reach.boards(device, runtimes)? {
             let board = Board { pin: pin.clone(), governor: self.governor.clone(), ..board };
-            Ok(Session::open(&board)?)
-        };
-        self.reach.boards(device, &self.runtimes(device))?.into_iter().map(open).collect()
+            match Session::open(&board) {
+                Ok(session) => sessions.push(session),
+                Err(why) => lost.push(why),
+            }
+        }
+        if sessions.is_empty() && !lost.is_empty() {
+            return Err(lost.swap_remove(0).into());
+        }
+        lost.iter().for_each(|why| eprintln!("warning: going on without one board: {why}"));
+        Ok(sessions)
+    }
+}
+
+impl MeasureArgs {
+    pub fn device(&self) -> anyhow::Result<Device> {
+        Ok(Device::load(&self.device)?)
+    }
+
+    /// The runtimes asked for, or else the device's.
+    pub fn runtimes(&self, device: &Device) -> Vec<Runtime> {
+        if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
     }
 
     /// Where the table of a space is kept.

@@ -1,4 +1,4 @@
-use super::measure::MeasureArgs;
+use super::measure::{BoardArgs, MeasureArgs};
 use super::output::{print, table};
 use crate::data::{Data, DataSpec};
 use crate::latency::{Header, LatencyTable, Profiled, profile};
@@ -26,8 +26,13 @@ pub struct Args {
     /// Number of classes, with --input
     #[arg(long, requires = "input")]
     pub classes: Option<usize>,
+    /// Measure the rows anew that were disturbed by throttling or load
+    #[arg(long)]
+    pub again: bool,
     #[command(flatten)]
     pub measure: MeasureArgs,
+    #[command(flatten)]
+    pub board: BoardArgs,
 }
 
 /// One table after profiling.
@@ -65,17 +70,21 @@ impl Args {
         let space = SearchSpace::load(&self.space)?;
         let (input, classes) = self.images()?;
         let layers = space.distinct_layers(input, classes);
-        let mut sessions = self.measure.open(&device)?;
+        let runtimes = self.measure.runtimes(&device);
+        let mut sessions = self.board.open(&device, &runtimes)?;
         let mut profiled = vec![];
-        for runtime in self.measure.runtimes(&device) {
+        for runtime in runtimes {
             let header = Header::of(&device.name, &sessions, runtime, self.measure.threads.get())?;
             let path = self.measure.table_path(&device, &space.name, runtime);
             let command = self.measure.command(&self.space, &format!("--data {}", self.data), runtime);
             let mut table = LatencyTable::open(&path, header, &command)?;
+            if self.again {
+                table.forget_disturbed();
+            }
             let Profiled { measured, disturbed } = profile(&mut sessions, &mut table, &layers, PLAN)?;
             if disturbed > 0 {
                 eprintln!(
-                    "warning: {disturbed} rows of {} were disturbed by throttling or load each time; `disturbed` in the table names it, `nas devices check {}` what to do",
+                    "warning: {disturbed} rows of {} were disturbed by throttling or load each time; see `nas devices check {}`, then measure them anew with --again",
                     path.display(),
                     self.measure.device
                 );

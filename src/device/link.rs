@@ -37,10 +37,10 @@ impl Link {
         match &board.site {
             None => Self::local(board),
             Some(site) => {
-                let probe = parts::probe(&board.device)?;
-                let ort = if wants_ort(board) { parts::ort(&board.device)? } else { None };
                 let connection = Connection::open(site)?;
                 check_arch(&connection, board)?;
+                // May compile for minutes, so the board has to be there first.
+                let probe = parts::probe(&board.device)?;
                 let bytes = |path: &Path| {
                     std::fs::read(path)
                         .map_err(|e| DeviceError::Start { path: path.into(), reason: e.to_string() })
@@ -50,10 +50,12 @@ impl Link {
                 };
                 let mut command = vec![at_home(&upload("nas-probe", &probe, true)?)];
                 if wants_ort(board) {
-                    let library = match (&board.device.ort_dylib, ort) {
-                        (Some(path), _) => Some(path.display().to_string()),
-                        (None, Some(path)) => Some(at_home(&upload("libonnxruntime.so", &path, false)?)),
-                        (None, None) => None,
+                    let library = match &board.device.ort_dylib {
+                        Some(path) => Some(path.display().to_string()),
+                        None => match parts::ort(&board.device)? {
+                            Some(path) => Some(at_home(&upload("libonnxruntime.so", &path, false)?)),
+                            None => None,
+                        },
                     };
                     command.extend(library.into_iter().flat_map(|library| ["--ort".into(), library]));
                 }

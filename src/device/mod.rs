@@ -44,7 +44,7 @@ pub enum DeviceError {
     #[error("there is no probe at {path}; build it with `cargo build --release`, or set NAS_PROBE to it", path = path.display())]
     NoProbe { path: PathBuf },
     #[error(
-        "`{command}` is needed and lies in no folder around this program or the current one; run this in a clone of edge-nas, or set NAS_PROBE (and ORT_DYLIB_PATH) to the files for the board"
+        "`{command}` is needed and lies in no folder around this program or the current one; run this in a clone of edge-nas, or set NAS_PROBE to a probe for the board, and `ort_dylib` in the device file to a library that it has"
     )]
     NoScript { command: String },
     #[error("`{command}` failed ({reason}); what it says above tells what to do")]
@@ -82,7 +82,7 @@ pub struct Device {
     /// Rust's target triple, of the probe; where absent, this machine's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The oldest glibc that boards of this kind run.
+    /// The oldest glibc that boards of this kind run; the probe needs 2.27.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
     /// What it is measured with where nothing else is asked for.
@@ -149,6 +149,9 @@ impl std::fmt::Display for Board {
     }
 }
 
+/// What `scripts/build-probe` links the probe against.
+const PROBE_GLIBC: (u32, u32) = (2, 27);
+
 /// The files of `devices/`, by name.
 macro_rules! built_in {
     ($($name:literal),*) => { [$(($name, include_str!(concat!("../../devices/", $name, ".toml")))),*] };
@@ -193,7 +196,14 @@ impl Device {
 
     fn checked(self, path: &Path) -> Result<Device, DeviceError> {
         let musl = self.target.as_deref().is_some_and(|target| target.ends_with("musl"));
-        let wrong = if self.runtimes.is_empty() {
+        let version = |glibc: &String| -> Option<(u32, u32)> {
+            let (major, minor) = glibc.split_once('.')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        };
+        let old = self.glibc.as_ref().is_some_and(|glibc| version(glibc).is_none_or(|v| v < PROBE_GLIBC));
+        let wrong = if old {
+            "`glibc` is no version from 2.27 on, which the probe needs; take target = \"aarch64-unknown-linux-musl\" and no `glibc`"
+        } else if self.runtimes.is_empty() {
             "`runtimes` names none; there are tract and ort"
         } else if self.link == LinkKind::Ssh && self.target.is_none() {
             "a device with link = \"ssh\" needs a `target`, as aarch64-unknown-linux-gnu"

@@ -109,7 +109,8 @@ impl Session {
         let doing = "setting the board up";
         let id = self.send(doing, |id| Request::Setup { id, sensors, pin, governor })?;
         match self.reply(id, doing)? {
-            Reply::Ready { conditions, pinned, .. } => {
+            Reply::Ready { conditions, pinned, notes, .. } => {
+                notes.iter().for_each(|note| eprintln!("warning: {}: {note}", self.board));
                 self.ready = Ready { conditions, pinned };
                 Ok(())
             }

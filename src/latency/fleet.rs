@@ -2,18 +2,45 @@
 
 use super::profile::{ProfileError, median};
 use super::{Latency, micro_model};
-use crate::device::Session;
+use crate::device::{DeviceError, Session};
 use crate::space::Layer;
 use nas_probe::{MeasurePlan, Runtime};
 
 /// Boards that differ by more than this share are not alike.
 const ALIKE: f64 = 0.03;
 
+/// Times that the anchor is measured on a board; their median counts.
+const TIMES: usize = 3;
+
+/// Does something on each board and drops those that are lost over it, with a warning that names them.
+///
+/// # Errors
+/// Why the first was lost, where all are.
+pub fn each<T>(
+    sessions: &mut Vec<Session>,
+    mut work: impl FnMut(&mut Session) -> Result<T, DeviceError>,
+) -> Result<Vec<T>, DeviceError> {
+    let done: Vec<Result<T, DeviceError>> = sessions.iter_mut().map(&mut work).collect();
+    let kept: Vec<bool> = done.iter().map(Result::is_ok).collect();
+    let others = kept.contains(&true);
+    let mut results = vec![];
+    for (session, done) in sessions.iter().zip(done) {
+        match done {
+            Ok(result) => results.push(result),
+            Err(why) if !others => return Err(why),
+            Err(why) => eprintln!("warning: going on without {}: {why}", session.board()),
+        }
+    }
+    let mut kept = kept.into_iter();
+    sessions.retain(|_| kept.next() == Some(true));
+    Ok(results)
+}
+
 /// Measures `anchor` on each board and drops those that are not like the others, with a warning that
 /// names them.
 ///
 /// # Errors
-/// Where a board cannot measure it.
+/// Where no board can measure it.
 pub fn keep_alike(
     sessions: &mut Vec<Session>,
     anchor: &Layer,
@@ -26,12 +53,15 @@ pub fn keep_alike(
     }
     let name = anchor.to_string();
     let model = [(name.clone(), micro_model(&anchor.graph())?)];
-    let measure = |session: &mut Session| -> Result<Latency, ProfileError> {
+    let measure = |session: &mut Session| {
         let placed = session.put(&model)?;
-        let measurement = session.measure(&placed[0], runtime, threads, plan)?;
-        Ok(median(&measurement, &name, runtime)?)
+        let time = |session: &mut Session| {
+            median(&session.measure(&placed[0], runtime, threads, plan)?, &name, runtime)
+        };
+        let times: Vec<Latency> = (0..TIMES).map(|_| time(session)).collect::<Result<_, _>>()?;
+        Ok(middle(&times))
     };
-    let anchors: Vec<Latency> = sessions.iter_mut().map(measure).collect::<Result<_, _>>()?;
+    let anchors = each(sessions, measure)?;
     let reference = reference(&anchors);
     let mut anchors = anchors.into_iter();
     sessions.retain(|session| {
@@ -54,7 +84,12 @@ fn reference(anchors: &[Latency]) -> Latency {
     if anchors.len() == 2 {
         return anchors[0];
     }
-    let mut sorted = anchors.to_vec();
+    middle(anchors)
+}
+
+/// The median, of an even number the lower one.
+fn middle(latencies: &[Latency]) -> Latency {
+    let mut sorted = latencies.to_vec();
     sorted.sort_by(|a, b| a.ns().total_cmp(&b.ns()));
     sorted[(sorted.len() - 1) / 2]
 }

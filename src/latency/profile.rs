@@ -125,10 +125,10 @@ pub fn profile(
 }
 
 /// Lays the layers' models on every board, before any is measured: a board that receives is disturbed.
-fn place(sessions: &mut [Session], layers: &[Layer]) -> Result<VecDeque<Job>, ProfileError> {
+fn place(sessions: &mut Vec<Session>, layers: &[Layer]) -> Result<VecDeque<Job>, ProfileError> {
     let model = |layer: &Layer| Ok((layer.to_string(), micro_model(&layer.graph())?));
     let models: Vec<(String, Vec<u8>)> = layers.iter().map(model).collect::<Result<_, ProfileError>>()?;
-    let placed: Vec<Vec<Model>> = sessions.iter_mut().map(|s| s.put(&models)).collect::<Result<_, _>>()?;
+    let placed = fleet::each(sessions, |session| session.put(&models))?;
     let job = |(i, &layer): (usize, &Layer)| {
         let models = placed.iter().map(|board| board[i].clone()).collect();
         Job { layer, models, tries: 0 }

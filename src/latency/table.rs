@@ -150,7 +150,7 @@ pub struct Row {
     /// Cores that other programs kept busy meanwhile.
     #[serde(default)]
     pub others: Option<f64>,
-    /// What went on each time that the row was measured.
+    /// What else went on, in the last of the times that the layer was measured for this row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disturbed: Vec<Disturbance>,
 }
@@ -248,6 +248,12 @@ impl LatencyTable {
         artifact::append_line(&self.path, &row)?;
         self.rows.insert(row.layer, row);
         Ok(())
+    }
+
+    /// Takes the rows that were disturbed for missing; in the file each stays, until a later one for its
+    /// layer counts.
+    pub fn forget_disturbed(&mut self) {
+        self.rows.retain(|_, row| row.disturbed.is_empty());
     }
 
     pub fn rows(&self) -> impl Iterator<Item = &Row> {

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
                     list.to_string_lossy().split(',').map(|name| name.trim().to_owned()).collect();
             }
             _ => {
-                eprintln!("nas-probe: {} is not an argument, or lacks its value\n\n{USAGE}", arg.display());
+                eprintln!("{USAGE}\n\nnas-probe: {} is not an argument, or lacks its value", arg.display());
                 return ExitCode::from(2);
             }
         }

@@ -26,6 +26,8 @@ pub struct Watch {
     temperature: Vec<PathBuf>,
     throttle: Vec<Brake>,
     power: Vec<Source>,
+    /// What was named and is not there.
+    notes: Vec<String>,
 }
 
 /// One file that tells of throttling.
@@ -45,18 +47,19 @@ enum Source {
 
 impl Watch {
     /// Looks up the files of `sensors` under `root`; `cores` are those that the process is pinned to,
-    /// if it is. What is named there and matches no file is told on stderr, and absent from then on.
+    /// if it is. What is named there and matches no file is noted, and absent from then on.
     ///
     /// # Errors
     /// What [`Sensors::check`] says, and a pattern that is none.
     pub fn new(root: &Path, sensors: &Sensors, cores: &[usize]) -> Result<Watch, String> {
         sensors.check()?;
-        let named = |patterns: &[String], generic: &[String]| match patterns {
+        let mut notes = vec![];
+        let mut named = |patterns: &[String], generic: &[String]| match patterns {
             [] => files(root, generic),
             _ => {
                 let found = files(root, patterns)?;
                 if found.is_empty() {
-                    eprintln!("nas-probe: no file matches {}", patterns.join(", "));
+                    notes.push(format!("no file matches {}", patterns.join(", ")));
                 }
                 Ok(found)
             }
@@ -77,18 +80,18 @@ impl Watch {
         if sensors.throttle.is_empty() {
             throttle = generic_throttle(root)?;
         }
-        let power = sensors.power.iter().map(|rail| source(root, rail)).collect();
-        let mut watch = Watch {
-            root: root.to_owned(),
-            governor,
-            clock: named(&sensors.clock, &clocks)?,
-            temperature: named(&sensors.temperature, &[ZONES.to_owned()])?,
-            throttle,
-            power,
-        };
+        let clock = named(&sensors.clock, &clocks)?;
+        let temperature = named(&sensors.temperature, &[ZONES.to_owned()])?;
+        let power = sensors.power.iter().map(|rail| source(root, rail, &mut notes)).collect();
+        let mut watch = Watch { root: root.to_owned(), governor, clock, temperature, throttle, power, notes };
         // Counters count from here.
         watch.throttled();
         Ok(watch)
+    }
+
+    /// What the description names and the device does not have.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The files that hold the scaling governor.
@@ -200,12 +203,12 @@ fn generic_throttle(root: &Path) -> Result<Vec<Brake>, String> {
 }
 
 /// A rail that [`Sensors::check`] has passed.
-fn source(root: &Path, rail: &Rail) -> Source {
+fn source(root: &Path, rail: &Rail, notes: &mut Vec<String>) -> Source {
     // One file each: the first that matches, else the name itself, which then can't be read.
-    let file = |pattern: &String| {
+    let mut file = |pattern: &String| {
         let found = files(root, std::slice::from_ref(pattern)).ok().and_then(|f| f.into_iter().next());
         found.unwrap_or_else(|| {
-            eprintln!("nas-probe: no file matches {pattern} of the power rail {}", rail.name);
+            notes.push(format!("no file matches {pattern} of the power rail {}", rail.name));
             root.join(pattern.trim_start_matches('/'))
         })
     };

@@ -116,7 +116,8 @@ impl Probe {
             Request::Setup { id, sensors, pin, governor } => {
                 let governor_was = self.set_up(&sensors, &pin, governor.as_deref())?;
                 let (conditions, pinned) = (self.watch.read(), self.pinned.clone());
-                Ok(Reply::Ready { id, conditions, pinned, governor_was })
+                let notes = self.watch.notes().to_vec();
+                Ok(Reply::Ready { id, conditions, pinned, governor_was, notes })
             }
             Request::Have { id, models } => {
                 let models = self.store.missing(models).map_err(|e| e.to_string())?;

@@ -50,7 +50,9 @@ impl Board {
     fn performing(&self) -> Probe {
         let mut probe = Probe::start(&self.models());
         let reply = probe.set_up(self.sensors(), &[], Some("performance"));
-        let Reply::Ready { id: 1, conditions, pinned, governor_was } = reply else { panic!("{reply:?}") };
+        let Reply::Ready { id: 1, conditions, pinned, governor_was, notes: _ } = reply else {
+            panic!("{reply:?}")
+        };
         assert_eq!(conditions.governor.as_deref(), Some("performance"));
         assert_eq!(governor_was.as_deref(), Some("ondemand"));
         assert!(pinned.is_empty());

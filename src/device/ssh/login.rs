@@ -1,12 +1,14 @@
 use super::{Connection, SshError};
 use dialoguer::Password;
+use ssh2::{KeyboardInteractivePrompt, Prompt};
+use std::fmt;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Keys that `ssh` too tries where none is named.
-const DEFAULT_KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
+const USUAL_KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
 
-/// Tries the agent, then key files, then a password; asks for passphrase and password on a terminal.
+/// Tries all ways in that the board offers, and asks for passphrases and passwords on a terminal.
 ///
 /// # Errors
 /// Where the board accepts none, with all that were tried.
@@ -18,36 +20,69 @@ pub fn login(connection: &Connection) -> Result<(), SshError> {
         Err(_) if session.authenticated() => return Ok(()),
         Err(error) => return Err(connection.failed("logging in", error)),
     };
-    let mut tried = vec![];
-    if methods.contains("publickey") {
-        if site.keys.is_empty() {
-            tried.push("the keys of the SSH agent".to_string());
-            if with_agent(connection) {
-                return Ok(());
-            }
-        }
-        for key in keys(connection) {
-            tried.push(key.display().to_string());
-            if with_key(connection, &key) {
-                return Ok(());
-            }
-        }
-    }
-    if methods.contains("password") && asks() {
-        tried.push("the password".to_string());
-        let prompt = format!("Password of {site}");
-        let password = Password::new().with_prompt(prompt).allow_empty_password(true).interact();
-        if password.is_ok_and(|password| session.userauth_password(&site.user, &password).is_ok()) {
-            return Ok(());
-        }
+    let ways = ways(connection, &methods);
+    if ways.iter().any(|way| way.opens(connection)) {
+        return Ok(());
     }
     // A link that died meanwhile is no refusal.
-    match session.keepalive_send() {
-        Err(error) => Err(connection.failed("logging in", error)),
-        Ok(_) if tried.is_empty() => {
-            Err(SshError::Login { to: site.to_string(), tried: format!("nothing (it wants: {methods})") })
+    session.keepalive_send().map_err(|error| connection.failed("logging in", error))?;
+    let tried: Vec<String> = ways.iter().map(Way::to_string).collect();
+    let tried = if tried.is_empty() { format!("nothing (it wants: {methods})") } else { tried.join(", ") };
+    Err(SshError::Login { to: site.to_string(), tried })
+}
+
+/// A way in.
+enum Way {
+    Key(PathBuf),
+    Agent,
+    /// The board's own questions (RFC 4256), most often for the password.
+    Questions,
+    Password,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Way::Key(key) => write!(f, "the key {}", key.display()),
+            Way::Agent => f.write_str("the keys of the SSH agent"),
+            Way::Questions => f.write_str("the answers to its questions"),
+            Way::Password => f.write_str("the password"),
         }
-        Ok(_) => Err(SshError::Login { to: site.to_string(), tried: tried.join(", ") }),
+    }
+}
+
+/// Those of `methods`, in the order in which they are tried. Keys that are named for the board come
+/// first: an agent with many would use up the tries that a board allows.
+fn ways(connection: &Connection, methods: &str) -> Vec<Way> {
+    let site = &connection.site;
+    let mut ways = vec![];
+    if methods.contains("publickey") {
+        ways.extend(site.keys.iter().cloned().map(Way::Key));
+        ways.push(Way::Agent);
+        if site.keys.is_empty() {
+            let usual = USUAL_KEYS.iter().map(|key| site.home.join(key));
+            ways.extend(usual.filter(|key| key.is_file()).map(Way::Key));
+        }
+    }
+    if asks() {
+        let offered = [("keyboard-interactive", Way::Questions), ("password", Way::Password)];
+        ways.extend(offered.into_iter().filter(|(method, _)| methods.contains(method)).map(|(_, way)| way));
+    }
+    ways
+}
+
+impl Way {
+    fn opens(&self, connection: &Connection) -> bool {
+        let (session, user) = (&connection.session, &connection.site.user);
+        match self {
+            Way::Key(key) => with_key(connection, key),
+            Way::Agent => with_agent(connection),
+            Way::Questions => session.userauth_keyboard_interactive(user, &mut Terminal).is_ok(),
+            Way::Password => {
+                let password = ask(&format!("Password of {}", connection.site));
+                password.is_some_and(|password| session.userauth_password(user, &password).is_ok())
+            }
+        }
     }
 }
 
@@ -60,16 +95,7 @@ fn with_agent(connection: &Connection) -> bool {
     identities.iter().any(|identity| agent.userauth(&connection.site.user, identity).is_ok())
 }
 
-/// The keys that are named for the board, or else the usual ones that are there.
-fn keys(connection: &Connection) -> Vec<PathBuf> {
-    let site = &connection.site;
-    if !site.keys.is_empty() {
-        return site.keys.clone();
-    }
-    DEFAULT_KEYS.iter().map(|key| site.home.join(key)).filter(|key| key.is_file()).collect()
-}
-
-fn with_key(connection: &Connection, key: &std::path::Path) -> bool {
+fn with_key(connection: &Connection, key: &Path) -> bool {
     let try_with = |passphrase: Option<&str>| {
         connection.session.userauth_pubkey_file(&connection.site.user, None, key, passphrase)
     };
@@ -77,9 +103,8 @@ fn with_key(connection: &Connection, key: &std::path::Path) -> bool {
         Ok(()) => true,
         // libssh2 says "file" of a key that it cannot read without its passphrase.
         Err(error) if error.code() == ssh2::ErrorCode::Session(NO_KEY) && key.is_file() && asks() => {
-            let prompt = format!("Passphrase of {}", key.display());
-            let passphrase = Password::new().with_prompt(prompt).allow_empty_password(true).interact();
-            passphrase.is_ok_and(|passphrase| try_with(Some(&passphrase)).is_ok())
+            let passphrase = ask(&format!("Passphrase of {}", key.display()));
+            passphrase.is_some_and(|passphrase| try_with(Some(&passphrase)).is_ok())
         }
         Err(_) => false,
     }
@@ -88,6 +113,24 @@ fn with_key(connection: &Connection, key: &std::path::Path) -> bool {
 /// libssh2's LIBSSH2_ERROR_FILE.
 const NO_KEY: i32 = -16;
 
+/// Passes the board's questions on.
+struct Terminal;
+
+impl KeyboardInteractivePrompt for Terminal {
+    fn prompt<'a>(&mut self, _: &str, instructions: &str, prompts: &[Prompt<'a>]) -> Vec<String> {
+        if !instructions.is_empty() {
+            eprintln!("{instructions}");
+        }
+        let answer = |prompt: &Prompt| ask(prompt.text.trim().trim_end_matches(':')).unwrap_or_default();
+        prompts.iter().map(answer).collect()
+    }
+}
+
 fn asks() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// What is typed, unseen.
+fn ask(question: &str) -> Option<String> {
+    Password::new().with_prompt(question).allow_empty_password(true).interact().ok()
 }

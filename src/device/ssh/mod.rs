@@ -132,6 +132,9 @@ fn dial(site: &Site) -> std::io::Result<TcpStream> {
                 stream.set_nodelay(true)?;
                 let millis = u32::try_from(site.timeout.as_millis()).unwrap_or(u32::MAX);
                 sockopt::set_tcp_user_timeout(&stream, millis)?;
+                // While a probe is compiled nothing else tells whether the board is still there.
+                sockopt::set_socket_keepalive(&stream, true)?;
+                sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)?;
                 return Ok(stream);
             }
             Err(error) => last = error,

@@ -13,6 +13,8 @@ pub enum Reply {
         pinned: Vec<usize>,
         /// The governor before this session set one; absent where none was asked for.
         governor_was: Option<String>,
+        /// Files that [`super::Sensors`] name and the device does not have, a line each.
+        notes: Vec<String>,
     },
     Missing {
         id: u64,

@@ -99,6 +99,7 @@ fn replies_keep_their_form() {
                 conditions: conditions.clone(),
                 pinned: vec![3],
                 governor_was: Some("ondemand".to_owned()),
+                notes: vec!["no file matches /sys/none".to_owned()],
             },
             Reply::Missing { id: 2, models: vec![digest()] },
             Reply::Stored { id: 3 },
