@@ -66,6 +66,9 @@ pub struct SearchEpoch {
     /// Expected latency under softmax(alpha) at the epoch's end.
     pub expected_ns: Latency,
     pub target_ns: Latency,
+    /// In what the latency table differs from the device's own, where that was allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_table: Option<String>,
     /// Architecture weights at the epoch's end: a row a layer, a value a candidate.
     pub alpha: Vec<Vec<f64>>,
     pub candidates: Vec<CandidateOp>,
@@ -109,6 +112,9 @@ pub struct BenchRow {
     /// What the latency table of this device and runtime says, for networks of the space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_ns: Option<Latency>,
+    /// In what the latency table differs from this measurement, where that was allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_table: Option<String>,
     /// The prediction by layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicted_layers: Vec<LayerLatency>,

@@ -165,6 +165,39 @@ fn the_commands_that_errors_name_help() {
 }
 
 #[test]
+fn a_table_of_another_machine_is_refused_unless_it_is_allowed_and_then_the_report_says_so() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    ws.nas(PROFILE).assert().success();
+    let table = ws.read("tables/host/small.tract.jsonl");
+    let (header, rows) = table.split_once('\n').unwrap();
+    let mut header: serde_json::Value = serde_json::from_str(header).unwrap();
+    header["cpu"] = "an abacus".into();
+    ws.write("tables/host/small.tract.jsonl", &format!("{header}\n{rows}"));
+
+    let search = format!("{SEARCH} --target-latency 100%");
+    let bench = "bench --run r --runtime tract --rounds 1 --profiles tables";
+    let refused = |args: &str| {
+        let error = ws.error(args);
+        assert!(error.contains("CPU an abacus, not ") && error.contains("--allow-foreign-table"), "{error}");
+    };
+    refused(&search);
+    ws.nas(&format!("{search} --allow-foreign-table")).assert().success();
+    ws.nas(TRAIN).assert().success();
+    ws.nas("export --run r --data folder:images --images 1").assert().success();
+    refused(bench);
+    ws.nas(&format!("{bench} --allow-foreign-table")).assert().success();
+    ws.nas("report --run r").assert().success();
+    let report = ws.read("r/report.html");
+    for what in ["searched", "predicted"] {
+        assert!(
+            report.contains(&format!("It was {what} with a foreign latency table: CPU an abacus")),
+            "{what}"
+        );
+    }
+}
+
+#[test]
 fn json_is_all_that_stdout_holds() {
     let ws = Workspace::new();
     ws.write("small.toml", SMALL);

@@ -77,6 +77,7 @@ pub fn bench(
             samples: summary.samples,
             disturbed_rounds,
             predicted_ns: None,
+            foreign_table: None,
             predicted_layers: vec![],
         })
     };

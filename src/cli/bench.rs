@@ -3,7 +3,8 @@ use super::output::{print, table};
 use crate::artifact;
 use crate::bench::{Subject, bench, save};
 use crate::device::Device;
-use crate::record::{BenchRow, LayerLatency, Network, RunDir};
+use crate::latency::{Header, LatencyTable, TableError};
+use crate::record::{BenchRow, Network, RunDir};
 use crate::space::{Genotype, SearchSpace};
 use anyhow::Context;
 use nas_probe::{MeasurePlan, Runtime};
@@ -84,11 +85,19 @@ impl Args {
             bench(session, &device, &runtimes, self.measure.threads.get(), &subjects, self.rounds, PLAN)?;
         for row in &mut rows {
             let network = networks.iter().find(|network| network.name() == row.model);
-            if let Some(Network::Genotype(genotype)) = network {
-                match self.predict(&device, genotype, row.runtime) {
-                    Ok(layers) => row.predict(layers),
-                    Err(error) => eprintln!("warning: no prediction for {}: {error:#}", row.runtime),
+            let Some(Network::Genotype(genotype)) = network else { continue };
+            let table = match self.table(&device, genotype, row.runtime) {
+                Err(absent @ TableError::Absent { .. }) => {
+                    eprintln!("warning: no prediction for {}: {absent}", row.runtime);
+                    continue;
                 }
+                table => table?,
+            };
+            let ours = Header::of(&device.name, std::slice::from_ref(session), row.runtime, row.threads)?;
+            row.foreign_table = self.measure.foreign(&table, &ours)?.map(|difference| difference.to_string());
+            match table.predict(genotype) {
+                Ok(layers) => row.predict(layers),
+                Err(error) => eprintln!("warning: no prediction for {}: {error}", row.runtime),
             }
         }
         let disturbed = rows.iter().map(|row| row.disturbed_rounds).max().unwrap_or_default();
@@ -102,14 +111,14 @@ impl Args {
         Ok(rows)
     }
 
-    fn predict(
+    fn table(
         &self,
         device: &Device,
         genotype: &Genotype,
         runtime: Runtime,
-    ) -> anyhow::Result<Vec<LayerLatency>> {
+    ) -> Result<LatencyTable, TableError> {
         let Genotype { space: SearchSpace { name, .. }, input, classes, .. } = genotype;
         let images = format!("--input {input} --classes {classes}");
-        Ok(self.measure.table(device, (name, name), &images, runtime)?.predict(genotype)?)
+        self.measure.table(device, (name, name), &images, runtime)
     }
 }

@@ -8,7 +8,7 @@ use crate::latency::Target;
 use crate::record::{ModelDir, Network, RunDir};
 use crate::report::Run;
 use crate::torch::fit::{TrainSettings, fit};
-use crate::torch::search::SearchSettings;
+use crate::torch::search::{SearchSettings, Searched};
 use nas_exporters::Shape;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -148,7 +148,7 @@ impl Experiment {
         // Only rows that are missing are measured, so this stage is its own check.
         profile.execute()?;
 
-        let (space, model, target) = search.model(&data)?;
+        let Searched { space, model, target, .. } = search.model(&data)?;
         let key = (&space, &model, target, &self.search, &images);
         stages.run("search", &key, &[run.genotype()], || search.execute(&data).map(drop))?;
 

@@ -1,7 +1,7 @@
 //! Arguments of the verbs that measure, or read what was measured.
 
 use crate::device::{Board, Device, DeviceError, Session, Site};
-use crate::latency::{LatencyTable, TableError};
+use crate::latency::{Difference, Header, LatencyTable, TableError};
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -24,6 +24,9 @@ pub struct MeasureArgs {
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles")]
     pub profiles: PathBuf,
+    /// Use a latency table of another machine, runtime version or set of cores; the report says so
+    #[arg(long)]
+    pub allow_foreign_table: bool,
 }
 
 /// Which boards are measured on, and how they are set for it.
@@ -79,6 +82,7 @@ impl Default for MeasureArgs {
             runtimes: vec![],
             threads: NonZeroUsize::MIN,
             profiles: "profiles".into(),
+            allow_foreign_table: false,
         }
     }
 }
@@ -147,6 +151,17 @@ impl MeasureArgs {
     ) -> Result<LatencyTable, TableError> {
         let (name, source) = space;
         LatencyTable::load(&self.table_path(device, name, runtime), &self.command(source, images, runtime))
+    }
+
+    /// In what a table differs from what would be measured now, where that is allowed.
+    ///
+    /// # Errors
+    /// Where it is not allowed.
+    pub fn foreign(&self, table: &LatencyTable, ours: &Header) -> Result<Option<Difference>, TableError> {
+        match table.check(ours) {
+            Err(TableError::Foreign { difference, .. }) if self.allow_foreign_table => Ok(Some(difference)),
+            checked => checked.map(|()| None),
+        }
     }
 
     /// The command that measures such a table; `images` is `--data …` or `--input … --classes …`.

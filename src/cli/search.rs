@@ -1,11 +1,13 @@
 use super::measure::MeasureArgs;
 use super::output::print;
 use crate::data::{Data, DataSpec};
-use crate::latency::{Latency, LatencyModel, Target};
+use crate::device::{Board, Device, LinkKind, Session};
+use crate::latency::{Header, Latency, LatencyModel, LatencyTable, Target};
 use crate::record::RunDir;
 use crate::space::{Genotype, SearchSpace};
-use crate::torch::search::{SearchSettings, search};
+use crate::torch::search::{SearchSettings, Searched, search};
 use nas_exporters::Shape;
+use nas_probe::Runtime;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -50,7 +52,7 @@ impl Args {
     }
 
     /// The space's latency model, and the target on it.
-    pub fn model(&self, data: &Data) -> anyhow::Result<(SearchSpace, LatencyModel, Latency)> {
+    pub fn model(&self, data: &Data) -> anyhow::Result<Searched> {
         let space = SearchSpace::load(&self.space)?;
         let device = self.measure.device()?;
         let runtimes = self.measure.runtimes(&device);
@@ -63,15 +65,32 @@ impl Args {
             &format!("--data {}", self.data),
             runtime,
         )?;
+        let foreign = self.measure.foreign(&table, &self.header(&device, &table, runtime)?)?;
+        if let Some(difference) = &foreign {
+            eprintln!("warning: searching with a table that was measured with {difference}");
+        }
         let model =
             LatencyModel::new(&table, &space, Shape::from(data.train.shape), data.train.classes.len())?;
         let target = self.target_latency.resolve(&model);
-        Ok((space, model, target))
+        Ok(Searched { space, model, target, foreign: foreign.map(|difference| difference.to_string()) })
+    }
+
+    /// What would be measured now. A board is not asked: its table is told by the device's name.
+    fn header(&self, device: &Device, table: &LatencyTable, runtime: Runtime) -> anyhow::Result<Header> {
+        let threads = self.measure.threads.get();
+        if device.link == LinkKind::Ssh {
+            return Ok(Header { device: device.name.clone(), runtime, threads, ..table.header.clone() });
+        }
+        let session = Session::open(&Board { runtimes: vec![runtime], ..Board::local(device.clone()) })?;
+        let ours = Header::of(&device.name, &[session], runtime, threads)?;
+        // How the probe was held is the owner's choice, not a fact of the device.
+        Ok(Header { pinned: table.header.pinned.clone(), ..ours })
     }
 
     pub fn execute(&self, data: &Data) -> anyhow::Result<Found> {
-        let (space, model, target) = self.model(data)?;
-        let genotype = search(&space, &model, target, data, &self.settings, &RunDir(self.run.clone()))?;
+        let searched = self.model(data)?;
+        let genotype = search(&searched, data, &self.settings, &RunDir(self.run.clone()))?;
+        let Searched { model, target, .. } = searched;
         Ok(Found { predicted_ns: model.predict(&genotype.ops), target_ns: target, genotype })
     }
 }

@@ -13,6 +13,6 @@ pub use disturbance::Disturbance;
 pub use model::LatencyModel;
 pub use profile::{ProfileError, Profiled, profile};
 pub use statistics::Summary;
-pub use table::{Header, LatencyTable, Method, Row, TableError, micro_model, model_digest};
+pub use table::{Difference, Header, LatencyTable, Method, Row, TableError, micro_model, model_digest};
 pub use target::Target;
 pub use unit::Latency;

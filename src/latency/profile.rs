@@ -1,5 +1,6 @@
 use super::{
-    Disturbance, Latency, LatencyTable, Method, Row, Summary, TableError, fleet, micro_model, model_digest,
+    Difference, Disturbance, Latency, LatencyTable, Method, Row, Summary, TableError, fleet, micro_model,
+    model_digest,
 };
 use crate::device::{DeviceError, Measurement, Model, Session, Ticket};
 use crate::progress;
@@ -22,10 +23,8 @@ pub enum ProfileError {
     Failed { failed: usize, all: usize, reasons: String },
     #[error("no board is left to measure on")]
     NoBoard,
-    #[error(
-        "{board} was measured with {what} {theirs} and {first} has {ours}: boards of one kind alone share a table"
-    )]
-    Mixed { board: String, first: String, what: &'static str, theirs: String, ours: String },
+    #[error("{board} is of another kind than {first}, {difference}: only boards of one kind share a table")]
+    Mixed { board: String, first: String, difference: Difference },
 }
 
 /// A layer that is measured again when it was disturbed is measured so often.

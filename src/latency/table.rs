@@ -28,10 +28,10 @@ pub enum TableError {
     )]
     Unreachable { target: Latency, cheapest: Latency },
     #[error(
-        "{path} was measured with {what} {theirs} and this is {ours}: the two do not mix; move the table away to measure anew",
+        "{path} was measured with {difference}: the two do not mix; measure into another --profiles folder, or let `nas search` and `nas bench` use the table all the same by --allow-foreign-table",
         path = path.display()
     )]
-    Foreign { path: PathBuf, what: &'static str, theirs: String, ours: String },
+    Foreign { path: PathBuf, difference: Difference },
     #[error("{path} is no latency table of format {FORMAT}: {reason}", path = path.display())]
     Format { path: PathBuf, reason: String },
 }
@@ -77,12 +77,12 @@ impl Header {
         let mut all = boards.iter().zip(headers);
         let Some((first, header)) = all.next() else { return Err(ProfileError::NoBoard) };
         let differs = |(board, theirs): (&Session, Header)| {
-            Some((board.board().to_string(), header.difference(&theirs)?))
+            Some((board.board().to_string(), theirs.difference(&header)?))
         };
         match all.find_map(differs) {
             None => Ok(header),
-            Some((board, (what, ours, theirs))) => {
-                Err(ProfileError::Mixed { board, first: first.board().into(), what, theirs, ours })
+            Some((board, difference)) => {
+                Err(ProfileError::Mixed { board, first: first.board().into(), difference })
             }
         }
     }
@@ -105,9 +105,23 @@ impl Header {
     }
 }
 
+/// What two headers differ in: `CPU A, not B`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub what: &'static str,
+    pub theirs: String,
+    pub ours: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}, not {}", self.what, self.theirs, self.ours)
+    }
+}
+
 impl Header {
-    /// The first thing in which two headers differ: its name, that of this one, and that of the other.
-    pub fn difference(&self, other: &Header) -> Option<(&'static str, String, String)> {
+    /// The first thing in which this header differs from `ours`.
+    pub fn difference(&self, ours: &Header) -> Option<Difference> {
         let said = |header: &Header| {
             let list = |parts: Vec<String>| if parts.is_empty() { "none".into() } else { parts.join(",") };
             [
@@ -123,8 +137,9 @@ impl Header {
                 ("pinned cores", list(header.pinned.iter().map(usize::to_string).collect())),
             ]
         };
-        let mut pairs = said(self).into_iter().zip(said(other));
-        pairs.find(|(a, b)| a != b).map(|((what, ours), (_, theirs))| (what, ours, theirs))
+        let mut pairs = said(self).into_iter().zip(said(ours));
+        let differs = pairs.find(|(a, b)| a != b);
+        differs.map(|((what, theirs), (_, ours))| Difference { what, theirs, ours })
     }
 }
 
@@ -237,9 +252,7 @@ impl LatencyTable {
     /// Where the table was measured under another header than `ours`.
     pub fn check(&self, ours: &Header) -> Result<(), TableError> {
         match self.header.difference(ours) {
-            Some((what, theirs, ours)) => {
-                Err(TableError::Foreign { path: self.path.clone(), what, theirs, ours })
-            }
+            Some(difference) => Err(TableError::Foreign { path: self.path.clone(), difference }),
             None => Ok(()),
         }
     }

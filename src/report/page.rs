@@ -77,6 +77,11 @@ fn headline(run: &Run) -> String {
     if let Some(epoch) = run.search.last() {
         sentences.push(format!("The target of the search was {}.", epoch.target_ns));
     }
+    let search = run.search.iter().find_map(|epoch| epoch.foreign_table.as_ref()).map(|d| ("searched", d));
+    let bench = run.bench.iter().find_map(|row| row.foreign_table.as_ref()).map(|d| ("predicted", d));
+    for (what, difference) in search.into_iter().chain(bench) {
+        sentences.push(format!("It was {what} with a foreign latency table: {difference}."));
+    }
     if !sentences.is_empty() {
         html += &format!("<p class=\"headline\">{}</p>\n", escape(&sentences.join(" ")));
     }

@@ -85,6 +85,15 @@ impl Default for SearchSettings {
     }
 }
 
+/// What is searched, and what for.
+pub struct Searched {
+    pub space: SearchSpace,
+    pub model: LatencyModel,
+    pub target: Latency,
+    /// In what the table behind the model differs from the device's own, where that was allowed.
+    pub foreign: Option<String>,
+}
+
 /// Adam's decay rates for alpha, as in the DARTS code.
 const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 
@@ -96,13 +105,13 @@ const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 /// Where no network of the space meets `target`, the loss is no longer finite, or a file cannot be
 /// written.
 pub fn search(
-    space: &SearchSpace,
-    model: &LatencyModel,
-    target: Latency,
+    searched: &Searched,
     data: &Data,
     settings: &SearchSettings,
     run: &RunDir,
 ) -> Result<Genotype, TrainError> {
+    let Searched { space, model, target, foreign } = searched;
+    let target = *target;
     model.check_target(target)?;
     super::fix(settings.threads, settings.seed);
     let input = Shape::from(data.train.shape);
@@ -178,6 +187,7 @@ pub fn search(
             validation_accuracy: (seen > 0).then(|| right as f64 / seen as f64),
             expected_ns: model.expected(&rows(&net.probabilities())),
             target_ns: target,
+            foreign_table: foreign.clone(),
             alpha: rows(&net.alpha),
             candidates: space.candidates.clone(),
             seconds: start.elapsed().as_secs_f64(),
