@@ -1,5 +1,5 @@
 use super::ssh::{Connection, Upload};
-use super::{Board, DeviceError, parts};
+use super::{Board, DeviceError, Site, parts};
 use crate::environment;
 use nas_probe::Runtime;
 use std::io::{BufRead, BufReader};
@@ -36,50 +36,35 @@ impl Link {
     pub fn open(board: &Board) -> Result<Link, DeviceError> {
         match &board.site {
             None => Self::local(board),
-            Some(site) => {
-                let connection = Connection::open(site)?;
-                check_arch(&connection, board)?;
-                // May compile for minutes, so the board has to be there first.
-                let probe = parts::probe(&board.device)?;
-                let bytes = |path: &Path| {
-                    std::fs::read(path)
-                        .map_err(|e| DeviceError::Start { path: path.into(), reason: e.to_string() })
-                };
-                let upload = |name, path: &Path, executable| -> Result<String, DeviceError> {
-                    Ok(connection.upload(&Upload { name, bytes: &bytes(path)?, executable })?)
-                };
-                let mut command = vec![at_home(&upload("nas-probe", &probe, true)?)];
-                if wants_ort(board) {
-                    let library = match &board.device.ort_dylib {
-                        Some(path) => Some(path.display().to_string()),
-                        None => match parts::ort(&board.device)? {
-                            Some(path) => Some(at_home(&upload("libonnxruntime.so", &path, false)?)),
-                            None => None,
-                        },
-                    };
-                    command.extend(library.into_iter().flat_map(|library| ["--ort".into(), library]));
-                }
-                command.extend(probe_args(board, &format!("{}/models", site.folder)));
-                let remote = connection.start(&shell_words::join(command))?;
-                Ok(Link { stream: remote.stream, far: Far::Ssh { pump: remote.pump } })
-            }
+            Some(site) => Self::ssh(board, site),
         }
+    }
+
+    fn ssh(board: &Board, site: &Site) -> Result<Link, DeviceError> {
+        let connection = Connection::open(site)?;
+        check_arch(&connection, board)?;
+        let upload = |name, path: &Path, executable| -> Result<String, DeviceError> {
+            let unreadable =
+                |e: std::io::Error| DeviceError::Start { path: path.into(), reason: e.to_string() };
+            let bytes = std::fs::read(path).map_err(unreadable)?;
+            Ok(at_home(&connection.upload(&Upload { name, bytes: &bytes, executable })?))
+        };
+        // May compile for minutes, so the board has to be there first.
+        let probe = upload("nas-probe", &parts::probe(&board.device)?, true)?;
+        let ort = ort_args(board, |path| upload("libonnxruntime.so", &path, false))?;
+        let models = format!("{}/models", site.folder);
+        let command: Vec<String> = [probe].into_iter().chain(probe_args(board, models, ort)).collect();
+        let remote = connection.start(&shell_words::join(command))?;
+        Ok(Link { stream: remote.stream, far: Far::Ssh { pump: remote.pump } })
     }
 
     fn local(board: &Board) -> Result<Link, DeviceError> {
         let path = parts::probe(&board.device)?;
         let failed = |e: std::io::Error| DeviceError::Start { path: path.clone(), reason: e.to_string() };
-        let mut command = Command::new(&path);
-        if wants_ort(board) {
-            let library = board
-                .device
-                .ort_dylib
-                .clone()
-                .map_or_else(|| parts::ort(&board.device), |path| Ok(Some(path)))?;
-            command.args(library.iter().flat_map(|library| [Path::new("--ort"), library]));
-        }
+        let ort = ort_args(board, |path| Ok(path.display().to_string()))?;
         let folder = board.device.folder.clone().map_or_else(cache_dir, PathBuf::from);
-        command.args(probe_args(board, &folder.join("models").display().to_string()));
+        let mut command = Command::new(&path);
+        command.args(probe_args(board, folder.join("models").display().to_string(), ort));
         environment::forget(&mut command);
         let (stream, theirs) = UnixStream::pair().map_err(failed)?;
         let stdin = OwnedFd::from(theirs.try_clone().map_err(failed)?);
@@ -118,13 +103,25 @@ impl Link {
     }
 }
 
-fn wants_ort(board: &Board) -> bool {
-    board.runtimes.contains(&Runtime::Ort)
+/// How the probe is told of ONNX Runtime, if it is wanted; `lay` gives the library's path on the device.
+fn ort_args(
+    board: &Board,
+    lay: impl FnOnce(PathBuf) -> Result<String, DeviceError>,
+) -> Result<Vec<String>, DeviceError> {
+    if !board.runtimes.contains(&Runtime::Ort) {
+        return Ok(vec![]);
+    }
+    let library = match &board.device.ort_dylib {
+        Some(path) => Some(path.display().to_string()),
+        None => parts::ort(&board.device)?.map(lay).transpose()?,
+    };
+    Ok(library.into_iter().flat_map(|library| ["--ort".to_string(), library]).collect())
 }
 
 /// What a probe is told on its command line, whichever way it is started.
-fn probe_args(board: &Board, models: &str) -> Vec<String> {
-    let mut args = vec!["--models".to_string(), models.to_string()];
+fn probe_args(board: &Board, models: String, ort: Vec<String>) -> Vec<String> {
+    let mut args = vec!["--models".to_string(), models];
+    args.extend(ort);
     if !board.device.providers.is_empty() {
         args.extend(["--providers".into(), board.device.providers.join(",")]);
     }

@@ -82,17 +82,15 @@ impl Connection {
     /// Where it does not end well, with what it wrote to stderr.
     pub fn run(&self, command: &str) -> Result<String, SshError> {
         let doing = format!("`{command}`");
-        let run = || -> Result<(String, String, String), ssh2::Error> {
-            let mut channel = self.session.channel_session()?;
-            channel.exec(command)?;
-            let (mut out, mut err) = (String::new(), String::new());
-            let broken = |_| ssh2::Error::from_errno(ssh2::ErrorCode::Session(SOCKET_TIMEOUT));
-            channel.read_to_string(&mut out).map_err(broken)?;
-            channel.stderr().read_to_string(&mut err).map_err(broken)?;
-            channel.wait_close()?;
-            Ok((out, err, pump::ended(&channel)))
-        };
-        let (out, err, ended) = run().map_err(|e| self.failed(&doing, e))?;
+        let failed = |e| self.failed(&doing, e);
+        let broken = |e| self.broken(&doing, e);
+        let mut channel = self.session.channel_session().map_err(failed)?;
+        channel.exec(command).map_err(failed)?;
+        let (mut out, mut err) = (String::new(), String::new());
+        channel.read_to_string(&mut out).map_err(broken)?;
+        channel.stderr().read_to_string(&mut err).map_err(broken)?;
+        channel.wait_close().map_err(failed)?;
+        let ended = pump::ended(&channel);
         if ended != pump::WELL {
             let last = err.lines().last().unwrap_or("it said nothing");
             let (to, reason) = (self.site.to_string(), format!("{ended}: {last}"));
@@ -106,6 +104,13 @@ impl Connection {
     fn silent(&self, doing: &str) -> SshError {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
         SshError::Silent { to: self.site.to_string(), doing: doing.into(), timeout: self.site.timeout }
+    }
+
+    fn broken(&self, doing: &str, error: std::io::Error) -> SshError {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            return self.silent(doing);
+        }
+        SshError::Failed { to: self.site.to_string(), doing: doing.into(), reason: error.to_string() }
     }
 
     fn failed(&self, doing: &str, error: ssh2::Error) -> SshError {

@@ -83,12 +83,11 @@ impl Connection {
         let bar = progress::bytes("upload", file.name, needed);
         for chunk in file.bytes.chunks(CHUNK) {
             if let Err(error) = to.write_all(chunk) {
-                let doing = format!("uploading {}", file.name);
-                if error.kind() == std::io::ErrorKind::TimedOut {
-                    return Err(self.silent(&doing));
-                }
-                room(&mut to, needed)?;
-                return Err(SshError::Failed { to: self.site.to_string(), doing, reason: error.to_string() });
+                let why = self.broken(&format!("uploading {}", file.name), error);
+                return Err(match why {
+                    SshError::Failed { .. } => room(&mut to, needed).err().unwrap_or(why),
+                    silent => silent,
+                });
             }
             bar.inc(chunk.len() as u64);
         }
