@@ -73,7 +73,7 @@ impl Watch {
         }
         let mut throttle = Vec::new();
         for Throttle { file, kind, mask } in &sensors.throttle {
-            for file in named(std::slice::from_ref(file), &[])? {
+            for file in files(root, std::slice::from_ref(file))? {
                 throttle.push(Brake { file, kind: *kind, mask: *mask, counted: 0 });
             }
         }
@@ -82,6 +82,11 @@ impl Watch {
         }
         let clock = named(&sensors.clock, &clocks)?;
         let temperature = named(&sensors.temperature, &[ZONES.to_owned()])?;
+        // Kernels differ in which of these files they have; one is enough.
+        if throttle.is_empty() && !sensors.throttle.is_empty() {
+            let files: Vec<_> = sensors.throttle.iter().map(|throttle| throttle.file.as_str()).collect();
+            notes.push(format!("no file matches {}", files.join(", ")));
+        }
         let power = sensors.power.iter().map(|rail| source(root, rail, &mut notes)).collect();
         let mut watch = Watch { root: root.to_owned(), governor, clock, temperature, throttle, power, notes };
         // Counters count from here.
