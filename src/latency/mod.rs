@@ -1,6 +1,7 @@
 //! Latencies, the tables that keep them, and what they predict.
 
 mod disturbance;
+pub mod fit;
 mod fleet;
 mod model;
 mod profile;

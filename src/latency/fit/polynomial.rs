@@ -1,0 +1,62 @@
+use super::structure::Product;
+use super::terms::Term;
+use crate::latency::Latency;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Coefficients are whole parts of a nanosecond of this many, so that sums of up to two hours are exact
+/// in whatever order they are taken: a one-hot expectation has the digits of the prediction anywhere.
+const PARTS: f64 = 1024.0;
+
+/// A latency that a network has where each of some layers holds one of some ops.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Monomial {
+    pub ns: Latency,
+    /// Layers in rising order, each with its ops; none in the base.
+    pub holds: Product,
+}
+
+/// The latency of a space's networks, a multilinear polynomial of the probabilities with which layers
+/// hold ops: the base first, then the rows, then what depends on several layers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Polynomial {
+    monomials: Vec<Monomial>,
+}
+
+impl Polynomial {
+    /// Of terms, each times its unknown.
+    pub(super) fn new<'t>(terms: impl IntoIterator<Item = (&'t Term, &'t f64)>) -> Self {
+        let mut sums: BTreeMap<(usize, &Product), f64> = BTreeMap::new();
+        for (term, unknown) in terms {
+            for (product, ns) in &term.products {
+                *sums.entry((product.len(), product)).or_default() += unknown * ns;
+            }
+        }
+        let rounded = |ns: f64| Latency::from_ns((ns * PARTS).round() / PARTS);
+        let monomials =
+            sums.into_iter().map(|((_, holds), ns)| Monomial { ns: rounded(ns), holds: holds.clone() });
+        Polynomial { monomials: monomials.filter(|m| m.ns != Latency::ZERO).collect() }
+    }
+
+    pub fn monomials(&self) -> &[Monomial] {
+        &self.monomials
+    }
+
+    /// Expected latency where layer l holds op i with `probabilities[l][i]`, whatever the others hold.
+    pub fn expected(&self, probabilities: &[Vec<f64>]) -> Latency {
+        self.sum(|layer, op| probabilities[layer][op])
+    }
+
+    /// Latency of the network whose layers hold `ops`: the expectation where that is certain.
+    pub fn predict(&self, ops: &[usize]) -> Latency {
+        self.sum(|layer, op| f64::from(ops[layer] == op))
+    }
+
+    fn sum(&self, probability: impl Fn(usize, usize) -> f64) -> Latency {
+        let holds =
+            |(layer, ops): &(usize, Vec<usize>)| ops.iter().map(|&op| probability(*layer, op)).sum::<f64>();
+        let monomial = |m: &Monomial| m.holds.iter().map(holds).product::<f64>() * m.ns;
+        self.monomials.iter().map(monomial).sum()
+    }
+}

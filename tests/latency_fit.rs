@@ -1,0 +1,209 @@
+//! The latency model against boards that are made up, so that the truth is known.
+#![allow(clippy::unwrap_used)]
+
+mod made_up;
+
+use edge_nas::latency::Latency;
+use edge_nas::latency::fit::{Fit, FitError, Measured, Polynomial, Role, balanced};
+use made_up::{Board, Quirk};
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+
+const NOISE: f64 = 0.003;
+
+fn measured(board: &mut Board, networks: usize, seed: u64) -> Vec<Measured> {
+    let design = balanced(&board.structure, networks, seed);
+    design.iter().map(|ops| board.measure(ops, NOISE)).collect()
+}
+
+fn fitted(quirk: Quirk, isolated: bool, networks: usize, seed: u64) -> (Board, Fit) {
+    let mut board = Board::new(quirk, isolated, seed);
+    let measured = measured(&mut board, networks, seed);
+    let fit = Fit::new(&board.structure, &measured).unwrap();
+    (board, fit)
+}
+
+fn names(fit: &Fit) -> Vec<&str> {
+    fit.interactions.iter().map(|found| found.gain.interaction.as_str()).collect()
+}
+
+/// One in 20 is what the selection allows; one in 32 is seen.
+#[test]
+fn finds_nothing_where_latencies_add_up() {
+    let mut found = vec![];
+    for (networks, most) in [(50, 0.0045), (100, 0.003)] {
+        for (seed, isolated) in (0..8).flat_map(|seed| [(seed, true), (seed, false)]) {
+            let (mut board, fit) = fitted(Quirk::None, isolated, networks, seed);
+            found.extend(names(&fit).into_iter().map(String::from));
+            let error = board.error(|ops| fit.model.predict(ops));
+            assert!(error < most, "{networks} {seed} {isolated}: {error}");
+        }
+    }
+    assert!(found.len() <= 2, "{found:?}");
+}
+
+#[test]
+fn finds_that_strided_skips_are_pulled_forward() {
+    for seed in 0..8 {
+        let (mut board, fit) = fitted(Quirk::PullsStridedSkips, true, 100, seed);
+        assert!(names(&fit)[0].ends_with(" before skip/2"), "{seed}: {:?}", names(&fit));
+        let error = board.error(|ops| fit.model.predict(ops));
+        assert!(error < 0.005, "{seed}: {error}");
+        let gain = &fit.interactions[0].gain;
+        assert!(gain.after < 0.7 * gain.before, "{gain:?}");
+        let saved: f64 = fit.interactions[0].effects.iter().map(|(_, effect)| effect.latency.ns()).sum();
+        assert!(saved < 0.0, "{saved}");
+    }
+}
+
+#[test]
+fn finds_two_ops_that_do_not_go_together() {
+    for seed in 0..8 {
+        let (mut board, fit) = fitted(Quirk::SlowPair, true, 150, seed);
+        assert!(
+            names(&fit)[0].contains("before conv_3x3") || names(&fit)[0].contains("after sep_conv_5x5"),
+            "{:?}",
+            names(&fit)
+        );
+        assert!(board.error(|ops| fit.model.predict(ops)) < 0.005);
+    }
+}
+
+#[test]
+fn disturbed_measurements_are_named_and_hardly_count() {
+    for seed in 0..8 {
+        let mut board = Board::new(Quirk::None, true, seed);
+        let mut measured = measured(&mut board, 100, seed);
+        for i in [3, 41, 90] {
+            measured[i].latency = (1.1 + i as f64 / 300.0) * measured[i].latency;
+        }
+        let fit = Fit::new(&board.structure, &measured).unwrap();
+        let error = board.error(|ops| fit.model.predict(ops));
+        assert!(error < 0.003, "{seed}: {error}");
+        for i in [3, 41, 90] {
+            assert!(fit.weights[i] < 0.01, "{seed} {i}: {}", fit.weights[i]);
+        }
+    }
+}
+
+/// The rows' differences from their layer's mean are within twice their standard error of the truth about
+/// as often as they should be.
+#[test]
+fn standard_errors_hold() {
+    let (mut inside, mut all) = (0, 0);
+    for seed in 0..12 {
+        let (board, fit) = fitted(Quirk::None, true, 120, seed);
+        for (layer, rows) in fit.rows.iter().enumerate() {
+            let live: Vec<(f64, f64, f64)> = rows
+                .iter()
+                .enumerate()
+                .filter_map(|(op, row)| {
+                    let estimate = (*row)?.estimate;
+                    Some((estimate.latency.ns(), board.row(layer, op), estimate.standard_error.ns()))
+                })
+                .collect();
+            let mean = |of: fn(&(f64, f64, f64)) -> f64| live.iter().map(of).sum::<f64>() / live.len() as f64;
+            let (fitted, truth) = (mean(|row| row.0), mean(|row| row.1));
+            for (row, true_row, error) in &live {
+                all += 1;
+                inside += usize::from(((row - fitted) - (true_row - truth)).abs() < 2.0 * error);
+                assert!(*error > 0.0 && *error < 0.03e6, "{error}");
+            }
+        }
+    }
+    let share = f64::from(u32::try_from(inside).unwrap()) / f64::from(all);
+    assert!((0.88..0.99).contains(&share), "{share}");
+}
+
+#[test]
+fn what_cannot_be_fitted_is_named() {
+    let mut board = Board::new(Quirk::None, true, 0);
+    let good = measured(&mut board, 30, 0);
+    let fit = |measured: &[Measured]| Fit::new(&board.structure, measured).unwrap_err();
+    assert_eq!(fit(&good[..9]), FitError::Few { measured: 9 });
+    for bad in [
+        Measured { ops: vec![0; 5], ..good[4].clone() },
+        Measured { ops: vec![9; 6], ..good[4].clone() },
+        Measured { latency: Latency::ZERO, ..good[4].clone() },
+        Measured { latency: Latency::from_ns(f64::NAN), ..good[4].clone() },
+        Measured { weight: 0.0, ..good[4].clone() },
+    ] {
+        let mut measured = good.clone();
+        measured[4] = bad;
+        assert!(matches!(fit(&measured), FitError::Network { network: 4, .. }));
+    }
+    let mut structure = board.structure.clone();
+    structure.layers[2][0].isolated_ns = None;
+    assert_eq!(Fit::new(&structure, &good).unwrap_err(), FitError::Isolated { row: "conv_3x3 64/2".into() });
+}
+
+/// A model with interactions, of a space that is small enough to try every network.
+fn small() -> &'static (Board, Polynomial) {
+    static SMALL: std::sync::OnceLock<(Board, Polynomial)> = std::sync::OnceLock::new();
+    SMALL.get_or_init(|| {
+        let (board, fit) = fitted(Quirk::PullsStridedSkips, false, 150, 5);
+        assert!(fit.model.monomials().iter().any(|monomial| monomial.holds.len() > 2));
+        (board, fit.model)
+    })
+}
+
+fn one_hot(ops: &[usize]) -> Vec<Vec<f64>> {
+    ops.iter().map(|&op| (0..8).map(|o| f64::from(o == op)).collect()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn one_hot_expectation_has_the_digits_of_the_prediction(ops in prop::collection::vec(0usize..8, 6)) {
+        let model = &small().1;
+        let predicted = model.predict(&ops).ns();
+        prop_assert_eq!(model.expected(&one_hot(&ops)).ns(), predicted);
+        let holds = |holds: &[(usize, Vec<usize>)]| holds.iter().all(|(l, set)| set.contains(&ops[*l]));
+        let backwards: f64 = model.monomials().iter().rev().filter(|m| holds(&m.holds)).map(|m| m.ns.ns()).sum();
+        prop_assert_eq!(backwards, predicted);
+    }
+
+    /// In each layer the expectation is that of its ops, weighed; so in all.
+    #[test]
+    fn the_expectation_is_multilinear(seed in 0u64..1000, layer in 0usize..6) {
+        let model = &small().1;
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mut row = || { let p: [f64; 8] = std::array::from_fn(|_| rng.random()); p.map(|x| x / p.iter().sum::<f64>()).to_vec() };
+        let mixed: Vec<Vec<f64>> = (0..6).map(|_| row()).collect();
+        let by_op = |op: usize| {
+            let mut probabilities = mixed.clone();
+            probabilities[layer] = one_hot(&[op])[0].clone();
+            mixed[layer][op] * model.expected(&probabilities).ns()
+        };
+        let expected = model.expected(&mixed).ns();
+        prop_assert!(((0..8).map(by_op).sum::<f64>() / expected - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_likeliest_network_within_a_target_is_that_of_a_full_search(seed in 0u64..1000, share in 0.05f64..0.9) {
+        let (board, model) = small();
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        // Three ops a layer, so that all networks can be tried.
+        let choices: Vec<Vec<usize>> = (0..6).map(|_| {
+            let live: Vec<usize> = (0..8).filter(|&op| board.structure.layers[0][op].role != Role::Zero).collect();
+            let start = rng.random_range(0..5);
+            live[start..start + 3].to_vec()
+        }).collect();
+        let scores: Vec<Vec<f64>> = choices.iter().map(|ops| (0..8).map(|op| {
+            if ops.contains(&op) { rng.random::<f64>() } else { f64::NEG_INFINITY }
+        }).collect()).collect();
+        let networks: Vec<Vec<usize>> =
+            (0..729usize).map(|n| (0..6).map(|l| choices[l][n / 3usize.pow(l as u32) % 3]).collect()).collect();
+        let ns = |ops: &Vec<usize>| model.predict(ops).ns();
+        let (cheapest, dearest) = model.range(&choices).unwrap();
+        prop_assert_eq!(cheapest.ns(), networks.iter().map(ns).reduce(f64::min).unwrap());
+        prop_assert_eq!(dearest.ns(), networks.iter().map(ns).reduce(f64::max).unwrap());
+        let target = Latency::from_ns(cheapest.ns() + share * (dearest.ns() - cheapest.ns()));
+        let score = |ops: &Vec<usize>| ops.iter().enumerate().map(|(l, &op)| scores[l][op]).sum::<f64>();
+        let best = networks.iter().filter(|ops| ns(ops) <= target.ns()).map(score).reduce(f64::max).unwrap();
+        let found = model.likeliest_within(&scores, target).unwrap();
+        prop_assert!(ns(&found) <= target.ns() && (score(&found) - best).abs() < 1e-9);
+        prop_assert_eq!(model.likeliest_within(&scores, Latency::from_ns(cheapest.ns() - 1.0)), None);
+    }
+}

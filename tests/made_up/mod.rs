@@ -1,0 +1,115 @@
+//! A board that is made up: networks of a chain whose true latency is known.
+
+use edge_nas::latency::Latency;
+use edge_nas::latency::fit::{Choice, Measured, Role, Structure, Wiring};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+/// Op, and its cost alone at stride 1.
+const OPS: [(&str, f64); 8] = [
+    ("conv_3x3", 0.9e6),
+    ("conv_5x5", 2.5e6),
+    ("sep_conv_3x3", 0.25e6),
+    ("sep_conv_5x5", 0.4e6),
+    ("skip", 0.0),
+    ("zero", 0.0),
+    ("avg_pool_3x3", 0.1e6),
+    ("max_pool_3x3", 0.12e6),
+];
+/// Layers of one name are the same piece of work.
+const LAYERS: [&str; 6] = ["32", "32", "64/2", "64", "128/2", "128"];
+/// What of a layer's cost is gone where a strided skip is pulled forward through it.
+const PULLED: f64 = 0.3;
+
+/// What the board does that a sum of rows cannot say.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Quirk {
+    None,
+    /// It pulls a strided skip forward through the op before it.
+    PullsStridedSkips,
+    /// One op after one other costs more.
+    SlowPair,
+}
+
+pub struct Board {
+    pub structure: Structure,
+    pub quirk: Quirk,
+    rows: BTreeMap<String, f64>,
+    rng: ChaCha8Rng,
+}
+
+impl Board {
+    pub fn new(quirk: Quirk, isolated: bool, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rows = BTreeMap::new();
+        let mut choice = |layer: &str, (op, cost): (&str, f64)| {
+            let stride = if layer.ends_with("/2") { "/2" } else { "" };
+            let role = match op {
+                "zero" => Role::Zero,
+                "skip" if stride.is_empty() => Role::Identity,
+                _ => Role::Real,
+            };
+            let cost = if stride.is_empty() || op == "zero" { cost } else { 0.5 * cost + 0.06e6 };
+            let row = format!("{op} {layer}");
+            let share = 0.75 + 0.15 * normal(&mut rng);
+            rows.entry(row.clone()).or_insert(cost * share.max(0.2));
+            let isolated_ns = (isolated || role != Role::Real).then_some(cost);
+            Choice { row, kind: format!("{op}{stride}"), role, isolated_ns }
+        };
+        let layers = LAYERS.map(|layer| OPS.map(|op| choice(layer, op)).to_vec()).to_vec();
+        Board { structure: Structure { layers, wiring: Wiring::Chain }, quirk, rows, rng }
+    }
+
+    pub fn row(&self, layer: usize, op: usize) -> f64 {
+        self.rows[&self.structure.layers[layer][op].row]
+    }
+
+    /// Without noise, in nanoseconds.
+    pub fn truth(&self, ops: &[usize]) -> f64 {
+        let mut ns = 1.5e6;
+        let mut last: Option<(usize, usize)> = None;
+        for (layer, &op) in ops.iter().enumerate() {
+            ns += self.row(layer, op);
+            let choice = &self.structure.layers[layer][op];
+            if choice.role == Role::Identity {
+                continue;
+            }
+            if let Some((l, o)) = last {
+                let before = &self.structure.layers[l][o];
+                match self.quirk {
+                    Quirk::PullsStridedSkips if choice.kind == "skip/2" => ns -= PULLED * self.row(l, o),
+                    Quirk::SlowPair if before.kind == "sep_conv_5x5" && choice.kind == "conv_3x3" => {
+                        ns += 0.4e6
+                    }
+                    _ => {}
+                }
+            }
+            last = Some((layer, op));
+        }
+        ns
+    }
+
+    /// Measured with `noise`, a relative standard deviation.
+    pub fn measure(&mut self, ops: &[usize], noise: f64) -> Measured {
+        let ns = self.truth(ops) * (1.0 + noise * normal(&mut self.rng));
+        Measured { ops: ops.to_vec(), latency: Latency::from_ns(ns), weight: 1.0 }
+    }
+
+    /// A random network without a zero.
+    pub fn network(&mut self) -> Vec<usize> {
+        let op = |rng: &mut ChaCha8Rng| [0, 1, 2, 3, 4, 6, 7][rng.random_range(0..7)];
+        (0..LAYERS.len()).map(|_| op(&mut self.rng)).collect()
+    }
+
+    /// Mean absolute relative error over fresh networks.
+    pub fn error(&mut self, predict: impl Fn(&[usize]) -> Latency) -> f64 {
+        let networks: Vec<Vec<usize>> = (0..300).map(|_| self.network()).collect();
+        networks.iter().map(|ops| (predict(ops).ns() / self.truth(ops) - 1.0).abs()).sum::<f64>() / 300.0
+    }
+}
+
+/// A normal number, near enough.
+pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
+}
