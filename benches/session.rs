@@ -9,12 +9,11 @@ mod board;
 mod table;
 
 use board::Board;
-use edge_nas::device::{self, Device, Session, Site};
+use edge_nas::device::{self, Device, Session};
 use edge_nas::latency::{Header, LatencyTable, profile};
 use edge_nas::space::{CandidateOp, Layer};
 use nas_exporters::Shape;
 use nas_probe::{MeasurePlan, Runtime};
-use std::time::Duration;
 
 const LAYERS: usize = 60;
 const PLAN: MeasurePlan =
@@ -52,17 +51,7 @@ fn local(bencher: divan::Bencher) {
 fn ssh_20ms(bencher: divan::Bencher) {
     let Some(rig) = Board::plain(&[]) else { return };
     let link = rig.proxy(&["--delay", "10"]);
-    let site = Site {
-        host: "127.0.0.1".into(),
-        port: link.port(),
-        user: "pi".into(),
-        keys: vec![],
-        folder: ".cache/edge-nas".into(),
-        timeout: Duration::from_secs(60),
-        accept_new_host_key: false,
-        home: rig.home().into(),
-    };
-    let board = device::Board { site: Some(site), ..here() };
+    let board = device::Board { site: Some(rig.site(link.port())), ..here() };
     // Probe and models lie there from the first time on.
     table_of(&board);
     bencher.bench_local(|| table_of(&board));

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use divan::{Bencher, counter::BytesCount};
-use nas_probe::{Conditions, ModelRef, Reply, Request, Runtime, TensorData};
+use nas_probe::{Conditions, ModelRef, Reply, Request, Runtime, Samples, TensorData};
 
 fn main() {
     divan::main();
@@ -21,12 +21,14 @@ fn reply() -> Reply {
     let conditions = Conditions { load1: Some(0.5), khz: Some(1_500_000), ..Default::default() };
     Reply::Samples {
         id: 1,
-        batch: 11,
-        ns,
-        before: conditions.clone(),
-        during: conditions.clone(),
-        after: conditions,
-        others: Some(0.01),
+        samples: Samples {
+            batch: 11,
+            ns,
+            before: conditions.clone(),
+            during: conditions.clone(),
+            after: conditions,
+            others: Some(0.01),
+        },
     }
 }
 

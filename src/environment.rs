@@ -1,6 +1,7 @@
-//! Variables that libgomp and malloc read when a program starts.
+//! Environment variables: those that libgomp and malloc read when a program starts, and paths.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// OpenMP threads that wait must not spin (2 to 5 times faster where cores are shared), and memory that
@@ -22,6 +23,11 @@ pub fn start_again() {
         let error = Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
         eprintln!("warning: training will be slower: cannot start again with other variables: {error}");
     }
+}
+
+/// A path that a variable names, if it is set to anything.
+pub fn path(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Keeps them from a program that is to be measured as it would run by itself.

@@ -6,15 +6,14 @@ mod common;
 
 use board::Board;
 use common::{NAS, Workspace};
-use edge_nas::device::{self, Device, Session, Site};
+use edge_nas::device::{self, Device, Session};
 use edge_nas::latency::{Row, Summary, micro_model};
 use edge_nas::space::{Genotype, SearchSpace};
 use nas_exporters::{Shape, Weights, onnx};
-use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, TensorData};
+use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, TensorData, sha256};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 /// The largest difference of an output value between the board and this machine.
@@ -59,19 +58,6 @@ impl Rig {
 
     fn rows(&self, runtime: &str) -> Vec<Value> {
         self.ws.lines(&format!("profiles/raspberry-pi-4/tiny.{runtime}.jsonl")).split_off(1)
-    }
-
-    fn site(&self) -> Site {
-        Site {
-            host: "127.0.0.1".into(),
-            port: self.board.port(),
-            user: "pi".into(),
-            keys: vec![],
-            folder: ".cache/edge-nas".into(),
-            timeout: Duration::from_secs(120),
-            accept_new_host_key: false,
-            home: self.board.home().into(),
-        }
     }
 }
 
@@ -133,7 +119,7 @@ fn the_board_computes_what_this_machine_computes() {
     let mut here = device::Board::local(Device::load("host").unwrap());
     here.device.folder = Some(folder.path().display().to_string());
     let there = device::Board {
-        site: Some(rig.site()),
+        site: Some(rig.board.site(rig.board.port())),
         ..device::Board::local(Device::load("raspberry-pi-4").unwrap())
     };
     let [mut here, mut there] = [here, there].map(|board| Session::open(&board).unwrap());
@@ -213,8 +199,7 @@ fn the_numbers_here_are_the_numbers_that_the_board_measured() {
         MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
     let request = |row: &Row| {
         let onnx = micro_model(&row.layer.graph()).unwrap();
-        let model = Sha256::digest(&onnx).iter().map(|byte| format!("{byte:02x}")).collect();
-        let model = ModelRef { model, runtime: Runtime::Tract, threads: 1 };
+        let model = ModelRef { model: sha256(&onnx), runtime: Runtime::Tract, threads: 1 };
         serde_json::to_string(&Request::Measure { id: 1, model, plan }).unwrap()
     };
     let requests: Vec<String> = rows.iter().map(request).collect();
@@ -222,8 +207,8 @@ fn the_numbers_here_are_the_numbers_that_the_board_measured() {
         format!("cd .cache/edge-nas && ./nas-probe-* --models models <<'END'\n{}\nEND", requests.join("\n"));
     let replies = rig.board.run(&probe);
     for (row, reply) in rows.iter().zip(replies.lines().skip(1)) {
-        let Reply::Samples { ns, .. } = serde_json::from_str(reply).unwrap() else { panic!("{reply}") };
-        let there = Summary::of(&ns).unwrap().median.ns();
+        let Reply::Samples { samples, .. } = serde_json::from_str(reply).unwrap() else { panic!("{reply}") };
+        let there = Summary::of(&samples.ns).unwrap().median.ns();
         let ratio = row.median_ns.ns() / there;
         assert!(
             (ratio - 1.0).abs() < 0.02,

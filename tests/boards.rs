@@ -9,6 +9,7 @@ mod common;
 use board::Board;
 use common::{NAS, NAS_PROFILE, Workspace};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,16 +43,20 @@ impl Rig {
         Some(Rig { board: Board::plain(options)?, ws })
     }
 
+    /// A program as the board's owner starts it.
+    fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.ws.dir()).env("HOME", self.board.home());
+        command.env_remove("XDG_CONFIG_HOME").env_remove("SSH_AUTH_SOCK");
+        command
+    }
+
     /// `nas-profile` of the tiny space, on the board behind `port`.
     fn profile(&self, port: u16) -> Command {
-        let mut command = Command::new(NAS_PROFILE);
+        let mut command = self.program(NAS_PROFILE);
         command
             .args("--device plain.toml --space tiny.toml --input 3x8x8 --classes 3 --ssh".split(' '))
             .arg(format!("pi@127.0.0.1:{port}"))
-            .current_dir(self.ws.dir())
-            .env("HOME", self.board.home())
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -94,12 +99,18 @@ impl Rig {
     }
 
     /// A program that is uploaded as the probe.
-    fn fake_probe(&self, script: &str) -> std::path::PathBuf {
+    fn fake_probe(&self, script: &str) -> PathBuf {
         self.ws.write("fake", &format!("#!/bin/sh\n{script}\n"));
         let path = self.ws.path("fake");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
+}
+
+/// A key pair that nobody knows.
+fn make_key(file: &Path) {
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file).status();
+    assert!(made.unwrap().success());
 }
 
 fn wait_for(done: impl Fn() -> bool, mut check: impl FnMut()) {
@@ -155,8 +166,7 @@ fn a_refused_connection_is_said() {
 fn a_wrong_key_is_said_with_what_was_tried() {
     let rig = rig!();
     let other = rig.board.home().join(".ssh/other");
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&other).status();
-    assert!(made.unwrap().success());
+    make_key(&other);
     rig.site("key = \"~/.ssh/other\"");
     let error = rig.error(&mut rig.profile(rig.board.port()));
     assert!(error.contains(".ssh/other") && error.contains("ssh-copy-id"), "{error}");
@@ -170,8 +180,7 @@ fn a_host_key_that_changed_is_refused_with_both_fingerprints_and_a_new_one_needs
     let known_hosts = rig.board.home().join(".ssh/known_hosts");
     let right = std::fs::read_to_string(&known_hosts).unwrap();
     let other = rig.ws.path("other");
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&other).status();
-    assert!(made.unwrap().success());
+    make_key(&other);
     let key = std::fs::read_to_string(other.with_extension("pub")).unwrap();
     let key: Vec<&str> = key.split(' ').collect();
     let port = rig.board.port();
@@ -258,7 +267,7 @@ fn a_probe_that_a_signal_ends_is_not_taken_for_one_that_ended_well() {
 #[test]
 fn a_probe_that_is_missing_of_another_version_or_no_probe_is_said() {
     let rig = rig!();
-    let profile = |probe: &std::path::Path| rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", probe));
+    let profile = |probe: &Path| rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", probe));
     let error = profile(&rig.ws.path("nowhere"));
     assert!(error.contains("there is no probe at") && error.contains("nowhere"), "{error}");
     let hello = r#"echo '{"type":"hello","protocol":99,"probe":"9","runtimes":[],"unavailable":[],"arch":"x86_64","os":"linux","libc":"","cpu":"","cores":1,"conditions":{"governor":null,"khz":null,"millicelsius":null,"load1":null,"free_bytes":null,"throttled":null,"power_mw":null}}'; cat"#;
@@ -312,10 +321,9 @@ fn a_folder_that_cannot_be_written_is_named() {
 fn a_board_is_found_by_sites_toml_and_by_the_configuration_of_ssh() {
     let rig = rig!();
     let nas = |args: &str| {
-        let mut command = assert_cmd::Command::new(NAS);
-        command.args(args.split(' ')).current_dir(rig.ws.dir()).env("HOME", rig.board.home());
-        command.env_remove("XDG_CONFIG_HOME").env_remove("SSH_AUTH_SOCK");
-        command
+        let mut command = rig.program(NAS);
+        command.args(args.split(' '));
+        assert_cmd::Command::from_std(command)
     };
     let nobody = nas("devices check plain.toml").assert().code(1).get_output().stderr.clone();
     assert!(String::from_utf8_lossy(&nobody).contains("--ssh user@host"));
@@ -333,11 +341,8 @@ fn what_is_asked_on_a_terminal_can_be_answered_there() {
     let rig = rig!(&["--password", "open sesame"]);
     let ssh = rig.board.home().join(".ssh");
     let check = || {
-        let mut command = Command::new(NAS);
-        command
-            .args(["devices", "check", "plain.toml", "--ssh", &rig.board.ssh_arg()])
-            .current_dir(rig.ws.dir());
-        command.env("HOME", rig.board.home()).env_remove("XDG_CONFIG_HOME").env_remove("SSH_AUTH_SOCK");
+        let mut command = rig.program(NAS);
+        command.args(["devices", "check", "plain.toml", "--ssh", &rig.board.ssh_arg()]);
         rexpect::session::spawn_command(command, Some(60_000)).unwrap()
     };
     let lock = ["-q", "-p", "-N", "a passphrase", "-f"];

@@ -50,19 +50,16 @@ pub fn bench(
     let bar = progress::bar("bench", &device.name, rounds * places.len());
     for _ in 0..rounds {
         for (i, (runtime, m)) in places.iter().enumerate() {
-            let measurement = session.measure(&models[*m], *runtime, threads, plan)?;
-            disturbed[i] += usize::from(!Disturbance::of(&measurement, threads, cores).is_empty());
-            samples[i].extend(measurement.ns);
+            let measured = session.measure(&models[*m], *runtime, threads, plan)?;
+            disturbed[i] += usize::from(!Disturbance::of(&measured, threads, cores).is_empty());
+            samples[i].extend(measured.ns);
             bar.inc(1);
         }
     }
     bar.finish();
     let row = |((&(runtime, m), ns), &disturbed_rounds): ((&(Runtime, usize), &Vec<f64>), &usize)| {
         let info = session.require(runtime)?;
-        let Some(summary) = Summary::of(ns) else {
-            let reason = "the probe sent no samples".to_string();
-            return Err(DeviceError::Failed { model: models[m].name.clone(), runtime, reason }.into());
-        };
+        let summary = Summary::measured(ns, &models[m].name, runtime)?;
         Ok(BenchRow {
             model: models[m].name.clone(),
             device: device.name.clone(),

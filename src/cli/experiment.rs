@@ -8,7 +8,7 @@ use crate::latency::Target;
 use crate::record::{ModelDir, Network, RunDir};
 use crate::report::Run;
 use crate::torch::fit::{TrainSettings, fit};
-use crate::torch::search::{SearchSettings, Searched};
+use crate::torch::search::SearchSettings;
 use nas_exporters::Shape;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -148,9 +148,9 @@ impl Experiment {
         // Only rows that are missing are measured, so this stage is its own check.
         profile.execute()?;
 
-        let Searched { space, model, target, .. } = search.model(&data)?;
-        let key = (&space, &model, target, &self.search, &images);
-        stages.run("search", &key, &[run.genotype()], || search.execute(&data).map(drop))?;
+        let searched = search.searched(&data)?;
+        let key = (&searched.space, &searched.model, searched.target, &self.search, &images);
+        stages.run("search", &key, &[run.genotype()], || search.execute(&searched, &data).map(drop))?;
 
         let genotype = Network::Genotype(artifact::read_json(&run.genotype(), "nas search")?);
         let key = (&genotype, &self.train, &images);
@@ -169,7 +169,7 @@ impl Experiment {
         stages.run("export", &(weights, &self.export), &outputs, || export.execute(&data).map(drop))?;
 
         let models = [artifact::digest_file(&found.onnx())?, artifact::digest_file(&baseline.onnx())?];
-        let key = (models, &self.measure, &self.board, &self.bench, &model);
+        let key = (models, &self.measure, &self.board, &self.bench, &searched.model);
         stages.run("bench", &key, &[run.bench()], || bench.execute().map(drop))?;
 
         report.execute().map(drop)

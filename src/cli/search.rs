@@ -44,7 +44,8 @@ pub struct Found {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let found = self.execute(&Data::load(&self.data)?)?;
+        let data = Data::load(&self.data)?;
+        let found = self.execute(&self.searched(&data)?, &data)?;
         print(json, &found, || {
             let Found { genotype, predicted_ns, target_ns } = &found;
             format!("{genotype}\npredicted {predicted_ns}, target {target_ns}")
@@ -52,7 +53,7 @@ impl Args {
     }
 
     /// The space's latency model, and the target on it.
-    pub fn model(&self, data: &Data) -> anyhow::Result<Searched> {
+    pub fn searched(&self, data: &Data) -> anyhow::Result<Searched> {
         let space = SearchSpace::load(&self.space)?;
         let device = self.measure.device()?;
         let runtimes = self.measure.runtimes(&device);
@@ -87,10 +88,9 @@ impl Args {
         Ok(Header { pinned: table.header.pinned.clone(), ..ours })
     }
 
-    pub fn execute(&self, data: &Data) -> anyhow::Result<Found> {
-        let searched = self.model(data)?;
-        let genotype = search(&searched, data, &self.settings, &RunDir(self.run.clone()))?;
-        let Searched { model, target, .. } = searched;
-        Ok(Found { predicted_ns: model.predict(&genotype.ops), target_ns: target, genotype })
+    pub fn execute(&self, searched: &Searched, data: &Data) -> anyhow::Result<Found> {
+        let genotype = search(searched, data, &self.settings, &RunDir(self.run.clone()))?;
+        let predicted_ns = searched.model.predict(&genotype.ops);
+        Ok(Found { predicted_ns, target_ns: searched.target, genotype })
     }
 }

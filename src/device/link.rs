@@ -152,7 +152,7 @@ fn check_arch(connection: &Connection, board: &Board) -> Result<(), DeviceError>
 }
 
 fn cache_dir() -> PathBuf {
-    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let cache = var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache")));
+    let of_user = || Some(environment::path("HOME")?.join(".cache"));
+    let cache = environment::path("XDG_CACHE_HOME").or_else(of_user);
     cache.unwrap_or_else(std::env::temp_dir).join("edge-nas")
 }

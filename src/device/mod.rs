@@ -8,7 +8,7 @@ mod site;
 mod ssh;
 
 pub use check::{Finding, findings};
-pub use session::{Measurement, Model, Session, Ticket};
+pub use session::{Model, Session, Ticket};
 pub use site::Site;
 pub use ssh::SshError;
 

@@ -1,6 +1,7 @@
 //! What a device needs to have: the probe for its kind, and ONNX Runtime for its architecture.
 
 use super::{Device, DeviceError};
+use crate::environment;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,7 +10,7 @@ use std::process::{Command, Stdio};
 /// # Errors
 /// Where there is none, with what makes it.
 pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
-    if let Some(path) = named("NAS_PROBE") {
+    if let Some(path) = environment::path("NAS_PROBE") {
         return existing(path);
     }
     match &device.target {
@@ -30,7 +31,8 @@ pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
             let arch = target.split('-').next().unwrap_or_default();
             script("setup", &["--ort", arch]).map(|printed| Some(PathBuf::from(printed.trim())))
         }
-        _ => Ok(named("ORT_DYLIB_PATH").or_else(|| above(Path::new(".deps/onnxruntime/libonnxruntime.so")))),
+        _ => Ok(environment::path("ORT_DYLIB_PATH")
+            .or_else(|| above(Path::new(".deps/onnxruntime/libonnxruntime.so")))),
     }
 }
 
@@ -38,10 +40,6 @@ pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
 fn is_own(target: &str) -> bool {
     let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
     target == format!("{}-unknown-{}-{libc}", std::env::consts::ARCH, std::env::consts::OS)
-}
-
-fn named(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn existing(path: PathBuf) -> Result<PathBuf, DeviceError> {

@@ -1,9 +1,9 @@
 use super::link::Link;
-use super::ssh::sha256;
 use super::{Board, DeviceError};
 use crate::progress;
 use nas_probe::{
-    Conditions, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, TensorData,
+    Conditions, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Samples,
+    TensorData, sha256,
 };
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
@@ -53,21 +53,6 @@ pub struct Ticket {
     deadline: Duration,
 }
 
-/// Raw timings of one model.
-#[derive(Clone, Debug)]
-pub struct Measurement {
-    /// Nanoseconds of one inference, a sample.
-    pub ns: Vec<f64>,
-    /// Inferences in a sample.
-    pub batch: u64,
-    pub before: Conditions,
-    /// Half way.
-    pub during: Conditions,
-    pub after: Conditions,
-    /// Cores that other programs kept busy meanwhile.
-    pub others: Option<f64>,
-}
-
 impl Session {
     /// Reaches a board, lays there what is missing, starts the probe and sets the board up.
     ///
@@ -108,7 +93,7 @@ impl Session {
             (board.device.sensors.clone(), board.pin.clone(), board.governor.clone());
         let doing = "setting the board up";
         let id = self.send(doing, |id| Request::Setup { id, sensors, pin, governor })?;
-        match self.reply(id, doing)? {
+        match self.served(id, doing)? {
             Reply::Ready { conditions, pinned, notes, .. } => {
                 notes.iter().for_each(|note| eprintln!("warning: {}: {note}", self.board));
                 self.ready = Ready { conditions, pinned };
@@ -162,7 +147,7 @@ impl Session {
         let doing = "asking for models";
         let digests = placed.iter().map(|model| model.digest.clone()).collect();
         let id = self.send(doing, |id| Request::Have { id, models: digests })?;
-        let missing = match self.reply(id, doing)? {
+        let missing = match self.served(id, doing)? {
             Reply::Missing { models, .. } => models,
             other => return Err(garbage(doing, &other)),
         };
@@ -179,8 +164,11 @@ impl Session {
             sent.push(self.send(name, |id| Request::Put { id, model: digest, bytes })?);
         }
         for (id, (_, (name, bytes))) in sent.into_iter().zip(&absent) {
-            let Reply::Stored { .. } = self.reply(id, &format!("laying down {name}"))? else { continue };
-            bar.inc(bytes.len() as u64);
+            let doing = format!("laying down {name}");
+            match self.served(id, &doing)? {
+                Reply::Stored { .. } => bar.inc(bytes.len() as u64),
+                other => return Err(garbage(&doing, &other)),
+            }
         }
         bar.finish_and_clear();
         Ok(placed)
@@ -208,16 +196,12 @@ impl Session {
     ///
     /// # Errors
     /// Where the runtime rejects the model, or the probe ends or is silent for too long.
-    pub fn finish(&mut self, ticket: Ticket) -> Result<Measurement, DeviceError> {
+    pub fn finish(&mut self, ticket: Ticket) -> Result<Samples, DeviceError> {
         let Ticket { id, model, runtime, deadline } = ticket;
         let doing = format!("{model} with {runtime}");
-        match self.receive(&doing, deadline)? {
-            Reply::Samples { id: of, batch, ns, before, during, after, others } if of == id => {
-                Ok(Measurement { ns, batch, before, during, after, others })
-            }
-            Reply::Failed { id: of, error } if of == id => {
-                Err(DeviceError::Failed { model, runtime, reason: error })
-            }
+        match self.answer(id, &doing, deadline)? {
+            Reply::Samples { samples, .. } => Ok(samples),
+            Reply::Failed { error, .. } => Err(DeviceError::Failed { model, runtime, reason: error }),
             other => Err(garbage(&doing, &other)),
         }
     }
@@ -232,7 +216,7 @@ impl Session {
         runtime: Runtime,
         threads: usize,
         plan: MeasurePlan,
-    ) -> Result<Measurement, DeviceError> {
+    ) -> Result<Samples, DeviceError> {
         let ticket = self.begin(model, runtime, threads, plan)?;
         self.finish(ticket)
     }
@@ -250,9 +234,9 @@ impl Session {
         let place = ModelRef { model: model.digest.clone(), runtime, threads: 1 };
         let doing = format!("{} with {runtime}", model.name);
         let id = self.send(&doing, |id| Request::Infer { id, model: place, inputs })?;
-        match self.receive(&doing, self.timeout)? {
-            Reply::Outputs { id: of, outputs } if of == id => Ok(outputs),
-            Reply::Failed { id: of, error } if of == id => {
+        match self.answer(id, &doing, self.timeout)? {
+            Reply::Outputs { outputs, .. } => Ok(outputs),
+            Reply::Failed { error, .. } => {
                 Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })
             }
             other => Err(garbage(&doing, &other)),
@@ -274,21 +258,20 @@ impl Session {
         }
     }
 
-    /// The reply to a request that has nothing to do with a runtime.
-    fn reply(&mut self, id: u64, doing: &str) -> Result<Reply, DeviceError> {
-        match self.receive(doing, self.timeout)? {
-            Reply::Failed { id: of, error } if of == id => {
+    /// The reply to a request that has nothing to do with a runtime; that it failed is an error.
+    fn served(&mut self, id: u64, doing: &str) -> Result<Reply, DeviceError> {
+        match self.answer(id, doing, self.timeout)? {
+            Reply::Failed { error, .. } => {
                 Err(DeviceError::Refused { device: self.board.clone(), doing: doing.into(), reason: error })
             }
-            reply @ (Reply::Ready { id: of, .. }
-            | Reply::Missing { id: of, .. }
-            | Reply::Stored { id: of })
-                if of == id =>
-            {
-                Ok(reply)
-            }
-            other => Err(garbage(doing, &other)),
+            reply => Ok(reply),
         }
+    }
+
+    /// The reply to the request that is next in turn.
+    fn answer(&mut self, id: u64, doing: &str, deadline: Duration) -> Result<Reply, DeviceError> {
+        let reply = self.receive(doing, deadline)?;
+        if reply.id() == Some(id) { Ok(reply) } else { Err(garbage(doing, &reply)) }
     }
 
     fn receive(&mut self, doing: &str, deadline: Duration) -> Result<Reply, DeviceError> {

@@ -1,5 +1,5 @@
 use super::{Device, DeviceError, LinkKind};
-use crate::artifact;
+use crate::{artifact, environment};
 use serde::Deserialize;
 use ssh2_config::{HostParams, ParseRule, SshConfig};
 use std::collections::BTreeMap;
@@ -105,8 +105,7 @@ impl Site {
 }
 
 fn sites_file(home: &Path) -> PathBuf {
-    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-    config.unwrap_or_else(|| home.join(".config")).join("edge-nas/sites.toml")
+    environment::path("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")).join("edge-nas/sites.toml")
 }
 
 fn ssh_config(home: &Path) -> Result<SshConfig, DeviceError> {

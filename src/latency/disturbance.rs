@@ -1,4 +1,4 @@
-use crate::device::Measurement;
+use nas_probe::Samples;
 use serde::{Deserialize, Serialize};
 
 /// What else went on while a row was measured, so that its latency may be too high.
@@ -19,8 +19,8 @@ const CLOCK_DROP: f64 = 0.03;
 impl Disturbance {
     /// Those of a measurement with `threads` threads, on a probe that may use `cores` cores and is the
     /// only one meant to.
-    pub fn of(measurement: &Measurement, threads: usize, cores: usize) -> Vec<Disturbance> {
-        let Measurement { before, during, after, others, .. } = measurement;
+    pub fn of(samples: &Samples, threads: usize, cores: usize) -> Vec<Disturbance> {
+        let Samples { before, during, after, others, .. } = samples;
         let said = [before, during, after].iter().any(|c| c.throttled == Some(true));
         let fell = |khz: Option<u64>| match (before.khz, khz) {
             (Some(before), Some(later)) => (later as f64) < (1.0 - CLOCK_DROP) * before as f64,
@@ -39,10 +39,10 @@ mod tests {
     use super::*;
     use nas_probe::Conditions;
 
-    fn measured(khz: [u64; 3], throttled: bool, others: Option<f64>) -> Measurement {
+    fn measured(khz: [u64; 3], throttled: bool, others: Option<f64>) -> Samples {
         let [before, during, after] = khz.map(|khz| Conditions { khz: Some(khz), ..Default::default() });
         let during = Conditions { throttled: Some(throttled), ..during };
-        Measurement { ns: vec![1.0], batch: 1, before, during, after, others }
+        Samples { ns: vec![1.0], batch: 1, before, during, after, others }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Several boards of one kind share the work only if they are alike.
 
-use super::profile::{ProfileError, median};
-use super::{Latency, micro_model};
+use super::profile::ProfileError;
+use super::{Latency, Summary, micro_model};
 use crate::device::{DeviceError, Session};
 use crate::space::Layer;
 use nas_probe::{MeasurePlan, Runtime};
@@ -31,9 +31,14 @@ pub fn each<T>(
             Err(why) => eprintln!("warning: going on without {}: {why}", session.board()),
         }
     }
+    keep(sessions, kept);
+    Ok(results)
+}
+
+/// Keeps the boards that are marked so.
+pub fn keep(sessions: &mut Vec<Session>, kept: Vec<bool>) {
     let mut kept = kept.into_iter();
     sessions.retain(|_| kept.next() == Some(true));
-    Ok(results)
 }
 
 /// Measures `anchor` on each board and drops those that are not like the others, with a warning that
@@ -55,8 +60,9 @@ pub fn keep_alike(
     let model = [(name.clone(), micro_model(&anchor.graph())?)];
     let measure = |session: &mut Session| {
         let placed = session.put(&model)?;
-        let time = |session: &mut Session| {
-            median(&session.measure(&placed[0], runtime, threads, plan)?, &name, runtime)
+        let time = |session: &mut Session| -> Result<Latency, DeviceError> {
+            let samples = session.measure(&placed[0], runtime, threads, plan)?;
+            Ok(Summary::measured(&samples.ns, &name, runtime)?.median)
         };
         let times: Vec<Latency> = (0..TIMES).map(|_| time(session)).collect::<Result<_, _>>()?;
         Ok(middle(&times))

@@ -1,11 +1,10 @@
 use super::{
-    Difference, Disturbance, Latency, LatencyTable, Method, Row, Summary, TableError, fleet, micro_model,
-    model_digest,
+    Difference, Disturbance, LatencyTable, Method, Row, Summary, TableError, fleet, micro_model, model_digest,
 };
-use crate::device::{DeviceError, Measurement, Model, Session, Ticket};
+use crate::device::{DeviceError, Model, Session, Ticket};
 use crate::progress;
 use crate::space::Layer;
-use nas_probe::{MeasurePlan, Runtime};
+use nas_probe::{MeasurePlan, Runtime, Samples};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
@@ -109,8 +108,7 @@ pub fn profile(
                 return Err(why.into());
             }
             bar.suspend(|| eprintln!("warning: going on without one board: {why}"));
-            let mut kept = kept.iter();
-            sessions.retain(|_| kept.next() == Some(&true));
+            fleet::keep(sessions, kept);
             *lock(&queue) = place(sessions, &table.missing(layers))?;
             rejected.clear();
         }
@@ -181,15 +179,15 @@ fn work(
 
 fn row(
     job: &Job,
-    measurement: Measurement,
+    samples: Samples,
     runtime: Runtime,
     threads: usize,
     cores: usize,
 ) -> Result<Row, DeviceError> {
     let layer = job.layer;
-    let median_ns = median(&measurement, &layer.to_string(), runtime)?;
-    let disturbed = Disturbance::of(&measurement, threads, cores);
-    let Measurement { ns, batch, before, during, after, others } = measurement;
+    let median_ns = Summary::measured(&samples.ns, &layer.to_string(), runtime)?.median;
+    let disturbed = Disturbance::of(&samples, threads, cores);
+    let Samples { ns, batch, before, during, after, others } = samples;
     Ok(Row {
         layer,
         method: Method::Isolated,
@@ -204,14 +202,6 @@ fn row(
         others,
         disturbed,
     })
-}
-
-/// # Errors
-/// Where there are no samples.
-pub fn median(measurement: &Measurement, model: &str, runtime: Runtime) -> Result<Latency, DeviceError> {
-    let none =
-        || DeviceError::Failed { model: model.into(), runtime, reason: "the probe sent no samples".into() };
-    Summary::of(&measurement.ns).map(|summary| summary.median).ok_or_else(none)
 }
 
 /// A thread that panicked left nothing half done in the queue.

@@ -1,4 +1,6 @@
 use super::Latency;
+use crate::device::DeviceError;
+use nas_probe::Runtime;
 use statrs::statistics::{Data, OrderStatistics};
 
 /// Order statistics of repeated timings; robust where a busy machine adds a few slow ones.
@@ -19,6 +21,19 @@ impl Summary {
         let mut data = Data::new(ns.to_vec());
         let mut quantile = |q: f64| Latency::from_ns(data.quantile(q));
         Some(Summary { median: quantile(0.5), p5: quantile(0.05), p95: quantile(0.95), samples: ns.len() })
+    }
+
+    /// Of what a device measured.
+    ///
+    /// # Errors
+    /// Where there are no samples.
+    pub fn measured(ns: &[f64], model: &str, runtime: Runtime) -> Result<Summary, DeviceError> {
+        let reason = "the probe sent no samples";
+        Self::of(ns).ok_or_else(|| DeviceError::Failed {
+            model: model.into(),
+            runtime,
+            reason: reason.into(),
+        })
     }
 }
 

@@ -2,10 +2,12 @@
 //! tests run side by side; none outlives the test's process, however that ends.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use edge_nas::device::Site;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/board");
@@ -79,6 +81,20 @@ impl Board {
     /// What `--ssh` takes.
     pub fn ssh_arg(&self) -> String {
         format!("pi@127.0.0.1:{}", self.port())
+    }
+
+    /// The board, or a bad link to it, as the library reaches it.
+    pub fn site(&self, port: u16) -> Site {
+        Site {
+            host: "127.0.0.1".into(),
+            port,
+            user: "pi".into(),
+            keys: vec![],
+            folder: ".cache/edge-nas".into(),
+            timeout: Duration::from_secs(120),
+            accept_new_host_key: false,
+            home: self.home().into(),
+        }
     }
 
     /// What the script keeps of the board: `log`, `clock`, `sys/` (the board's /sys), `proc/`...

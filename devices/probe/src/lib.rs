@@ -9,8 +9,8 @@
 mod wire;
 
 pub use wire::{
-    Conditions, Hello, MeasurePlan, ModelRef, Rail, Reply, Request, Runtime, RuntimeInfo, Sensors,
-    TensorData, Throttle, ThrottleKind,
+    Conditions, Hello, MeasurePlan, ModelRef, Rail, Reply, Request, Runtime, RuntimeInfo, Samples, Sensors,
+    TensorData, Throttle, ThrottleKind, sha256,
 };
 
 /// Raised whenever a line changes its meaning; host and probe refuse each other on a difference.

@@ -5,23 +5,13 @@ use crate::{
     runtime::{Error, Model},
     sensors::Watch,
 };
-use nas_probe::{Conditions, MeasurePlan, TensorData};
+use nas_probe::{MeasurePlan, Samples, TensorData};
 use std::time::{Duration, Instant};
 
 const FEWEST_WARMUP_RUNS: usize = 3;
 const FEWEST_SAMPLES: usize = 5;
 /// Warm-up runs whose median tells how long an inference takes; earlier ones may be cold.
 const RECENT: usize = 1024;
-
-/// As [`nas_probe::Reply::Samples`].
-pub struct Samples {
-    pub batch: u64,
-    pub ns: Vec<f64>,
-    pub before: Conditions,
-    pub during: Conditions,
-    pub after: Conditions,
-    pub others: Option<f64>,
-}
 
 /// Times a model on fixed pseudo-random inputs in [-1, 1]; `pinned` are the cores that the process is
 /// pinned to, if it is.

@@ -3,7 +3,7 @@
 use crate::{
     affinity, device,
     governor::{self, Governor},
-    measure::{Samples, measure},
+    measure::measure,
     runtime::{self, Error, Model, Opened},
     sensors::Watch,
     store::Store,
@@ -129,8 +129,7 @@ impl Probe {
             },
             Request::Measure { id, model, plan } => {
                 let samples = self.run(model, |model, watch, pinned| measure(model, &plan, watch, pinned))?;
-                let Samples { batch, ns, before, during, after, others } = samples;
-                Ok(Reply::Samples { id, batch, ns, before, during, after, others })
+                Ok(Reply::Samples { id, samples })
             }
             Request::Infer { id, model, inputs } => {
                 let outputs = self.run(model, |model, _, _| {

@@ -65,7 +65,7 @@ impl Store {
     /// [`Error::NoFolder`], [`Error::Name`], [`Error::Digest`], [`Error::Write`].
     pub fn put(&self, model: &str, bytes: &[u8]) -> Result<(), Error> {
         let (folder, path) = (self.folder()?, self.place(model)?);
-        let digest = format!("{:x}", Sha256::digest(bytes));
+        let digest = nas_probe::sha256(bytes);
         if digest != model {
             return Err(Error::Digest(digest));
         }

@@ -5,7 +5,7 @@
 mod onnx;
 
 use assert_cmd::Command;
-use nas_probe::{Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, TensorData};
+use nas_probe::{Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData};
 use onnx::{SHAPE, fixed, model};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -174,7 +174,7 @@ fn a_model_is_measured_and_infers_the_right_numbers() {
     for (runtime, args) in runtimes() {
         let lines = [measure(1, &model, runtime, 1), infer(2, &model, runtime, vec![ramp()])];
         let (_, replies) = talk(&args, &[&model], &lines);
-        let Reply::Samples { id: 1, batch, ns, .. } = &replies[0] else {
+        let Reply::Samples { id: 1, samples: Samples { batch, ns, .. } } = &replies[0] else {
             panic!("{runtime}: {:?}", replies[0])
         };
         assert_eq!(ns.len(), PLAN.samples);
@@ -201,7 +201,9 @@ fn a_constant_output_is_measured_and_inferred_like_any_other() {
             let (_, replies) = talk(&args, &[&model], &[ask(1), measure(2, &model, runtime, 1), ask(3)]);
             let outputs = vec![TensorData { shape: SHAPE.to_vec(), values }];
             assert_eq!(replies[0], Reply::Outputs { id: 1, outputs: outputs.clone() }, "{runtime} {nodes:?}");
-            assert!(matches!(&replies[1], Reply::Samples { id: 2, ns, .. } if ns.len() == PLAN.samples));
+            assert!(
+                matches!(&replies[1], Reply::Samples { id: 2, samples } if samples.ns.len() == PLAN.samples)
+            );
             assert_eq!(replies[2], Reply::Outputs { id: 3, outputs }, "{runtime} {nodes:?}");
         }
     }

@@ -5,7 +5,7 @@
 mod onnx;
 mod talk;
 
-use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, Sensors};
+use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, Samples, Sensors};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -200,7 +200,9 @@ fn a_measurement_tells_its_conditions_and_what_else_ran() {
         (plan.samples, plan.limit_ns) = (200, 20_000_000_000);
     }
     let reply = probe.ask(&request);
-    let Reply::Samples { id: 3, ns, before, during, after, others, .. } = reply else { panic!("{reply:?}") };
+    let Reply::Samples { id: 3, samples: Samples { ns, before, during, after, others, .. } } = reply else {
+        panic!("{reply:?}")
+    };
     assert_eq!(ns.len(), 200);
     for conditions in [before, during, after] {
         assert_eq!(conditions.governor.as_deref(), Some("performance"));

@@ -1,9 +1,9 @@
-use super::{Connection, SshError};
+use super::{Connection, SshError, asks};
 use base64::{Engine, prelude::BASE64_STANDARD, prelude::BASE64_STANDARD_NO_PAD};
 use dialoguer::Confirm;
 use sha2::{Digest, Sha256};
 use ssh2::{CheckResult, KnownHostFileKind, MethodType};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// The user's `known_hosts`.
@@ -84,11 +84,8 @@ impl KnownHosts {
             hosts.iter().find(|host| host.name() == Some(&name) && host.key() == BASE64_STANDARD.encode(key));
         let Some(added) = added else { return Ok(()) };
         let line = self.hosts.write_string(added, KnownHostFileKind::OpenSSH).map_err(failed)?;
-        remember(&self.file, line.trim_end()).map_err(|e| SshError::Failed {
-            to,
-            doing: format!("writing {}", self.file.display()),
-            reason: e.to_string(),
-        })
+        let doing = format!("writing {}", self.file.display());
+        remember(&self.file, line.trim_end()).map_err(|e| connection.broken(&doing, e))
     }
 }
 
@@ -109,7 +106,7 @@ fn accepted(to: &str, fingerprint: &str) -> bool {
         let question = format!("The host key of {to} is not known: {fingerprint}\nIs it the board's?");
         Confirm::new().with_prompt(question).default(false).interact()
     };
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && ask().unwrap_or(false)
+    asks() && ask().unwrap_or(false)
 }
 
 /// As `ssh-keygen -l` shows it.

@@ -1,8 +1,7 @@
-use super::{Connection, SshError};
+use super::{Connection, SshError, asks};
 use dialoguer::Password;
 use ssh2::{KeyboardInteractivePrompt, Prompt};
 use std::fmt;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Keys that `ssh` too tries where none is named.
@@ -124,10 +123,6 @@ impl KeyboardInteractivePrompt for Terminal {
         let answer = |prompt: &Prompt| ask(prompt.text.trim().trim_end_matches(':')).unwrap_or_default();
         prompts.iter().map(answer).collect()
     }
-}
-
-fn asks() -> bool {
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 /// What is typed, unseen.

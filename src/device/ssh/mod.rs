@@ -5,12 +5,12 @@ mod login;
 mod pump;
 mod upload;
 
-pub use upload::{Upload, sha256};
+pub use upload::Upload;
 
 use super::Site;
 use rustix::net::sockopt;
 use ssh2::Session;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -127,6 +127,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// libssh2's LIBSSH2_ERROR_TIMEOUT and LIBSSH2_ERROR_SOCKET_TIMEOUT.
 const TIMED_OUT: i32 = -9;
 const SOCKET_TIMEOUT: i32 = -30;
+
+/// Whether somebody is there to be asked.
+fn asks() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
 
 /// A TCP connection that the kernel gives up when nothing comes back for the site's timeout.
 fn dial(site: &Site) -> std::io::Result<TcpStream> {

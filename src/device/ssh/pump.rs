@@ -33,7 +33,8 @@ impl Connection {
     /// # Errors
     /// Where the board does not start it.
     pub fn start(self, command: &str) -> Result<Remote, SshError> {
-        let failed = |e| self.failed(&format!("starting `{command}`"), e);
+        let doing = format!("starting `{command}`");
+        let failed = |e| self.failed(&doing, e);
         let mut channel = self.session.channel_session().map_err(failed)?;
         channel.exec(command).map_err(failed)?;
         let socket = || -> std::io::Result<(UnixStream, UnixStream)> {
@@ -41,11 +42,7 @@ impl Connection {
             theirs.set_nonblocking(true)?;
             Ok((ours, theirs))
         };
-        let (stream, local) = socket().map_err(|e| SshError::Failed {
-            to: self.site.to_string(),
-            doing: format!("starting `{command}`"),
-            reason: e.to_string(),
-        })?;
+        let (stream, local) = socket().map_err(|e| self.broken(&doing, e))?;
         self.session.set_blocking(false);
         let pump = std::thread::spawn(move || {
             let mut pump = Pump {

@@ -1,6 +1,6 @@
 use super::{Connection, SshError};
 use crate::progress;
-use sha2::{Digest, Sha256};
+use nas_probe::sha256;
 use ssh2::{OpenFlags, OpenType};
 use std::io::Write;
 use std::path::Path;
@@ -99,9 +99,4 @@ impl Connection {
         let (to, user) = (self.site.to_string(), self.site.user.clone());
         SshError::Folder { to, path: path.into(), user, reason: error.message().into() }
     }
-}
-
-/// SHA-256 in hex, as `sha256sum` prints it.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

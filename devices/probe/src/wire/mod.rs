@@ -7,6 +7,13 @@ mod sensors;
 mod tests;
 
 pub use device::{Conditions, Hello, Runtime, RuntimeInfo};
-pub use reply::Reply;
+pub use reply::{Reply, Samples};
 pub use request::{MeasurePlan, ModelRef, Request, TensorData};
 pub use sensors::{Rail, Sensors, Throttle, ThrottleKind};
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of some bytes as 64 lowercase hex digits: what a model is called on the wire.
+pub fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}

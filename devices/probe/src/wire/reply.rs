@@ -26,20 +26,8 @@ pub enum Reply {
     },
     Samples {
         id: u64,
-        /// Inferences in each sample.
-        batch: u64,
-        /// Nanoseconds for one inference, a sample: the sample's time divided by `batch`.
-        ns: Vec<f64>,
-        /// Right before the first sample, the warm-up done.
-        before: Conditions,
-        /// Half way, between two samples.
-        during: Conditions,
-        /// Right after the last sample.
-        after: Conditions,
-        /// Cores that other processes kept busy while the samples were taken, of those that the
-        /// probe is pinned to, else of all; absent where the device does not tell, or where sampling
-        /// took less than 50 ms.
-        others: Option<f64>,
+        #[serde(flatten)]
+        samples: Samples,
     },
     Outputs {
         id: u64,
@@ -50,4 +38,38 @@ pub enum Reply {
         id: u64,
         error: String,
     },
+}
+
+impl Reply {
+    /// That of the request; none for a hello.
+    pub fn id(&self) -> Option<u64> {
+        match self {
+            Reply::Hello(_) => None,
+            Reply::Ready { id, .. }
+            | Reply::Missing { id, .. }
+            | Reply::Stored { id }
+            | Reply::Samples { id, .. }
+            | Reply::Outputs { id, .. }
+            | Reply::Failed { id, .. } => Some(*id),
+        }
+    }
+}
+
+/// Raw timings of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Samples {
+    /// Inferences in each sample.
+    pub batch: u64,
+    /// Nanoseconds for one inference, a sample: the sample's time divided by `batch`.
+    pub ns: Vec<f64>,
+    /// Right before the first sample, the warm-up done.
+    pub before: Conditions,
+    /// Half way, between two samples.
+    pub during: Conditions,
+    /// Right after the last sample.
+    pub after: Conditions,
+    /// Cores that other processes kept busy while the samples were taken, of those that the probe is
+    /// pinned to, else of all; absent where the device does not tell, or where sampling took less than
+    /// 50 ms.
+    pub others: Option<f64>,
 }
