@@ -1,8 +1,8 @@
 //! Lines of the JSON-lines files in a run's folder, and where the files lie.
 
 use crate::data::Normalisation;
-use crate::latency::Latency;
-use crate::space::{CandidateOp, Genotype, Layer};
+use crate::latency::{Latency, LayerLatency};
+use crate::space::{CandidateOp, Genotype};
 use nas_exporters::{Graph, Shape};
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
@@ -112,18 +112,15 @@ pub struct BenchRow {
     /// What the latency table of this device and runtime says, for networks of the space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_ns: Option<Latency>,
+    /// What the sum of isolated layers would say, where the table has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated_ns: Option<Latency>,
     /// In what the latency table differs from this measurement, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
     /// The prediction by layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicted_layers: Vec<LayerLatency>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerLatency {
-    pub layer: Layer,
-    pub ns: Latency,
 }
 
 /// A run's folder: the search's files, and a [`ModelDir`] for each network.

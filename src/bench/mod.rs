@@ -2,9 +2,9 @@
 
 use crate::artifact::{self, ArtifactError};
 use crate::device::{Device, DeviceError, Session};
-use crate::latency::{Disturbance, Latency, Summary};
+use crate::latency::{Disturbance, Prediction, Summary};
 use crate::progress;
-use crate::record::{BenchRow, LayerLatency};
+use crate::record::BenchRow;
 use nas_probe::{MeasurePlan, Runtime};
 use std::path::Path;
 
@@ -74,6 +74,7 @@ pub fn bench(
             samples: summary.samples,
             disturbed_rounds,
             predicted_ns: None,
+            isolated_ns: None,
             foreign_table: None,
             predicted_layers: vec![],
         })
@@ -83,9 +84,10 @@ pub fn bench(
 
 impl BenchRow {
     /// Adds what a latency table predicted.
-    pub fn predict(&mut self, layers: Vec<LayerLatency>) {
-        self.predicted_ns = Some(layers.iter().map(|l| l.ns).sum::<Latency>());
-        self.predicted_layers = layers;
+    pub fn predict(&mut self, prediction: Prediction) {
+        self.predicted_ns = Some(prediction.latency);
+        self.isolated_ns = prediction.isolated;
+        self.predicted_layers = prediction.layers;
     }
 
     fn same_subject(&self, other: &BenchRow) -> bool {

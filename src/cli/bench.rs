@@ -96,7 +96,7 @@ impl Args {
             let ours = Header::of(&device.name, std::slice::from_ref(session), row.runtime, row.threads)?;
             row.foreign_table = self.measure.foreign(&table, &ours)?.map(|difference| difference.to_string());
             match table.predict(genotype) {
-                Ok(layers) => row.predict(layers),
+                Ok(prediction) => row.predict(prediction),
                 Err(error) => eprintln!("warning: no prediction for {}: {error}", row.runtime),
             }
         }

@@ -43,6 +43,8 @@ struct Experiment {
     #[serde(default)]
     board: BoardArgs,
     #[serde(default)]
+    profile: Profile,
+    #[serde(default)]
     search: SearchSettings,
     #[serde(default)]
     train: TrainSettings,
@@ -52,6 +54,15 @@ struct Experiment {
     export: Export,
     #[serde(default)]
     bench: Bench,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Profile {
+    /// Whole networks that the latency model is fitted to; absent for as many as are usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    networks: Option<u16>,
+    isolated: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,14 +123,19 @@ impl Experiment {
     fn execute(&self, run: &RunDir) -> anyhow::Result<()> {
         let dir = run.0.clone();
         let (data, measure) = (self.data.clone(), self.measure.clone());
-        let profile = profile::Args {
-            measure: measure.clone(),
-            board: self.board.clone(),
+        let space = profile::SpaceArgs {
             space: self.space.clone(),
             data: data.clone(),
             input: None,
             classes: None,
+        };
+        let profile = profile::measure::Args {
+            space,
+            networks: self.profile.networks,
+            isolated: self.profile.isolated,
             again: false,
+            measure: measure.clone(),
+            board: self.board.clone(),
         };
         let search = search::Args {
             run: dir.clone(),

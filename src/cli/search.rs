@@ -2,7 +2,7 @@ use super::measure::MeasureArgs;
 use super::output::print;
 use crate::data::{Data, DataSpec};
 use crate::device::{Board, Device, LinkKind, Session};
-use crate::latency::{Header, Latency, LatencyModel, LatencyTable, Target};
+use crate::latency::{Header, Images, Latency, LatencyModel, LatencyTable, Networks, Target, Validation};
 use crate::record::RunDir;
 use crate::space::{Genotype, SearchSpace};
 use crate::torch::search::{SearchSettings, Searched, search};
@@ -70,8 +70,13 @@ impl Args {
         if let Some(difference) = &foreign {
             eprintln!("warning: searching with a table that was measured with {difference}");
         }
-        let model =
-            LatencyModel::new(&table, &space, Shape::from(data.train.shape), data.train.classes.len())?;
+        let images = Images { shape: Shape::from(data.train.shape), classes: data.train.classes.len() };
+        let model = LatencyModel::new(&table, &Networks { space: &space, images })?;
+        if Validation::find(&table, &model).is_none() {
+            eprintln!(
+                "warning: nobody knows how well this table predicts; `nas-profile validate` with the same flags measures it"
+            );
+        }
         let target = self.target_latency.resolve(&model);
         Ok(Searched { space, model, target, foreign: foreign.map(|difference| difference.to_string()) })
     }

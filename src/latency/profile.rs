@@ -1,13 +1,12 @@
-use super::{
-    Difference, Disturbance, LatencyTable, Method, Row, Summary, TableError, fleet, micro_model, model_digest,
-};
-use crate::device::{DeviceError, Model, Session, Ticket};
+use super::fleet::Boards;
+use super::{Disturbance, Header, LatencyTable, Row, Subject, Summary, TableError, Timing};
+use crate::device::{DeviceError, Session};
 use crate::progress;
-use crate::space::Layer;
-use nas_probe::{MeasurePlan, Runtime, Samples};
-use std::collections::VecDeque;
-use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use nas_probe::{MeasurePlan, Samples};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, thiserror::Error)]
@@ -18,180 +17,155 @@ pub enum ProfileError {
     Table(#[from] TableError),
     #[error(transparent)]
     Weights(#[from] nas_exporters::WeightsError),
-    #[error("{failed} of {all} layers could not be measured, and the table has no rows of them: {reasons}")]
+    #[error("{failed} of {all} models could not be measured, and the table has no rows of them: {reasons}")]
     Failed { failed: usize, all: usize, reasons: String },
     #[error("no board is left to measure on")]
     NoBoard,
     #[error("{board} is of another kind than {first}, {difference}: only boards of one kind share a table")]
-    Mixed { board: String, first: String, difference: Difference },
+    Mixed { board: String, first: String, difference: super::Difference },
 }
 
-/// A layer that is measured again when it was disturbed is measured so often.
-const TRIES: usize = 2;
-/// Requests that a board has at a time, so that it never waits for the link.
-const AHEAD: usize = 2;
+/// How well subjects are to be known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// One row.
+    pub measure: MeasurePlan,
+    /// Every subject gets so many rows, in as many rounds.
+    pub fewest: usize,
+    /// A subject whose median is not known to `precision` after those gets more, up to so many.
+    pub most: usize,
+    /// Half the 95 % confidence interval, as a share of the median.
+    pub precision: f64,
+}
 
 /// What [`profile`] did.
 #[derive(Clone, Debug, Default)]
 pub struct Profiled {
-    pub measured: usize,
-    /// Rows that were disturbed each time they were measured.
+    /// Rows that were added.
+    pub rows: usize,
+    /// Subjects that were disturbed each time they were measured.
     pub disturbed: usize,
+    /// Subjects whose median is not known as well as planned.
+    pub unsettled: usize,
 }
 
-/// A layer to be measured.
-struct Job {
-    layer: Layer,
-    /// Its model on each board.
-    models: Vec<Model>,
-    tries: usize,
-}
+/// Rows between two readings of the anchor.
+const BETWEEN_ANCHORS: usize = 12;
 
-/// What a board says of a job.
-enum Word {
-    Row(Box<Row>),
-    Rejected(DeviceError),
-    /// The board is lost; its jobs are for others.
-    Lost(DeviceError),
-}
-
-/// Measures those of `layers` that the table has no row of, each as a model of its own, and adds the
-/// rows one by one. Several boards share the work, after an anchor layer has shown that they are alike;
-/// a board that is lost leaves its part to the others.
+/// Adds rows for `subjects` until each is known as well as planned, in rounds of another random order
+/// each; now and then one of `anchor`, by which drift is seen. The networks of `unseen` are no fit's.
+/// Several boards share the work, after the anchor has shown that they are alike; a board that is lost
+/// leaves its part to the others.
 ///
 /// # Errors
-/// Where every board is lost; and, after all others were measured, where a layer could not be.
+/// Where every board is lost; and, after all others were measured, where a subject could not be.
 pub fn profile(
     sessions: &mut Vec<Session>,
     table: &mut LatencyTable,
-    layers: &[Layer],
-    plan: MeasurePlan,
+    subjects: &[Subject],
+    anchor: &Subject,
+    unseen: &BTreeSet<Subject>,
+    plan: Plan,
 ) -> Result<Profiled, ProfileError> {
-    let (runtime, threads) = (table.header.runtime, table.header.threads);
-    let missing = table.missing(layers);
-    if missing.is_empty() {
-        return Ok(Profiled::default());
+    let mut rejected: BTreeMap<Subject, String> = BTreeMap::new();
+    let first = due(table, subjects, plan, &rejected);
+    if first.is_empty() {
+        return Ok(summary(table, subjects, plan, 0));
     }
-    fleet::keep_alike(sessions, &missing[0], runtime, threads, plan)?;
-    let queue = Mutex::new(place(sessions, &missing)?);
-    let bar = progress::bar("profile", runtime.name(), missing.len());
-    let (mut profiled, mut rejected) = (Profiled::default(), vec![]);
-    while !lock(&queue).is_empty() {
-        let mut lost = None;
-        let mut kept = vec![true; sessions.len()];
-        std::thread::scope(|scope| {
-            let (say, words) = channel();
-            for (board, session) in sessions.iter_mut().enumerate() {
-                let (say, queue) = (say.clone(), &queue);
-                scope.spawn(move || work(board, session, queue, runtime, threads, plan, &say));
-            }
-            drop(say);
-            for (board, word) in words {
-                match word {
-                    Word::Row(row) => {
-                        profiled.measured += 1;
-                        profiled.disturbed += usize::from(!row.disturbed.is_empty());
-                        table.append(*row)?;
-                        bar.inc(1);
-                    }
-                    Word::Rejected(why) => rejected.push(why.to_string()),
-                    Word::Lost(why) => {
-                        kept[board] = false;
-                        lost = Some(why);
-                    }
-                }
-            }
-            Ok::<(), ProfileError>(())
-        })?;
-        if let Some(why) = lost {
-            if !kept.contains(&true) {
-                return Err(why.into());
-            }
-            bar.suspend(|| eprintln!("warning: going on without one board: {why}"));
-            fleet::keep(sessions, kept);
-            *lock(&queue) = place(sessions, &table.missing(layers))?;
-            rejected.clear();
+    let all: Vec<&Subject> =
+        if first.contains(anchor) { first.iter().collect() } else { first.iter().chain([anchor]).collect() };
+    let header = table.header.clone();
+    let mut boards = Boards::open(sessions, &all, anchor, &header, plan.measure)?;
+    let bar = progress::bar("profile", header.runtime.name(), to_come(table, &first, plan));
+    let mut added = 0;
+    for round in 0.. {
+        let mut order = due(table, subjects, plan, &rejected);
+        if order.is_empty() {
+            break;
         }
+        bar.set_length(bar.position() + to_come(table, &order, plan) as u64);
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(round));
+        let mut left = order.iter().cloned().collect::<BTreeSet<_>>();
+        let blocks = order.chunks(BETWEEN_ANCHORS);
+        let jobs = blocks.flat_map(|block| [anchor].into_iter().chain(block)).cloned();
+        boards.measure(jobs.collect(), |subject, measured, cores| {
+            let planned = left.remove(subject);
+            match measured.and_then(|samples| row(subject, samples, &header, cores)) {
+                Ok(row) => {
+                    let (anchor, unseen) = (subject == anchor, unseen.contains(subject));
+                    table.append(Row { anchor, unseen, ..row })?;
+                    added += 1;
+                }
+                Err(why) => drop(rejected.insert(subject.clone(), why.to_string())),
+            }
+            bar.inc(u64::from(planned));
+            Ok(())
+        })?;
     }
     bar.finish();
     if !rejected.is_empty() {
-        let (failed, all) = (rejected.len(), missing.len());
-        return Err(ProfileError::Failed { failed, all, reasons: rejected.join("; ") });
+        let (failed, all) = (rejected.len(), subjects.len());
+        let reasons = rejected.into_values().collect::<Vec<_>>().join("; ");
+        return Err(ProfileError::Failed { failed, all, reasons });
     }
-    Ok(profiled)
+    Ok(summary(table, subjects, plan, added))
 }
 
-/// Lays the layers' models on every board, before any is measured: a board that receives is disturbed.
-fn place(sessions: &mut Vec<Session>, layers: &[Layer]) -> Result<VecDeque<Job>, ProfileError> {
-    let model = |layer: &Layer| Ok((layer.to_string(), micro_model(&layer.graph())?));
-    let models: Vec<(String, Vec<u8>)> = layers.iter().map(model).collect::<Result<_, ProfileError>>()?;
-    let placed = fleet::each(sessions, |session| session.put(&models))?;
-    let job = |(i, &layer): (usize, &Layer)| {
-        let models = placed.iter().map(|board| board[i].clone()).collect();
-        Job { layer, models, tries: 0 }
+/// Those that are not known well enough and may have more rows.
+fn due(
+    table: &LatencyTable,
+    subjects: &[Subject],
+    plan: Plan,
+    rejected: &BTreeMap<Subject, String>,
+) -> Vec<Subject> {
+    let rows = rows(table);
+    let timings = table.timings();
+    let is_due = |subject: &&Subject| {
+        let rows = rows.get(subject).copied().unwrap_or(0);
+        let settled = timings.get(subject).is_some_and(|timing| plan.is_settled(timing));
+        rows < plan.most && !settled && !rejected.contains_key(*subject)
     };
-    Ok(layers.iter().enumerate().map(job).collect())
+    subjects.iter().filter(is_due).cloned().collect()
 }
 
-/// Measures jobs of the queue on one board until there are none.
-fn work(
-    board: usize,
-    session: &mut Session,
-    queue: &Mutex<VecDeque<Job>>,
-    runtime: Runtime,
-    threads: usize,
-    plan: MeasurePlan,
-    say: &Sender<(usize, Word)>,
-) {
-    let mut begun: VecDeque<(Job, Ticket)> = VecDeque::new();
-    let mut next = || -> Result<Option<(Job, Word)>, DeviceError> {
-        while begun.len() < AHEAD
-            && let Some(job) = lock(queue).pop_front()
-        {
-            let ticket = session.begin(&job.models[board], runtime, threads, plan)?;
-            begun.push_back((job, ticket));
-        }
-        let Some((job, ticket)) = begun.pop_front() else { return Ok(None) };
-        match session.finish(ticket).and_then(|m| row(&job, m, runtime, threads, session.cores())) {
-            Ok(row) => Ok(Some((job, Word::Row(Box::new(row))))),
-            Err(why @ DeviceError::Failed { .. }) => Ok(Some((job, Word::Rejected(why)))),
-            Err(fatal) => Err(fatal),
-        }
-    };
-    loop {
-        let word = match next() {
-            Ok(Some((mut job, Word::Row(row)))) if !row.disturbed.is_empty() && job.tries + 1 < TRIES => {
-                job.tries += 1;
-                lock(queue).push_back(job);
-                continue;
-            }
-            Ok(Some((_, word))) => word,
-            Ok(None) => return,
-            Err(fatal) => Word::Lost(fatal),
-        };
-        let lost = matches!(word, Word::Lost(_));
-        // Nobody listens where the table cannot be written any more.
-        if say.send((board, word)).is_err() || lost {
-            return;
-        }
+/// By subject, its rows.
+fn rows(table: &LatencyTable) -> BTreeMap<&Subject, usize> {
+    table.rows().iter().fold(BTreeMap::new(), |mut rows, row| {
+        *rows.entry(&row.subject).or_default() += 1;
+        rows
+    })
+}
+
+/// Rows that are sure to be measured of subjects that are due.
+fn to_come(table: &LatencyTable, due: &[Subject], plan: Plan) -> usize {
+    let rows = rows(table);
+    let to_come = |s: &Subject| plan.fewest.saturating_sub(rows.get(s).copied().unwrap_or(0)).max(1);
+    due.iter().map(to_come).sum()
+}
+
+impl Plan {
+    fn is_settled(&self, timing: &Timing) -> bool {
+        let known = timing.interval().is_some_and(|interval| interval <= self.precision);
+        !timing.disturbed && timing.rows >= self.fewest && (known || self.fewest == 1)
     }
 }
 
-fn row(
-    job: &Job,
-    samples: Samples,
-    runtime: Runtime,
-    threads: usize,
-    cores: usize,
-) -> Result<Row, DeviceError> {
-    let layer = job.layer;
-    let median_ns = Summary::measured(&samples.ns, &layer.to_string(), runtime)?.median;
-    let disturbed = Disturbance::of(&samples, threads, cores);
+fn summary(table: &LatencyTable, subjects: &[Subject], plan: Plan, rows: usize) -> Profiled {
+    let timings = table.timings();
+    let of = |is: &dyn Fn(&Timing) -> bool| {
+        subjects.iter().filter(|subject| timings.get(subject).is_some_and(is)).count()
+    };
+    let unsettled = |timing: &Timing| !timing.disturbed && !plan.is_settled(timing);
+    Profiled { rows, disturbed: of(&|timing| timing.disturbed), unsettled: of(&unsettled) }
+}
+
+fn row(subject: &Subject, samples: Samples, header: &Header, cores: usize) -> Result<Row, DeviceError> {
+    let median_ns = Summary::measured(&samples.ns, &subject.to_string(), header.runtime)?.median;
+    let disturbed = Disturbance::of(&samples, header.threads, cores);
     let Samples { ns, batch, before, during, after, others } = samples;
     Ok(Row {
-        layer,
-        method: Method::Isolated,
-        model: model_digest(&layer),
+        subject: subject.clone(),
+        model: subject.digest(),
         median_ns,
         samples_ns: ns,
         batch,
@@ -201,10 +175,8 @@ fn row(
         after,
         others,
         disturbed,
+        anchor: false,
+        unseen: false,
+        peak_bytes: None,
     })
-}
-
-/// A thread that panicked left nothing half done in the queue.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

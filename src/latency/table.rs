@@ -1,15 +1,9 @@
-use super::{Disturbance, Latency, ProfileError};
+use super::header::FORMAT;
+use super::{Difference, Header, Latency, Networks, Row, Subject, Timing, Validation, timing};
 use crate::artifact::{self, ArtifactError};
-use crate::device::{DeviceError, Session};
-use crate::space::{CandidateOp, Layer};
-use nas_exporters::{Graph, Weights, WeightsError, onnx};
-use nas_probe::{Conditions, Runtime, RuntimeInfo};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use nas_probe::Runtime;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-
-/// Version of the file format.
-const FORMAT: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -18,11 +12,12 @@ pub enum TableError {
     #[error("there is no latency table {path}; measure it with `{command}`", path = path.display())]
     Absent { path: PathBuf, command: String },
     #[error(
-        "the latency table {path} has no row for {n} of the layers: {list}; measure them with `{command}`",
-        path = path.display(), n = layers.len(),
-        list = layers.iter().map(Layer::to_string).collect::<Vec<_>>().join("; ")
+        "the latency table {path} lacks {n} that {are} needed: {list}; measure with `{command}`",
+        path = path.display(), n = missing.len(), are = if missing.len() == 1 { "is" } else { "are" }, list = shown(missing)
     )]
-    Missing { path: PathBuf, layers: Vec<Layer>, command: String },
+    Missing { path: PathBuf, missing: Vec<Subject>, command: String },
+    #[error("the latency table {path} has no model: {reason}; measure with `{command}`", path = path.display())]
+    Fit { path: PathBuf, reason: super::fit::FitError, command: String },
     #[error(
         "no network of the space is within {target}: the cheapest takes {cheapest}; raise --target-latency"
     )]
@@ -36,157 +31,25 @@ pub enum TableError {
     Format { path: PathBuf, reason: String },
 }
 
-/// What all rows of a table share: its first line. A table never mixes any of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// Version of the file format.
-    pub latency_table: u32,
-    /// Name of the device file.
-    pub device: String,
-    pub cpu: String,
-    pub arch: String,
-    pub libc: String,
-    pub runtime: Runtime,
-    pub runtime_version: String,
-    pub threads: usize,
-    /// Of weights and activations: `fp32`.
-    pub precision: String,
-    /// ONNX Runtime's execution providers, the preferred one first; none for tract.
-    #[serde(default)]
-    pub providers: Vec<String>,
-    /// Cores that the probe stayed on; any where empty.
-    #[serde(default)]
-    pub pinned: Vec<usize>,
-}
-
-impl Header {
-    /// Of what these boards measure together.
-    ///
-    /// # Errors
-    /// Where one of them does not have the runtime, or is not of the others' kind.
-    pub fn of(
-        device: &str,
-        boards: &[Session],
-        runtime: Runtime,
-        threads: usize,
-    ) -> Result<Header, ProfileError> {
-        let of = |session: &Session| {
-            Ok::<_, DeviceError>(Self::new(device, session, session.require(runtime)?, threads))
-        };
-        let headers: Vec<Header> = boards.iter().map(of).collect::<Result<_, _>>()?;
-        let mut all = boards.iter().zip(headers);
-        let Some((first, header)) = all.next() else { return Err(ProfileError::NoBoard) };
-        let differs = |(board, theirs): (&Session, Header)| {
-            Some((board.board().to_string(), theirs.difference(&header)?))
-        };
-        match all.find_map(differs) {
-            None => Ok(header),
-            Some((board, difference)) => {
-                Err(ProfileError::Mixed { board, first: first.board().into(), difference })
-            }
-        }
+/// The first of many subjects, and how many more there are.
+fn shown(subjects: &[Subject]) -> String {
+    const SHOWN: usize = 40;
+    let mut list: Vec<String> = subjects.iter().take(SHOWN).map(Subject::to_string).collect();
+    if subjects.len() > SHOWN {
+        list.push(format!("and {} more", subjects.len() - SHOWN));
     }
-
-    fn new(device: &str, session: &Session, info: &RuntimeInfo, threads: usize) -> Header {
-        let hello = session.hello();
-        Header {
-            latency_table: FORMAT,
-            device: device.into(),
-            cpu: hello.cpu.clone(),
-            arch: hello.arch.clone(),
-            libc: hello.libc.clone(),
-            runtime: info.runtime,
-            runtime_version: info.version.clone(),
-            threads,
-            precision: "fp32".into(),
-            providers: info.providers.clone(),
-            pinned: session.ready().pinned.clone(),
-        }
-    }
+    list.join("; ")
 }
 
-/// What two headers differ in: `CPU A, not B`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    pub what: &'static str,
-    pub theirs: String,
-    pub ours: String,
-}
-
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}, not {}", self.what, self.theirs, self.ours)
-    }
-}
-
-impl Header {
-    /// The first thing in which this header differs from `ours`.
-    pub fn difference(&self, ours: &Header) -> Option<Difference> {
-        let said = |header: &Header| {
-            let list = |parts: Vec<String>| if parts.is_empty() { "none".into() } else { parts.join(",") };
-            [
-                ("device", header.device.clone()),
-                ("CPU", header.cpu.clone()),
-                ("architecture", header.arch.clone()),
-                ("libc", header.libc.clone()),
-                ("runtime", header.runtime.to_string()),
-                ("runtime version", header.runtime_version.clone()),
-                ("threads", header.threads.to_string()),
-                ("precision", header.precision.clone()),
-                ("execution providers", list(header.providers.clone())),
-                ("pinned cores", list(header.pinned.iter().map(usize::to_string).collect())),
-            ]
-        };
-        let mut pairs = said(self).into_iter().zip(said(ours));
-        let differs = pairs.find(|(a, b)| a != b);
-        differs.map(|((what, theirs), (_, ours))| Difference { what, theirs, ours })
-    }
-}
-
-/// A layer's latency, with the raw timings behind it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    pub layer: Layer,
-    pub method: Method,
-    /// Digest of the model that was timed: a row of an op that has changed since is measured anew.
-    pub model: String,
-    pub median_ns: Latency,
-    /// Nanoseconds of one inference, a sample.
-    pub samples_ns: Vec<f64>,
-    /// Inferences timed together in a sample.
-    pub batch: u64,
-    /// Seconds since 1970, UTC.
-    pub measured_at: u64,
-    pub before: Conditions,
-    /// Half way.
-    #[serde(default)]
-    pub during: Conditions,
-    pub after: Conditions,
-    /// Cores that other programs kept busy meanwhile.
-    #[serde(default)]
-    pub others: Option<f64>,
-    /// What else went on, in the last of the times that the layer was measured for this row.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub disturbed: Vec<Disturbance>,
-}
-
-/// How a row was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// As a model of its own.
-    Isolated,
-}
-
-/// Latencies of layers on one device with one runtime, as a file of JSON lines: a [`Header`], then
-/// [`Row`]s as they were measured.
+/// Latencies on one device with one runtime, as a file of JSON lines: a [`Header`], then [`Row`]s as they
+/// were measured.
 #[derive(Debug)]
 pub struct LatencyTable {
     path: PathBuf,
     /// What measures rows that are missing.
     command: String,
     pub header: Header,
-    rows: BTreeMap<Layer, Row>,
+    rows: Vec<Row>,
 }
 
 impl LatencyTable {
@@ -209,20 +72,24 @@ impl LatencyTable {
         if lines.is_empty() {
             return Err(format("it is empty".into()));
         }
-        let header: Header =
-            serde_json::from_value(lines.remove(0)).map_err(|e| format(format!("line 1: {e}")))?;
-        if header.latency_table != FORMAT {
-            return Err(format(format!("it is of format {}", header.latency_table)));
+        let header = lines.remove(0);
+        let version = header["latency_table"].as_u64();
+        if version != Some(FORMAT.into()) {
+            let version = version.map_or("none".into(), |version| format!("format {version}"));
+            return Err(format(format!("it is of {version}; measure into another --profiles folder")));
         }
-        let mut rows = BTreeMap::new();
+        let header = serde_json::from_value(header).map_err(|e| format(format!("line 1: {e}")))?;
+        let mut rows: Vec<Row> = vec![];
+        let mut digests: HashMap<Subject, String> = HashMap::new();
         for (i, line) in lines.into_iter().enumerate() {
             let row: Row =
                 serde_json::from_value(line).map_err(|e| format(format!("line {}: {e}", i + 2)))?;
-            if row.layer.input.is_empty() || row.layer.channels == 0 || row.layer.stride == 0 {
-                return Err(format(format!("line {}: a layer has a size of 0", i + 2)));
+            if !row.subject.is_sound() {
+                return Err(format(format!("line {}: layers have a size of 0 or do not join", i + 2)));
             }
-            if row.model == model_digest(&row.layer) {
-                rows.insert(row.layer, row);
+            let digest = digests.entry(row.subject.clone()).or_insert_with_key(Subject::digest);
+            if row.model == *digest {
+                rows.push(row);
             }
         }
         Ok(LatencyTable { path: path.into(), command: command.into(), header, rows })
@@ -235,12 +102,7 @@ impl LatencyTable {
     pub fn open(path: &Path, header: Header, command: &str) -> Result<Self, TableError> {
         if !path.is_file() {
             artifact::write_lines(path, std::slice::from_ref(&header))?;
-            return Ok(LatencyTable {
-                path: path.into(),
-                command: command.into(),
-                header,
-                rows: BTreeMap::new(),
-            });
+            return Ok(LatencyTable { path: path.into(), command: command.into(), header, rows: vec![] });
         }
         artifact::drop_torn_line(path)?;
         let table = Self::load(path, command)?;
@@ -256,61 +118,85 @@ impl LatencyTable {
             None => Ok(()),
         }
     }
+
+    /// Writes down that the model is to be fitted to so many networks, where that is more than before.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn plan_networks(&mut self, networks: usize) -> Result<(), TableError> {
+        if networks <= self.header.networks {
+            return Ok(());
+        }
+        self.header.networks = networks;
+        self.rewrite_header()
+    }
+
+    /// Puts into the header how well predictions held, in the place of what it says of the same images.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn set_validation(&mut self, validation: Validation) -> Result<(), TableError> {
+        self.header.validations.retain(|old| !old.same_images(&validation));
+        self.header.validations.push(validation);
+        self.rewrite_header()
+    }
+
+    /// Changes the file's first line and nothing else of it.
+    fn rewrite_header(&self) -> Result<(), TableError> {
+        let bytes = artifact::read(&self.path, "nas-profile")?;
+        let header = serde_json::to_string(&self.header).unwrap_or_default();
+        let rows = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
+        Ok(artifact::write(&self.path, &[header.as_bytes(), &bytes[rows..]].concat())?)
+    }
+
     /// Adds a row, to the file first.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
     pub fn append(&mut self, row: Row) -> Result<(), TableError> {
         artifact::append_line(&self.path, &row)?;
-        self.rows.insert(row.layer, row);
+        self.rows.push(row);
         Ok(())
     }
 
-    /// Takes the rows that were disturbed for missing; in the file each stays, until a later one for its
-    /// layer counts.
+    /// Takes the rows that were disturbed for missing; in the file they stay.
     pub fn forget_disturbed(&mut self) {
-        self.rows.retain(|_, row| row.disturbed.is_empty());
+        self.rows.retain(|row| row.disturbed.is_empty());
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.rows.values()
+    /// In the order in which they were measured.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
     }
 
-    /// The layers that have to be measured yet.
-    pub fn missing(&self, layers: &[Layer]) -> Vec<Layer> {
-        layers.iter().copied().filter(|l| l.op != CandidateOp::ZERO && !self.rows.contains_key(l)).collect()
+    /// What drift is seen by, on these images: what was taken for it first.
+    pub fn anchor(&self, networks: &Networks) -> Option<&Subject> {
+        let on_images = |subject: &&Subject| subject.graph().input_shape() == networks.images.shape;
+        self.rows.iter().filter(|row| row.anchor).map(|row| &row.subject).find(on_images)
     }
 
-    /// A layer's latency. A `zero` costs nothing by definition.
-    ///
-    /// # Errors
-    /// [`TableError::Missing`]
-    pub fn latency(&self, layer: &Layer) -> Result<Latency, TableError> {
-        if layer.op == CandidateOp::ZERO {
-            return Ok(Latency::ZERO);
-        }
-        self.require(std::slice::from_ref(layer))?;
-        Ok(self.rows[layer].median_ns)
+    /// By subject, what all its rows say.
+    pub fn timings(&self) -> BTreeMap<&Subject, Timing> {
+        timing::timings(&self.rows)
     }
 
     /// # Errors
-    /// [`TableError::Missing`], with all of `layers` that there is no row of.
-    pub fn require(&self, layers: &[Layer]) -> Result<(), TableError> {
-        let layers = self.missing(layers);
-        if layers.is_empty() {
-            return Ok(());
-        }
-        Err(TableError::Missing { path: self.path.clone(), layers, command: self.command.clone() })
+    /// [`TableError::Missing`], with all of `subjects` that have no row.
+    pub fn require<'s>(
+        &self,
+        subjects: impl IntoIterator<Item = &'s Subject>,
+    ) -> Result<BTreeMap<&Subject, Timing>, TableError> {
+        let timings = self.timings();
+        let missing: Vec<Subject> =
+            subjects.into_iter().filter(|subject| !timings.contains_key(subject)).cloned().collect();
+        if missing.is_empty() { Ok(timings) } else { Err(self.lacks(missing)) }
     }
-}
 
-/// The model that is timed for a graph, as ONNX bytes, with weights that are the same every time.
-///
-/// # Errors
-/// Never for a graph's own random weights; the signature is that of the encoder.
-pub fn micro_model(graph: &Graph) -> Result<Vec<u8>, WeightsError> {
-    onnx::encode(graph, &Weights::random(graph, 0))
-}
+    pub(super) fn lacks(&self, missing: Vec<Subject>) -> TableError {
+        TableError::Missing { path: self.path.clone(), missing, command: self.command.clone() }
+    }
 
-/// Digest of a layer's micro-model's graph.
-pub fn model_digest(layer: &Layer) -> String {
-    let graph = format!("{:?}", layer.graph());
-    blake3::hash(graph.as_bytes()).to_hex()[..16].to_string()
+    pub(super) fn unfit(&self, reason: super::fit::FitError) -> TableError {
+        TableError::Fit { path: self.path.clone(), reason, command: self.command.clone() }
+    }
 }

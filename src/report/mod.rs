@@ -6,12 +6,14 @@
 mod chart;
 mod figures;
 mod page;
+mod scatter;
 mod summary;
 
+pub use scatter::scatter;
 pub use summary::{SummaryLatency, SummaryRow};
 
 use crate::artifact::{self, ArtifactError};
-use crate::latency::Latency;
+use crate::latency::{Latency, LayerLatency};
 use crate::record::{BenchRow, ModelDir, Network, RunDir, SearchEpoch, TrainEpoch, TrainedOn};
 use crate::space::{Genotype, Layer};
 use nas_exporters::Cost;
@@ -69,6 +71,7 @@ struct LayerRow {
     name: String,
     layer: Layer,
     predicted: Vec<Option<Latency>>,
+    isolated: Vec<Option<Latency>>,
 }
 
 /// Writes the page of a run and gives its path.
@@ -146,17 +149,18 @@ impl Run {
                 _ => format!("layer {i}"),
             },
             layer,
-            predicted: predicted.iter().map(|p| p[i]).collect(),
+            predicted: predicted.iter().map(|p| p[i]?.ns).collect(),
+            isolated: predicted.iter().map(|p| p[i]?.isolated_ns).collect(),
         };
         layers.iter().enumerate().map(row).collect()
     }
 }
 
 /// The prediction of each layer. Rows hold the live layers only, which are the last ones.
-fn align(layers: &[Layer], row: &BenchRow) -> Vec<Option<Latency>> {
+fn align<'r>(layers: &[Layer], row: &'r BenchRow) -> Vec<Option<&'r LayerLatency>> {
     let mut rest = row.predicted_layers.iter().rev().peekable();
     let mut aligned: Vec<_> =
-        layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer).map(|p| p.ns)).collect();
+        layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer)).collect();
     aligned.reverse();
     aligned
 }

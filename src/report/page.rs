@@ -147,32 +147,34 @@ fn layer_table(run: &Run) -> String {
     let rows = run.by_layer();
     let mut header = ["layer", "op", "input", "output", "stride", "MACs"].map(String::from).to_vec();
     let settings: Vec<Setting> = rows.iter().map(|r| r.setting()).collect();
-    header.extend(labels(&settings).into_iter().map(|label| format!("{label}\npredicted")));
+    let columns = |label: String| [format!("{label}\nadds"), format!("{label}\nalone")];
+    header.extend(labels(&settings).into_iter().flat_map(columns));
     let cells = |l: &LayerRow| {
         let (graph, stride) = (l.layer.graph(), l.layer.stride.to_string());
         let (input, output) = (l.layer.input.to_string(), graph.output_shape().to_string());
         let macs = millions(graph.cost().macs);
         let mut cells = vec![l.name.clone(), l.layer.op.to_string(), input, output, stride, macs];
-        cells.extend(l.predicted.iter().map(|&p| or_dash(p)));
+        cells.extend(l.predicted.iter().zip(&l.isolated).flat_map(|(&adds, &alone)| [or_dash(adds), or_dash(alone)]));
         cells
     };
     let mut body: Vec<Vec<String>> = layers.iter().map(cells).collect();
     if !rows.is_empty() {
-        let sum = |r: &&BenchRow| r.predicted_layers.iter().map(|l| l.ns).sum::<Latency>();
-        let rest = |r: &&BenchRow| or_dash(r.predicted_ns.map(|p| p + -1.0 * sum(r)));
-        let total = |r: &&BenchRow| or_dash(r.predicted_ns);
+        let sum = |r: &&BenchRow| r.predicted_layers.iter().filter_map(|l| l.ns).sum::<Latency>();
+        let rest = |r: &&BenchRow| [or_dash(r.predicted_ns.map(|p| p + -1.0 * sum(r))), String::new()];
+        let total = |r: &&BenchRow| [or_dash(r.predicted_ns), or_dash(r.isolated_ns)];
         let line = |name: &str, cells: Vec<String>| {
             let mut row = vec![String::new(); 6];
             row[0] = name.into();
             row.extend(cells);
             row
         };
-        body.push(line("base", rows.iter().map(rest).collect()));
-        body.push(line("network", rows.iter().map(total).collect()));
+        body.push(line("base", rows.iter().flat_map(rest).collect()));
+        body.push(line("network", rows.iter().flat_map(total).collect()));
     }
     table(2, &header, &body)
-        + "<p>Shapes are channels × height × width of one image. Base is what the network takes beyond the sum of \
-           its layers.</p>\n"
+        + "<p>Shapes are channels × height × width of one image. A layer adds what it costs in the deployed \
+           network, and takes more as a model of its own; base is what the network takes beyond the sum of \
+           its layers, stem and head and what neighbours change in each other among it.</p>\n"
 }
 
 fn conditions(run: &Run) -> String {

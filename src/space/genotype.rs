@@ -90,22 +90,26 @@ impl Genotype {
         layers
     }
 
-    /// The network: its layers' graphs one after another, below `stem`, `layer1`…, `head`.
+    /// The network.
     pub fn graph(&self) -> Graph {
-        let mut graph = Graph::new(self.input);
-        let layers = self.layers();
-        let last = layers.len() - 1;
-        for (i, layer) in layers.iter().enumerate() {
-            let prefix = match i {
-                0 => "stem".to_string(),
-                _ if i == last => "head".to_string(),
-                _ => format!("layer{i}"),
-            };
-            let end = graph.output();
-            graph.append(&prefix, &layer.graph(), end);
-        }
-        graph
+        chained(&self.layers())
     }
+}
+
+/// The network of these layers, their graphs one after another, below `stem`, `layer1`…, `head`.
+pub fn chained(layers: &[Layer]) -> Graph {
+    let mut graph = Graph::new(layers.first().map_or(Shape::new(0, 0, 0), |stem| stem.input));
+    let last = layers.len().saturating_sub(1);
+    for (i, layer) in layers.iter().enumerate() {
+        let prefix = match i {
+            0 => "stem".to_string(),
+            _ if i == last => "head".to_string(),
+            _ => format!("layer{i}"),
+        };
+        let end = graph.output();
+        graph.append(&prefix, &layer.graph(), end);
+    }
+    graph
 }
 
 impl std::fmt::Display for Genotype {

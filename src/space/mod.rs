@@ -6,7 +6,7 @@ mod layer;
 mod mobilenet_v2;
 
 pub use candidate::CandidateOp;
-pub use genotype::Genotype;
+pub use genotype::{Genotype, chained};
 pub use layer::Layer;
 pub use mobilenet_v2::mobilenet_v2;
 

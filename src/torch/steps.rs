@@ -11,9 +11,11 @@ const CLIP: f64 = 5.0;
 /// over all candidates is cheap, and the absolute value then drives alpha to whatever is dear, whether
 /// or not it classifies better; within the target, cross-entropy alone decides here.
 pub struct LatencyTerm {
-    /// Nanoseconds, layers×candidates.
-    mixed: Tensor,
-    fixed: Latency,
+    /// Nanoseconds, by monomial.
+    ns: Tensor,
+    /// Tables of factors×(layers·candidates + 1) for the monomials' first, second… factors: 1 where the
+    /// factor has the candidate's probability in it, and in the last column where there is no factor.
+    factors: Vec<Tensor>,
     target: Latency,
     weight: f64,
 }
@@ -21,12 +23,35 @@ pub struct LatencyTerm {
 impl LatencyTerm {
     /// `weight` is λ.
     pub fn new(model: &LatencyModel, target: Latency, weight: f64) -> LatencyTerm {
-        let mixed = Tensor::from_slice2(&model.mixed_ns()).to_kind(Kind::Float);
-        LatencyTerm { mixed, fixed: model.fixed(), target, weight }
+        let (layers, candidates) = model.size();
+        let monomials = model.polynomial().monomials();
+        let ns: Vec<f64> = monomials.iter().map(|monomial| monomial.ns.ns()).collect();
+        let most = monomials.iter().map(|monomial| monomial.holds.len()).max().unwrap_or(0);
+        let width = layers * candidates + 1;
+        let factor = |place: usize| {
+            let mut table = vec![0f64; monomials.len() * width];
+            for (row, monomial) in table.chunks_mut(width).zip(monomials) {
+                match monomial.holds.get(place) {
+                    Some((layer, ops)) => ops.iter().for_each(|op| row[layer * candidates + op] = 1.0),
+                    None => row[width - 1] = 1.0,
+                }
+            }
+            Tensor::from_slice(&table).view([monomials.len() as i64, width as i64])
+        };
+        LatencyTerm { ns: Tensor::from_slice(&ns), factors: (0..most).map(factor).collect(), target, weight }
+    }
+
+    /// Expected nanoseconds; `probabilities` are layers×candidates.
+    fn expected(&self, probabilities: &Tensor) -> Tensor {
+        let flat = probabilities.to_kind(Kind::Double).view(-1);
+        let one = Tensor::ones([1], (Kind::Double, flat.device()));
+        let flat = Tensor::cat(&[flat, one], 0);
+        let factors = self.factors.iter().map(|table| table.mv(&flat));
+        factors.fold(self.ns.shallow_clone(), |product, factor| product * factor).sum(Kind::Double)
     }
 
     fn loss(&self, probabilities: &Tensor) -> Tensor {
-        let expected = (probabilities * &self.mixed).sum(Kind::Float) + self.fixed.ns();
+        let expected = self.expected(probabilities);
         (expected / self.target.ns() - 1.0).clamp_min(0.0) * self.weight
     }
 }

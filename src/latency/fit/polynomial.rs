@@ -33,10 +33,20 @@ impl Polynomial {
                 *sums.entry((product.len(), product)).or_default() += unknown * ns;
             }
         }
-        let rounded = |ns: f64| Latency::from_ns((ns * PARTS).round() / PARTS);
-        let monomials =
-            sums.into_iter().map(|((_, holds), ns)| Monomial { ns: rounded(ns), holds: holds.clone() });
-        Polynomial { monomials: monomials.filter(|m| m.ns != Latency::ZERO).collect() }
+        Self::of(sums.into_iter().map(|((_, holds), ns)| Monomial { ns: Latency::from_ns(ns), holds: holds.clone() }))
+    }
+
+    /// What is the same in all networks, and what each op adds in each layer.
+    pub fn additive(fixed: Latency, rows: &[Vec<Latency>]) -> Self {
+        let row = |(layer, op, &ns): (usize, usize, &Latency)| Monomial { ns, holds: vec![(layer, vec![op])] };
+        let all = rows.iter().enumerate().flat_map(|(l, ops)| ops.iter().enumerate().map(move |(o, ns)| (l, o, ns)));
+        let base = Monomial { ns: fixed, holds: vec![] };
+        Self::of([base].into_iter().chain(all.map(row)))
+    }
+
+    fn of(monomials: impl IntoIterator<Item = Monomial>) -> Self {
+        let rounded = |m: Monomial| Monomial { ns: Latency::from_ns((m.ns.ns() * PARTS).round() / PARTS), ..m };
+        Polynomial { monomials: monomials.into_iter().map(rounded).filter(|m| m.ns != Latency::ZERO).collect() }
     }
 
     pub fn monomials(&self) -> &[Monomial] {
@@ -45,15 +55,15 @@ impl Polynomial {
 
     /// Expected latency where layer l holds op i with `probabilities[l][i]`, whatever the others hold.
     pub fn expected(&self, probabilities: &[Vec<f64>]) -> Latency {
-        self.sum(|layer, op| probabilities[layer][op])
+        self.at(|layer, op| probabilities[layer][op])
     }
 
     /// Latency of the network whose layers hold `ops`: the expectation where that is certain.
     pub fn predict(&self, ops: &[usize]) -> Latency {
-        self.sum(|layer, op| f64::from(ops[layer] == op))
+        self.at(|layer, op| f64::from(ops[layer] == op))
     }
 
-    fn sum(&self, probability: impl Fn(usize, usize) -> f64) -> Latency {
+    fn at(&self, probability: impl Fn(usize, usize) -> f64) -> Latency {
         let holds =
             |(layer, ops): &(usize, Vec<usize>)| ops.iter().map(|&op| probability(*layer, op)).sum::<f64>();
         let monomial = |m: &Monomial| m.holds.iter().map(holds).product::<f64>() * m.ns;
