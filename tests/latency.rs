@@ -25,7 +25,7 @@ struct Case {
 }
 
 fn case(candidates: Vec<CandidateOp>, layers: Vec<LayerSpec>, ns: &[f64]) -> Case {
-    let stem = Stem { op: op("conv_3x3"), channels: 2 };
+    let stem = Stem { op: op("conv_3x3"), channels: 2, stride: 1 };
     let space = SearchSpace { name: "random".into(), stem, candidates, layers };
     let dir = tempfile::tempdir().unwrap();
     let mut next = ns.iter().cycle();

@@ -118,14 +118,23 @@ fn genotypes() -> impl Strategy<Value = Genotype> {
     let layer =
         (1..9usize, 1..4usize, op).prop_map(|(channels, stride, op)| (LayerSpec { channels, stride }, op));
     let image = (1..4usize, 1..14usize, 1..14usize).prop_map(|(c, h, w)| Shape::new(c, h, w));
-    (live, 1..9usize, proptest::collection::vec(layer, 1..6), image, 1..6usize).prop_map(
-        |(op, channels, layers, input, classes)| {
+    let stem = (live, 1..9usize, 1..3usize);
+    (stem, proptest::collection::vec(layer, 1..6), image, 1..6usize).prop_map(
+        |((op, channels, stride), layers, input, classes)| {
             let (layers, ops) = layers.into_iter().unzip();
-            let stem = Stem { op, channels };
+            let stem = Stem { op, channels, stride };
             let space = SearchSpace { name: "random".into(), stem, candidates: candidates(), layers };
             Genotype::new(space, ops, input, classes).unwrap()
         },
     )
+}
+
+/// A random network of a built-in space, for square RGB images of `size` pixels.
+fn genotypes_of(space: &str, size: usize) -> impl Strategy<Value = Genotype> {
+    let space = SearchSpace::load(space).unwrap();
+    let op = proptest::sample::select(space.candidates.clone());
+    let ops = proptest::collection::vec(op, space.layers.len());
+    ops.prop_map(move |ops| Genotype::new(space.clone(), ops, Shape::new(3, size, size), 10).unwrap())
 }
 
 fn runner(cases: u32) -> TestRunner {
@@ -142,6 +151,30 @@ fn random_networks_compute_the_same_in_every_runtime() {
         Ok(())
     };
     runner(16).run(&networks, agree).unwrap();
+    for (space, size, cases) in [("chain", 32, 4), ("mobile", 32, 12), ("mobile_224", 224, 1)] {
+        runner(cases).run(&(genotypes_of(space, size), any::<u64>()), agree).unwrap();
+    }
+}
+
+#[test]
+fn layers_of_one_shape_share_their_rows() {
+    for (space, size, shapes) in [("mobile", 32, 6), ("mobile_224", 224, 11)] {
+        let space = SearchSpace::load(space).unwrap();
+        let layers = space.distinct_layers(Shape::new(3, size, size), 10);
+        assert_eq!(space.candidates.len(), 20);
+        assert_eq!(layers.len(), 20 * shapes + 2, "{}", space.name);
+        let head = layers.last().unwrap();
+        assert_eq!((head.input.height, head.input.width), if size == 32 { (8, 8) } else { (7, 7) });
+    }
+}
+
+#[test]
+fn a_stem_without_stride_has_stride_one() {
+    let mut space = serde_json::to_value(SearchSpace::load("chain").unwrap()).unwrap();
+    space["stem"].as_object_mut().unwrap().remove("stride").unwrap();
+    let read: SearchSpace = serde_json::from_value(space).unwrap();
+    assert_eq!(read, SearchSpace::load("chain").unwrap());
+    assert_eq!(read.stem.stride, 1);
 }
 
 /// The layers of a network with the prefix that each is found below.
@@ -181,6 +214,7 @@ fn a_network_is_its_layers_node_for_node() {
         Ok(())
     };
     runner(256).run(&genotypes(), check).unwrap();
+    runner(16).run(&genotypes_of("mobile", 32), check).unwrap();
 }
 
 fn parse(onnx: &[u8]) -> GraphProto {
@@ -238,6 +272,7 @@ fn an_exported_network_is_its_exported_layers() {
         Ok(())
     };
     runner(64).run(&(genotypes(), any::<u64>()), check).unwrap();
+    runner(8).run(&(genotypes_of("mobile", 32), any::<u64>()), check).unwrap();
 }
 
 #[test]

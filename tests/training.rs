@@ -7,7 +7,7 @@ mod table;
 
 use edge_nas::latency::{Latency, LatencyModel};
 use edge_nas::space::{LayerSpec, SearchSpace};
-use edge_nas::torch::{Adam, LatencyTerm, MixedOp, Net, Sgd, Supernet, alpha_step, cosine};
+use edge_nas::torch::{Adam, LatencyTerm, MixedOp, Net, Sgd, Supernet, alpha_step, cosine, weight_step};
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -207,6 +207,38 @@ fn latency_moves_alpha_only_above_the_target() {
     let by_loss = expected_after(dearest, 0.0);
     assert_eq!(expected_after(dearest, 1e3), by_loss);
     assert!(expected_after(cheapest, 1e3) < by_loss);
+}
+
+/// Every parameter of every branch gets a gradient, and every alpha moves.
+#[test]
+fn the_supernet_of_mobile_learns_in_all_branches() {
+    edge_nas::torch::fix(std::num::NonZeroUsize::MIN, 0);
+    let (space, input) = (SearchSpace::load("mobile").unwrap(), Shape::new(3, 32, 32));
+    let net = Supernet::new(&space, input, 10);
+    let trained = || net.params().filter(|(_, param, _)| param.role.is_trained());
+    let biases = trained().filter(|(name, ..)| name.ends_with("se_reduce.bias"));
+    assert!(biases.map(|(.., bias)| bias.abs().sum(Kind::Float)).all(|sum| sum.double_value(&[]) == 0.0));
+
+    let (x, labels) = (images(4, input), Tensor::from_slice(&[0i64, 1, 2, 3]));
+    let mut sgd = Sgd::new(trained().map(|(name, _, tensor)| (name, tensor, 0.0)), 0.9);
+    let loss = weight_step(&net, &mut sgd, &x, &labels, 0.05).double_value(&[]);
+    assert!(loss.is_finite(), "{loss}");
+    for (name, _, tensor) in trained() {
+        let norm = tensor.grad().norm().double_value(&[]);
+        assert!(norm.is_finite() && norm > 0.0, "the gradient of {name} has norm {norm}");
+        assert!(tensor.isfinite().all().int64_value(&[]) == 1, "{name}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let cost = |layer: &edge_nas::space::Layer| 100.0 + layer.graph().cost().macs as f64;
+    let layers = space.distinct_layers(input, 10);
+    let table = table::filled(&dir.path().join("table.jsonl"), &layers, 1, cost);
+    let model = LatencyModel::new(&table, &space, input, 10).unwrap();
+    let term = LatencyTerm::new(&model, model.range().0, 0.5);
+    let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
+    let (loss, logits) = alpha_step(&net, &mut adam, &term, &x, &labels, 0.1);
+    assert!(loss.double_value(&[]).is_finite() && logits.isfinite().all().int64_value(&[]) == 1);
+    assert!(values(&net.alpha).iter().all(|a| a.is_finite() && *a != 0.0), "{:?}", values(&net.alpha));
 }
 
 #[test]

@@ -82,7 +82,6 @@ pub enum Op {
         /// Channels of input and output are divided into so many groups; depthwise where it
         /// equals the input channels.
         groups: usize,
-        /// Only a convolution that a batch norm was folded into has one.
         bias: bool,
     },
     /// Per channel, with ε = [`crate::BATCH_NORM_EPS`].
@@ -90,8 +89,12 @@ pub enum Op {
     Relu,
     /// min(max(x, 0), 6)
     Relu6,
+    /// min(max(x/6 + 1/2, 0), 1)
+    HardSigmoid,
     /// Elementwise sum of two inputs of one shape.
     Add,
+    /// Channels scaled: C×H×W times C×1×1.
+    Mul,
     MaxPool {
         kernel: usize,
         stride: usize,
@@ -307,8 +310,9 @@ fn output_shape(op: Op, inputs: &[Shape]) -> Shape {
             x.strided(out_channels, stride)
         }
         (Op::MaxPool { stride, .. } | Op::AvgPool { stride, .. }, &[x]) => x.strided(x.channels, stride),
-        (Op::BatchNorm | Op::Relu | Op::Relu6, &[x]) => x,
+        (Op::BatchNorm | Op::Relu | Op::Relu6 | Op::HardSigmoid, &[x]) => x,
         (Op::Add, &[a, b]) if a == b => a,
+        (Op::Mul, &[x, scale]) if scale == Shape::new(x.channels, 1, 1) => x,
         (Op::GlobalAvgPool, &[x]) => Shape::new(x.channels, 1, 1),
         (Op::Linear { out_features }, &[_]) => Shape::new(out_features, 1, 1),
         (Op::Zero { shape }, []) => shape,

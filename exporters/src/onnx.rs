@@ -80,7 +80,9 @@ fn write_node(
             inputs.extend([low.as_str(), high.as_str()]);
             ("Clip", vec![])
         }
+        Op::HardSigmoid => ("HardSigmoid", vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)]),
         Op::Add => ("Add", vec![]),
+        Op::Mul => ("Mul", vec![]),
         Op::MaxPool { kernel, stride } => ("MaxPool", window(kernel, stride)),
         Op::AvgPool { kernel, stride } => ("AveragePool", window(kernel, stride)),
         Op::GlobalAvgPool => ("GlobalAveragePool", vec![]),

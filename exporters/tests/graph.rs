@@ -18,6 +18,24 @@ fn chain(input: Shape, ops: &[Op]) -> Graph {
     g
 }
 
+/// Squeeze-and-excite behind a 3×3 convolution and its batch norm: 6 channels, of which 2 remain.
+fn squeeze_excite() -> Graph {
+    let pointwise = |out_channels| Op::Conv2d { out_channels, kernel: 1, stride: 1, groups: 1, bias: true };
+    let ops = [
+        conv(6, 3, 1, 1),
+        Op::BatchNorm,
+        Op::GlobalAvgPool,
+        pointwise(2),
+        Op::Relu,
+        pointwise(6),
+        Op::HardSigmoid,
+    ];
+    let mut g = chain(Shape::new(3, 5, 4), &ops);
+    let (x, scale) = (g.ids().nth(2).unwrap(), g.output());
+    g.add("scaled", Op::Mul, &[x, scale]);
+    g
+}
+
 fn names(g: &Graph) -> Vec<&str> {
     g.nodes().iter().map(|n| n.name.as_str()).collect()
 }
@@ -33,6 +51,7 @@ fn every_op_knows_its_output_shape() {
         (Op::BatchNorm, [4, 9, 6]),
         (Op::Relu, [4, 9, 6]),
         (Op::Relu6, [4, 9, 6]),
+        (Op::HardSigmoid, [4, 9, 6]),
         (Op::MaxPool { kernel: 3, stride: 2 }, [4, 5, 3]),
         (Op::AvgPool { kernel: 3, stride: 1 }, [4, 9, 6]),
         (Op::GlobalAvgPool, [4, 1, 1]),
@@ -45,12 +64,15 @@ fn every_op_knows_its_output_shape() {
     let twice = [sum.input(), sum.input()];
     sum.add("sum", Op::Add, &twice);
     assert_eq!(sum.output_shape(), x);
+    assert_eq!(squeeze_excite().output_shape(), Shape::new(6, 5, 4));
     assert_eq!(Graph::new(x).output_shape(), x);
 }
 
 #[test]
 fn parameters_have_the_shapes_of_their_nodes() {
-    let g = chain(Shape::new(4, 5, 5), &[conv(8, 3, 2, 2), Op::BatchNorm, Op::Linear { out_features: 3 }]);
+    let biased = Op::Conv2d { out_channels: 8, kernel: 1, stride: 1, groups: 1, bias: true };
+    let ops = [conv(8, 3, 2, 2), Op::BatchNorm, biased, Op::Linear { out_features: 3 }];
+    let g = chain(Shape::new(4, 5, 5), &ops);
     let params: Vec<(String, Vec<usize>)> = g.params().into_iter().map(|p| (p.name, p.dims)).collect();
     let expected = [
         ("n1.weight", vec![8, 2, 3, 3]),
@@ -58,8 +80,10 @@ fn parameters_have_the_shapes_of_their_nodes() {
         ("n2.bias", vec![8]),
         ("n2.running_mean", vec![8]),
         ("n2.running_var", vec![8]),
-        ("n3.weight", vec![3, 72]),
-        ("n3.bias", vec![3]),
+        ("n3.weight", vec![8, 8, 1, 1]),
+        ("n3.bias", vec![8]),
+        ("n4.weight", vec![3, 72]),
+        ("n4.bias", vec![3]),
     ];
     assert_eq!(params, expected.map(|(name, dims)| (name.to_string(), dims)));
 }
@@ -80,6 +104,14 @@ fn a_sum_of_two_shapes_is_refused() {
     let mut g = Graph::new(Shape::new(4, 8, 8));
     let halved = g.add("pool", Op::MaxPool { kernel: 3, stride: 2 }, &[g.input()]);
     g.add("sum", Op::Add, &[halved, g.input()]);
+}
+
+#[test]
+#[should_panic(expected = "does not take inputs")]
+fn channels_are_scaled_by_one_number_each() {
+    let mut g = Graph::new(Shape::new(4, 8, 8));
+    let twice = [g.input(), g.input()];
+    g.add("product", Op::Mul, &twice);
 }
 
 #[test]
@@ -129,6 +161,18 @@ fn cost_is_what_is_counted_by_hand() {
     assert_eq!(cost.params, 54 + 6 + 27 + 20);
     // At the batch norm: its input and its output, 3·4·4 f32 each.
     assert_eq!(cost.peak_activation_bytes, 2 * 48 * 4);
+}
+
+#[test]
+fn squeeze_and_excite_costs_what_is_counted_by_hand() {
+    let cost = squeeze_excite().cost();
+    // 6·3·3·3 weights at 5·4 places; then 2·6 and 6·2 at one place.
+    assert_eq!(cost.macs, 162 * 20 + 12 + 12);
+    // γ and β behind the first; a bias each in the others.
+    assert_eq!(cost.params, 162 + 12 + (12 + 2) + (12 + 6));
+    // At the product: 6·5·4 f32 of its input, as many of its output, and 6 factors.
+    assert_eq!(cost.peak_activation_bytes, (120 + 120 + 6) * 4);
+    assert_eq!(squeeze_excite().live(), squeeze_excite(), "all of it is live");
 }
 
 #[test]
@@ -247,6 +291,21 @@ fn only_a_batch_norm_that_alone_reads_a_convolution_is_folded() {
         assert_eq!(names(&folded), expected);
         weights.check(&folded).unwrap();
     }
+}
+
+#[test]
+fn convolutions_without_batch_norm_keep_their_weights_and_biases() {
+    let g = squeeze_excite();
+    let weights = Weights::random(&g, 0);
+    let (folded, folded_weights) = fold_batch_norm(&g, &weights).unwrap();
+    assert_eq!(names(&folded), ["input", "n1", "n3", "n4", "n5", "n6", "n7", "scaled"]);
+    let read: Vec<usize> = folded.node(folded.output()).inputs.iter().map(|i| i.index()).collect();
+    assert_eq!(read, [1, 6], "the convolution that the batch norm was folded into, and the factors");
+    folded_weights.check(&folded).unwrap();
+    for name in ["n4.weight", "n4.bias", "n6.weight", "n6.bias"] {
+        assert_eq!(folded_weights.get(name).unwrap(), weights.get(name).unwrap(), "{name}");
+    }
+    assert_ne!(folded_weights.get("n1.weight").unwrap(), weights.get("n1.weight").unwrap());
 }
 
 #[test]

@@ -31,6 +31,11 @@ fn network() -> Graph {
     g.add("layer2.unread", Op::Relu, &[x]);
     let x = g.add("layer3.projection", conv(6, 1, 2, 1), &[x]);
     let x = g.add("layer3.projection_bn", Op::BatchNorm, &[x]);
+    let biased = Op::Conv2d { out_channels: 6, kernel: 1, stride: 1, groups: 1, bias: true };
+    let scale = g.add("layer4.pool", Op::GlobalAvgPool, &[x]);
+    let scale = g.add("layer4.conv", biased, &[scale]);
+    let scale = g.add("layer4.sigmoid", Op::HardSigmoid, &[scale]);
+    let x = g.add("layer4.scale", Op::Mul, &[x, scale]);
     let x = g.add("head.pool", Op::GlobalAvgPool, &[x]);
     g.add("head.linear", Op::Linear { out_features: 5 }, &[x]);
     g

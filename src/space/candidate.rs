@@ -1,3 +1,4 @@
+use super::mobile::{fused, inverted_residual};
 use super::{Layer, SpaceError};
 use nas_exporters::{Graph, NodeId, Op};
 use serde::{Deserialize, Serialize};
@@ -5,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Describes the op of a layer: appends its nodes to a graph that is the layer's input so far.
 type Describe = fn(&mut Graph, &Layer);
 
-/// Every op that a layer can hold. A new one is a function below and its line here.
+/// Every op that a layer can hold. A new one is a function and its line here.
 static OPS: &[(&str, Describe)] = &[
     ("conv_3x3", |g, l| conv(g, l, 3)),
     ("conv_5x5", |g, l| conv(g, l, 5)),
@@ -15,6 +16,25 @@ static OPS: &[(&str, Describe)] = &[
     ("zero", zero),
     ("avg_pool_3x3", |g, l| pool(g, l, Op::AvgPool { kernel: 3, stride: l.stride })),
     ("max_pool_3x3", |g, l| pool(g, l, Op::MaxPool { kernel: 3, stride: l.stride })),
+    ("mb_3x3_e1", |g, l| mb(g, l, 3, 1, false)),
+    ("mb_3x3_e3", |g, l| mb(g, l, 3, 3, false)),
+    ("mb_3x3_e6", |g, l| mb(g, l, 3, 6, false)),
+    ("mb_5x5_e1", |g, l| mb(g, l, 5, 1, false)),
+    ("mb_5x5_e3", |g, l| mb(g, l, 5, 3, false)),
+    ("mb_5x5_e6", |g, l| mb(g, l, 5, 6, false)),
+    ("mb_7x7_e1", |g, l| mb(g, l, 7, 1, false)),
+    ("mb_7x7_e3", |g, l| mb(g, l, 7, 3, false)),
+    ("mb_7x7_e6", |g, l| mb(g, l, 7, 6, false)),
+    ("mb_3x3_e1_se", |g, l| mb(g, l, 3, 1, true)),
+    ("mb_3x3_e3_se", |g, l| mb(g, l, 3, 3, true)),
+    ("mb_3x3_e6_se", |g, l| mb(g, l, 3, 6, true)),
+    ("mb_5x5_e1_se", |g, l| mb(g, l, 5, 1, true)),
+    ("mb_5x5_e3_se", |g, l| mb(g, l, 5, 3, true)),
+    ("mb_5x5_e6_se", |g, l| mb(g, l, 5, 6, true)),
+    ("mb_7x7_e1_se", |g, l| mb(g, l, 7, 1, true)),
+    ("mb_7x7_e3_se", |g, l| mb(g, l, 7, 3, true)),
+    ("mb_7x7_e6_se", |g, l| mb(g, l, 7, 6, true)),
+    ("fused_3x3_e3", |g, l| fused(g, l.channels, l.stride, 3, 3)),
     ("head", head),
 ];
 
@@ -115,6 +135,10 @@ fn separable_conv(g: &mut Graph, l: &Layer, kernel: usize) {
     g.add("depthwise_relu", Op::Relu, &[x]);
     let x = conv_bn(g, "pointwise", l.channels, 1, 1, 1);
     g.add("pointwise_relu", Op::Relu, &[x]);
+}
+
+fn mb(g: &mut Graph, l: &Layer, kernel: usize, expansion: usize, excite: bool) {
+    inverted_residual(g, l.channels, l.stride, kernel, expansion, excite);
 }
 
 fn skip(g: &mut Graph, l: &Layer) {

@@ -1,4 +1,4 @@
-use super::candidate::conv_bn;
+use super::mobile::{conv_bn_relu6, inverted_residual, scaled};
 use nas_exporters::{Graph, Op, Shape};
 
 /// Expansion, channels, blocks, stride of the first block (Sandler et al. 2018, arXiv 1801.04381,
@@ -20,12 +20,8 @@ pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {
     for (s, (expansion, channels, blocks, stride)) in STAGES.into_iter().enumerate() {
         for b in 0..blocks {
             let mut block = Graph::new(g.output_shape());
-            inverted_residual(
-                &mut block,
-                expansion,
-                scaled(channels, width),
-                if b == 0 { stride } else { 1 },
-            );
+            let stride = if b == 0 { stride } else { 1 };
+            inverted_residual(&mut block, scaled(channels, width), stride, 3, expansion, false);
             let end = g.output();
             g.append(&format!("stage{}.block{}", s + 1, b + 1), &block, end);
         }
@@ -34,31 +30,6 @@ pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {
     let x = g.add("pool", Op::GlobalAvgPool, &[g.output()]);
     g.add("linear", Op::Linear { out_features: classes }, &[x]);
     g
-}
-
-fn inverted_residual(g: &mut Graph, expansion: usize, channels: usize, stride: usize) {
-    let (start, input) = (g.output(), g.output_shape());
-    let hidden = input.channels * expansion;
-    if expansion > 1 {
-        conv_bn_relu6(g, "expand", hidden, 1, 1, 1);
-    }
-    conv_bn_relu6(g, "depthwise", hidden, 3, stride, hidden);
-    let x = conv_bn(g, "project", channels, 1, 1, 1);
-    if g.output_shape() == input {
-        g.add("add", Op::Add, &[x, start]);
-    }
-}
-
-fn conv_bn_relu6(g: &mut Graph, name: &str, channels: usize, kernel: usize, stride: usize, groups: usize) {
-    let x = conv_bn(g, name, channels, kernel, stride, groups);
-    g.add(&format!("{name}_relu"), Op::Relu6, &[x]);
-}
-
-/// Channels rounded to a multiple of 8, and not by more than a tenth down, as the authors' code does.
-fn scaled(channels: usize, width: f64) -> usize {
-    let exact = channels as f64 * width;
-    let rounded = ((exact / 8.0).round() as usize * 8).max(8);
-    if (rounded as f64) < 0.9 * exact { rounded + 8 } else { rounded }
 }
 
 #[cfg(test)]

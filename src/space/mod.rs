@@ -3,6 +3,7 @@
 mod candidate;
 mod genotype;
 mod layer;
+mod mobile;
 mod mobilenet_v2;
 
 pub use candidate::CandidateOp;
@@ -39,18 +40,20 @@ pub enum SpaceError {
 #[serde(deny_unknown_fields)]
 pub struct SearchSpace {
     pub name: String,
-    /// Op of the stem and its output channels, stride 1.
     pub stem: Stem,
     /// Names of the ops that each layer chooses from.
     pub candidates: Vec<CandidateOp>,
     pub layers: Vec<LayerSpec>,
 }
 
+/// The first layer of every network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stem {
     pub op: CandidateOp,
     pub channels: usize,
+    #[serde(default = "one")]
+    pub stride: usize,
 }
 
 /// A mixed layer: what all its candidate ops give.
@@ -67,8 +70,12 @@ fn one() -> usize {
 }
 
 impl SearchSpace {
-    const BUILT_IN: [(&str, &str); 2] =
-        [("chain", include_str!("chain.toml")), ("chain_small", include_str!("chain_small.toml"))];
+    const BUILT_IN: [(&str, &str); 4] = [
+        ("chain", include_str!("chain.toml")),
+        ("chain_small", include_str!("chain_small.toml")),
+        ("mobile", include_str!("mobile.toml")),
+        ("mobile_224", include_str!("mobile_224.toml")),
+    ];
 
     /// The built-in space of that name, or the one in that TOML file.
     ///
@@ -90,7 +97,9 @@ impl SearchSpace {
         if self.layers.is_empty() || self.candidates.iter().all(|op| *op == CandidateOp::ZERO) {
             return invalid("it needs at least one layer, and one candidate besides zero".into());
         }
-        if self.stem.channels == 0 || self.layers.iter().any(|l| l.channels == 0 || l.stride == 0) {
+        let stem = (self.stem.channels, self.stem.stride);
+        let sizes = self.layers.iter().map(|l| (l.channels, l.stride)).chain([stem]);
+        if sizes.into_iter().any(|(channels, stride)| channels == 0 || stride == 0) {
             return invalid("channels and strides start at 1".into());
         }
         for (i, op) in self.candidates.iter().enumerate() {
@@ -111,7 +120,8 @@ impl SearchSpace {
 
     /// The stem for images of shape `input`.
     pub fn stem(&self, input: Shape) -> Layer {
-        Layer { op: self.stem.op, input, channels: self.stem.channels, stride: 1 }
+        let Stem { op, channels, stride } = self.stem;
+        Layer { op, input, channels, stride }
     }
 
     /// For each mixed layer its candidates, for images of shape `input`.

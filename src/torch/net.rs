@@ -63,7 +63,9 @@ impl Net {
             ),
             Op::Relu => inputs[0].relu(),
             Op::Relu6 => inputs[0].relu6(),
+            Op::HardSigmoid => inputs[0].hardsigmoid(),
             Op::Add => inputs[0] + inputs[1],
+            Op::Mul => inputs[0] * inputs[1],
             Op::MaxPool { kernel, stride } => {
                 let (kernel, stride, padding) = window(kernel, stride);
                 inputs[0].max_pool2d(kernel, stride, padding, [1, 1], false)
