@@ -23,7 +23,7 @@ pub struct Args {
     /// What the network may take: 1.5ms, or 40% of the way from the space's cheapest to its dearest
     #[arg(long)]
     pub target_latency: Target,
-    /// Search space: a built-in name (chain, chain_small) or a TOML file
+    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224) or a TOML file
     #[arg(long, default_value = "chain")]
     pub space: String,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or a DIR of one of these

@@ -6,7 +6,7 @@ use nas_exporters::Shape;
 /// Which networks a table is of.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SpaceArgs {
-    /// Search space: a built-in name (chain, chain_small) or a TOML file
+    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224) or a TOML file
     #[arg(long, default_value = "chain")]
     pub space: String,
     /// Data set whose image shape and classes the networks are for
