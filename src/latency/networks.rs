@@ -102,6 +102,7 @@ impl Networks<'_> {
                     Role::Real => None,
                     Role::Identity | Role::Zero => Some(0.0),
                 },
+                weights: layer.graph().cost().params as f64,
             }
         };
         let layers = self.space.mixed_layers(self.images.shape);

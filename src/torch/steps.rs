@@ -1,4 +1,5 @@
 use super::{Adam, Sgd, Supernet};
+use crate::latency::fit::Crowding;
 use crate::latency::{Latency, LatencyModel};
 use tch::{Kind, Tensor};
 
@@ -16,6 +17,8 @@ pub struct LatencyTerm {
     /// Tables of factors×(layers·candidates + 1) for the monomials' first, second… factors: 1 where the
     /// factor has the candidate's probability in it, and in the last column where there is no factor.
     factors: Vec<Tensor>,
+    /// Nanoseconds a pair of weights in different layers, and the weights, layers×candidates.
+    crowding: Option<(f64, Tensor)>,
     target: Latency,
     weight: f64,
 }
@@ -38,16 +41,29 @@ impl LatencyTerm {
             }
             Tensor::from_slice(&table).view([monomials.len() as i64, width as i64])
         };
-        LatencyTerm { ns: Tensor::from_slice(&ns), factors: (0..most).map(factor).collect(), target, weight }
+        let weights = |c: &Crowding| (c.ns, Tensor::from_slice2(&c.weights));
+        LatencyTerm {
+            ns: Tensor::from_slice(&ns),
+            factors: (0..most).map(factor).collect(),
+            crowding: model.polynomial().crowding().map(weights),
+            target,
+            weight,
+        }
     }
 
     /// Expected nanoseconds; `probabilities` are layers×candidates.
     fn expected(&self, probabilities: &Tensor) -> Tensor {
-        let flat = probabilities.to_kind(Kind::Double).view(-1);
+        let probabilities = probabilities.to_kind(Kind::Double);
+        let flat = probabilities.view(-1);
         let one = Tensor::ones([1], (Kind::Double, flat.device()));
         let flat = Tensor::cat(&[flat, one], 0);
         let factors = self.factors.iter().map(|table| table.mv(&flat));
-        factors.fold(self.ns.shallow_clone(), |product, factor| product * factor).sum(Kind::Double)
+        let sum = factors.fold(self.ns.shallow_clone(), |product, factor| product * factor).sum(Kind::Double);
+        let Some((ns, weights)) = &self.crowding else { return sum };
+        let by_layer = (probabilities * weights).sum_dim_intlist(-1, false, Kind::Double);
+        // All pairs, less those that are of one layer, both ways.
+        let pairs = (by_layer.sum(Kind::Double).square() - by_layer.square().sum(Kind::Double)) / 2.0;
+        sum + pairs * *ns
     }
 
     fn loss(&self, probabilities: &Tensor) -> Tensor {

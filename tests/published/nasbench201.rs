@@ -27,6 +27,7 @@ fn structure(on_zeros: bool) -> Structure {
         kind: op.into(),
         role,
         isolated_ns: None,
+        weights: 0.0,
     };
     let layers = EDGES.map(|edge| OPS.map(|op| choice(edge, op)).to_vec()).to_vec();
     Structure { layers, wiring: Wiring::Cell { edges: EDGES.to_vec(), on_zeros } }

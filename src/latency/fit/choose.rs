@@ -1,91 +1,116 @@
 //! The best network within a latency, exactly, whatever the interactions.
 
-use super::polynomial::Polynomial;
+use super::crowding::{Crowd, Crowding};
+use super::polynomial::{Monomial, Polynomial};
 use crate::latency::Latency;
 use std::collections::BTreeMap;
 
 /// The first layers of a network.
 #[derive(Clone, Debug)]
 struct Partial {
+    /// Of the monomials that have ended.
     ns: f64,
+    crowd: Crowd,
     score: f64,
     ops: Vec<usize>,
 }
 
-/// Partial networks by the monomials that they have begun and not yet ended: those of one key cost the
-/// same to go on with.
+/// Partial networks by the monomials that they have begun and not yet ended: of those of one key, the
+/// ones that have as many weights cost the same to go on with.
 type Fronts = BTreeMap<Vec<usize>, Vec<Partial>>;
 
 impl Polynomial {
     /// The network of the largest summed score whose latency is within `target`; `scores[l][i]` is that
-    /// of op i in layer l, and an op whose score is minus infinity is none. Of partial networks that cost
-    /// the same to go on with only those are kept that no other beats in both latency and score. None
-    /// where every network is slower.
+    /// of op i in layer l, and an op whose score is minus infinity is none. None where every network is
+    /// slower.
     pub fn likeliest_within(&self, scores: &[Vec<f64>], target: Latency) -> Option<Vec<usize>> {
         let rest = self.least_rest(scores);
-        let fronts = self.walk(scores, |layer, front| {
-            front.retain(|partial| partial.ns + rest[layer + 1] <= target.ns());
-            front.sort_by(|a, b| a.ns.total_cmp(&b.ns).then(b.score.total_cmp(&a.score)));
-            let mut best = f64::NEG_INFINITY;
-            front.retain(|partial| {
-                let better = partial.score > best;
-                best = best.max(partial.score);
-                better
-            });
-        });
+        let fronts = self.walk(scores, |layer, partial| self.ns(partial) + rest[layer + 1] <= target.ns());
         let all = fronts.into_values().flatten();
-        all.max_by(|a, b| a.score.total_cmp(&b.score).then(b.ns.total_cmp(&a.ns))).map(|best| best.ops)
+        let within = all.filter(|partial| self.ns(partial) <= target.ns());
+        within
+            .max_by(|a, b| a.score.total_cmp(&b.score).then(self.ns(b).total_cmp(&self.ns(a))))
+            .map(|best| best.ops)
     }
 
     /// Latencies of the cheapest and the dearest network, `choices[l]` being the ops that layer l can
     /// hold. None where a layer can hold none.
     pub fn range(&self, choices: &[Vec<usize>]) -> Option<(Latency, Latency)> {
-        let layers = self.layers(choices);
-        let end = |sign: f64| {
-            let fronts = self.walk(&layers, |_, front| {
-                let best = front.drain(..).min_by(|a, b| (sign * a.ns).total_cmp(&(sign * b.ns)));
-                front.extend(best);
-            });
-            fronts
-                .into_values()
-                .flatten()
-                .map(|partial| sign * partial.ns)
-                .reduce(f64::min)
-                .map(|ns| sign * ns)
-        };
-        Some((Latency::from_ns(end(1.0)?), Latency::from_ns(end(-1.0)?)))
-    }
-
-    /// Scores of 0 for the choices, and for the other ops minus infinity.
-    fn layers(&self, choices: &[Vec<usize>]) -> Vec<Vec<f64>> {
         let scores = |choices: &Vec<usize>| {
             let ops = choices.iter().max().map_or(0, |max| max + 1);
             (0..ops).map(|op| if choices.contains(&op) { 0.0 } else { f64::NEG_INFINITY }).collect()
         };
-        choices.iter().map(scores).collect()
+        let scores: Vec<Vec<f64>> = choices.iter().map(scores).collect();
+        let least = |model: &Polynomial| {
+            let fronts = model.walk(&scores, |_, _| true);
+            fronts.into_values().flatten().map(|partial| model.ns(&partial)).reduce(f64::min)
+        };
+        let (cheapest, dearest) = (least(self)?, -least(&self.negative())?);
+        Some((Latency::from_ns(cheapest), Latency::from_ns(dearest)))
     }
 
-    /// Grows partial networks layer by layer; `prune` drops those that are not needed from each front.
-    fn walk(&self, scores: &[Vec<f64>], prune: impl Fn(usize, &mut Vec<Partial>)) -> Fronts {
+    fn negative(&self) -> Polynomial {
+        let negative = |m: &Monomial| Monomial { ns: -1.0 * m.ns, ..m.clone() };
+        Polynomial {
+            monomials: self.monomials.iter().map(negative).collect(),
+            crowding: self.crowding.as_ref().map(|c| Crowding { ns: -c.ns, ..c.clone() }),
+        }
+    }
+
+    fn ns(&self, partial: &Partial) -> f64 {
+        self.crowding.as_ref().map_or(partial.ns, |crowding| partial.ns + crowding.ns * partial.crowd.pairs)
+    }
+
+    /// Grows partial networks layer by layer, of which those are left out that are not `worth` it, or
+    /// that another beats.
+    fn walk(&self, scores: &[Vec<f64>], worth: impl Fn(usize, &Partial) -> bool) -> Fronts {
         let base = self.monomials().iter().filter(|m| m.holds.is_empty()).map(|m| m.ns.ns()).sum();
-        let mut fronts = Fronts::from([(vec![], vec![Partial { ns: base, score: 0.0, ops: vec![] }])]);
+        let first = Partial { ns: base, crowd: Crowd::default(), score: 0.0, ops: vec![] };
+        let mut fronts = Fronts::from([(vec![], vec![first])]);
         for (layer, scores) in scores.iter().enumerate() {
             let mut grown = Fronts::new();
             for (begun, front) in &fronts {
                 for (op, score) in scores.iter().enumerate().filter(|(_, s)| **s > f64::NEG_INFINITY) {
                     let (ns, begun) = self.step(begun, layer, op);
-                    let grow = |p: &Partial| {
-                        let ops = [p.ops.as_slice(), &[op]].concat();
-                        Partial { ns: p.ns + ns, score: p.score + score, ops }
+                    let weights = self.crowding.as_ref().map_or(0.0, |crowding| crowding.weights[layer][op]);
+                    let grow = |p: &Partial| Partial {
+                        ns: p.ns + ns,
+                        crowd: p.crowd.with(weights),
+                        score: p.score + score,
+                        ops: [p.ops.as_slice(), &[op]].concat(),
                     };
-                    grown.entry(begun).or_default().extend(front.iter().map(grow));
+                    let worthy = front.iter().map(grow).filter(|partial| worth(layer, partial));
+                    grown.entry(begun).or_default().extend(worthy);
                 }
             }
-            grown.values_mut().for_each(|front| prune(layer, front));
+            grown.values_mut().for_each(|front| self.keep_unbeaten(front));
             grown.retain(|_, front| !front.is_empty());
             fronts = grown;
         }
         fronts
+    }
+
+    /// Keeps those partial networks that no other beats in latency, in what they will add to the crowding
+    /// of the rest, and in score.
+    fn keep_unbeaten(&self, front: &mut Vec<Partial>) {
+        let sign = self.crowding.as_ref().map_or(0.0, |crowding| crowding.ns.signum());
+        front.sort_by(|a, b| self.ns(a).total_cmp(&self.ns(b)).then(b.score.total_cmp(&a.score)));
+        // By crowding to come, rising, the best score so far of as little or less, rising too.
+        let mut stairs: BTreeMap<i64, f64> = BTreeMap::new();
+        front.retain(|partial| {
+            let to_come = (sign * partial.crowd.weights) as i64;
+            let best = stairs.range(..=to_come).next_back();
+            if best.is_some_and(|(_, score)| *score >= partial.score) {
+                return false;
+            }
+            while let Some((&step, &score)) = stairs.range(to_come..).next()
+                && score <= partial.score
+            {
+                stairs.remove(&step);
+            }
+            stairs.insert(to_come, partial.score);
+            true
+        });
     }
 
     /// What `op` in `layer` adds, and the monomials that are begun after it.
@@ -107,6 +132,8 @@ impl Polynomial {
 
     /// By layer, less than what that layer and those after it can add.
     fn least_rest(&self, scores: &[Vec<f64>]) -> Vec<f64> {
+        let crowding = self.crowding.as_ref();
+        let saved = crowding.map_or(0.0, |c| c.ns.min(0.0) * Crowding::most_pairs(&c.weights));
         let mut rest = vec![0.0; scores.len() + 1];
         for layer in (0..scores.len()).rev() {
             let ending = self.monomials().iter().filter(|m| m.holds.last().is_some_and(|(l, _)| *l == layer));
@@ -118,6 +145,7 @@ impl Polynomial {
             let least = ops.map(row).reduce(f64::min).unwrap_or(0.0);
             rest[layer] = rest[layer + 1] + least + shared.iter().map(|m| m.ns.ns().min(0.0)).sum::<f64>();
         }
+        rest.iter_mut().for_each(|rest| *rest += saved);
         rest
     }
 }

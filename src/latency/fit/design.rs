@@ -105,6 +105,7 @@ mod tests {
             kind: op.to_string(),
             role: if op == 1 { Role::Zero } else { Role::Real },
             isolated_ns: None,
+            weights: 0.0,
         };
         Structure { layers: vec![(0..ops).map(choice).collect(); layers], wiring: Wiring::Chain }
     }

@@ -3,6 +3,7 @@
 //! interactions are those with which networks left out of the fit are predicted better.
 
 mod choose;
+mod crowding;
 mod design;
 mod polynomial;
 mod select;
@@ -11,6 +12,7 @@ mod structure;
 mod terms;
 mod validate;
 
+pub use crowding::Crowding;
 pub use design::balanced;
 pub use polynomial::{Monomial, Polynomial};
 pub use select::Gain;
@@ -178,7 +180,7 @@ fn rows(structure: &Structure, measured: &[Measured], selection: &Selection) -> 
 fn interactions(selection: &Selection) -> Vec<Interaction> {
     let found = selection.found().map(|(gain, terms)| {
         let effect = |(unknown, term): (usize, &terms::Term)| {
-            let mean = term.products.iter().map(|(_, ns)| ns).sum::<f64>() / term.products.len() as f64;
+            let mean = term.mean();
             let mut form = Form::zeros(selection.unknowns().len());
             form[unknown] = mean;
             let latency = Latency::from_ns(form.dot(selection.unknowns()));

@@ -1,3 +1,4 @@
+use super::crowding::Crowding;
 use super::structure::Product;
 use super::terms::Term;
 use crate::latency::Latency;
@@ -19,21 +20,25 @@ pub struct Monomial {
 /// The latency of a space's networks, a multilinear polynomial of the probabilities with which layers
 /// hold ops: the base first, then the rows, then what depends on several layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Polynomial {
-    monomials: Vec<Monomial>,
+    pub(super) monomials: Vec<Monomial>,
+    /// A monomial for each two ops in two layers, which all have one coefficient.
+    pub(super) crowding: Option<Crowding>,
 }
 
 impl Polynomial {
     /// Of terms, each times its unknown.
     pub(super) fn new<'t>(terms: impl IntoIterator<Item = (&'t Term, &'t f64)>) -> Self {
         let mut sums: BTreeMap<(usize, &Product), f64> = BTreeMap::new();
+        let mut crowding = None;
         for (term, unknown) in terms {
             for (product, ns) in &term.products {
                 *sums.entry((product.len(), product)).or_default() += unknown * ns;
             }
+            crowding = crowding.or(term.crowding.as_ref().map(|c| Crowding { ns: unknown * c.ns, ..c.clone() }));
         }
-        Self::of(sums.into_iter().map(|((_, holds), ns)| Monomial { ns: Latency::from_ns(ns), holds: holds.clone() }))
+        let monomial = |((_, holds), ns): ((usize, &Product), f64)| Monomial { ns: Latency::from_ns(ns), holds: holds.clone() };
+        Polynomial { crowding, ..Self::of(sums.into_iter().map(monomial)) }
     }
 
     /// What is the same in all networks, and what each op adds in each layer.
@@ -46,7 +51,12 @@ impl Polynomial {
 
     fn of(monomials: impl IntoIterator<Item = Monomial>) -> Self {
         let rounded = |m: Monomial| Monomial { ns: Latency::from_ns((m.ns.ns() * PARTS).round() / PARTS), ..m };
-        Polynomial { monomials: monomials.into_iter().map(rounded).filter(|m| m.ns != Latency::ZERO).collect() }
+        let monomials = monomials.into_iter().map(rounded).filter(|m| m.ns != Latency::ZERO).collect();
+        Polynomial { monomials, crowding: None }
+    }
+
+    pub fn crowding(&self) -> Option<&Crowding> {
+        self.crowding.as_ref()
     }
 
     pub fn monomials(&self) -> &[Monomial] {
@@ -63,10 +73,12 @@ impl Polynomial {
         self.at(|layer, op| f64::from(ops[layer] == op))
     }
 
-    fn at(&self, probability: impl Fn(usize, usize) -> f64) -> Latency {
+    fn at(&self, probability: impl Fn(usize, usize) -> f64 + Copy) -> Latency {
         let holds =
             |(layer, ops): &(usize, Vec<usize>)| ops.iter().map(|&op| probability(*layer, op)).sum::<f64>();
         let monomial = |m: &Monomial| m.holds.iter().map(holds).product::<f64>() * m.ns;
-        self.monomials.iter().map(monomial).sum()
+        let sum: Latency = self.monomials.iter().map(monomial).sum();
+        let crowding = self.crowding.as_ref();
+        crowding.map_or(sum, |crowding| sum + Latency::from_ns(crowding.expected(probability)))
     }
 }

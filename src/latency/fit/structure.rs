@@ -22,6 +22,8 @@ pub struct Choice {
     /// What it takes alone, in nanoseconds: what its row is thought to be before any network is
     /// measured. A row that is 0 here stays 0.
     pub isolated_ns: Option<f64>,
+    /// How many weights it reads.
+    pub weights: f64,
 }
 
 /// How the layers of a space are joined.
@@ -187,7 +189,7 @@ mod tests {
     use super::*;
 
     fn choice(kind: &str, role: Role) -> Choice {
-        Choice { row: kind.into(), kind: kind.into(), role, isolated_ns: None }
+        Choice { row: kind.into(), kind: kind.into(), role, isolated_ns: None, weights: 0.0 }
     }
 
     fn structure(layers: usize, wiring: Wiring) -> Structure {

@@ -1,6 +1,7 @@
 //! What a network's latency can be made of.
 
-use super::structure::{Pair, Place, Product, Relation, Structure};
+use super::crowding::Crowding;
+use super::structure::{Pair, Place, Product, Relation, Structure, Wiring};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one unknown of the latency model stands for: a sum of products, each times a scale in
@@ -11,13 +12,26 @@ pub struct Term {
     pub products: Vec<(Product, f64)>,
     /// The choices whose row it is a part of, and their scales.
     pub rows: Vec<(Place, f64)>,
+    /// Only in the one term that is of all layers at once.
+    pub crowding: Option<Crowding>,
 }
 
 impl Term {
     /// What the unknown counts for in a network, in nanoseconds.
     pub fn ns(&self, ops: &[usize]) -> f64 {
         let holds = |product: &Product| product.iter().all(|(layer, set)| set.contains(&ops[*layer]));
-        self.products.iter().filter(|(product, _)| holds(product)).map(|(_, ns)| ns).sum()
+        let sum: f64 = self.products.iter().filter(|(product, _)| holds(product)).map(|(_, ns)| ns).sum();
+        let certain = |layer: usize, op: usize| f64::from(ops[layer] == op);
+        sum + self.crowding.as_ref().map_or(0.0, |crowding| crowding.expected(certain))
+    }
+
+    /// What the unknown counts for on average over where it can; of crowding, in a network of average
+    /// weights.
+    pub fn mean(&self) -> f64 {
+        match &self.crowding {
+            Some(crowding) => crowding.expected(|layer, _| 1.0 / crowding.weights[layer].len() as f64),
+            None => self.products.iter().map(|(_, ns)| ns).sum::<f64>() / self.products.len() as f64,
+        }
     }
 }
 
@@ -34,7 +48,7 @@ impl Structure {
     /// network in the middle, in nanoseconds.
     pub(super) fn rows(&self, typical: f64) -> Vec<Family> {
         let mut whole = self.rows_by("base", typical, |_| "all rows".into());
-        let base = Term { name: "base".into(), products: vec![(vec![], typical)], rows: vec![] };
+        let base = Term { name: "base".into(), products: vec![(vec![], typical)], rows: vec![], crowding: None };
         whole.terms.insert(0, base);
         let kinds = self.rows_by("kinds", typical, |at| self.choice(at).kind.clone());
         let rows = self.rows_by("rows", typical, |at| self.choice(at).row.clone());
@@ -47,6 +61,7 @@ impl Structure {
         let kind = |at| self.choice(at).kind.clone();
         let place = |at: Place| format!("{} in layer {}", self.choice(at).row, at.0 + 1);
         let mut families = vec![self.rows_by("each row by its layer", typical, place)];
+        families.extend(self.crowding(typical));
         for (relation, word) in [(Relation::Before, "before"), (Relation::Beside, "beside")] {
             let pairs = Pairs::of(self, relation, typical);
             let first = |pair: &Pair| pair.first;
@@ -80,6 +95,17 @@ impl Structure {
         }
         families.retain(|family| !family.terms.is_empty());
         families
+    }
+
+    /// How layers crowd each other's weights out of the caches; none where no two have weights.
+    fn crowding(&self, typical: f64) -> Option<Family> {
+        let weights: Vec<Vec<f64>> =
+            self.layers.iter().map(|ops| ops.iter().map(|choice| choice.weights).collect()).collect();
+        let most = Crowding::most_pairs(&weights);
+        let name = "weights crowd each other out of the caches".to_string();
+        let crowding = Some(Crowding { ns: typical / most, weights });
+        let term = Term { name: name.clone(), products: vec![], rows: vec![], crowding };
+        (self.wiring == Wiring::Chain && most > 0.0).then(|| Family { name, terms: vec![term] })
     }
 
     fn rows_by(&self, name: &str, typical: f64, key: impl Fn(Place) -> String) -> Family {
@@ -136,7 +162,7 @@ fn family(
 ) -> Family {
     let mut terms: BTreeMap<String, Term> = BTreeMap::new();
     for (name, products, scale, row) in parts.into_iter().filter(|part| part.2 != 0.0) {
-        let new = || Term { name: name.clone(), products: vec![], rows: vec![] };
+        let new = || Term { name: name.clone(), products: vec![], rows: vec![], crowding: None };
         let term = terms.entry(name.clone()).or_insert_with(new);
         term.products.extend(products.into_iter().map(|product| (product, scale)));
         term.rows.extend(row.map(|at| (at, scale)));
