@@ -96,6 +96,7 @@ impl Networks<'_> {
             Choice {
                 row: layer.to_string(),
                 kind: if layer.stride > 1 { format!("{}/{}", layer.op, layer.stride) } else { layer.op.to_string() },
+                op: layer.op.to_string(),
                 role,
                 isolated_ns: match role {
                     Role::Real if all => isolated(),

@@ -54,8 +54,9 @@ impl Board {
             let row = format!("{op} {layer}");
             let share = 0.75 + 0.15 * normal(&mut rng);
             rows.entry(row.clone()).or_insert(cost * share.max(0.2));
+            let weights = 1e4 * cost / 1e6;
             let isolated_ns = (isolated || role != Role::Real).then_some(cost);
-            Choice { row, kind: format!("{op}{stride}"), role, isolated_ns }
+            Choice { row, kind: format!("{op}{stride}"), op: op.into(), role, isolated_ns, weights }
         };
         let layers = LAYERS.map(|layer| OPS.map(|op| choice(layer, op)).to_vec()).to_vec();
         Board { structure: Structure { layers, wiring: Wiring::Chain }, quirk, rows, rng }

@@ -25,6 +25,7 @@ fn structure(on_zeros: bool) -> Structure {
     let choice = |(from, to): (usize, usize), (op, role): (&str, Role)| Choice {
         row: format!("{op} {from}->{to}"),
         kind: op.into(),
+        op: op.into(),
         role,
         isolated_ns: None,
         weights: 0.0,

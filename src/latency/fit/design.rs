@@ -103,6 +103,7 @@ mod tests {
         let choice = |op: usize| Choice {
             row: op.to_string(),
             kind: op.to_string(),
+            op: op.to_string(),
             role: if op == 1 { Role::Zero } else { Role::Real },
             isolated_ns: None,
             weights: 0.0,

@@ -18,6 +18,8 @@ pub struct Choice {
     pub row: String,
     /// What it is like, to its neighbours and among the rows: `conv_3x3`, `skip/2`.
     pub kind: String,
+    /// What kinds have in common that differ in their stride only: `skip`.
+    pub op: String,
     pub role: Role,
     /// What it takes alone, in nanoseconds: what its row is thought to be before any network is
     /// measured. A row that is 0 here stays 0.
@@ -189,7 +191,7 @@ mod tests {
     use super::*;
 
     fn choice(kind: &str, role: Role) -> Choice {
-        Choice { row: kind.into(), kind: kind.into(), role, isolated_ns: None, weights: 0.0 }
+        Choice { row: kind.into(), kind: kind.into(), op: kind.into(), role, isolated_ns: None, weights: 0.0 }
     }
 
     fn structure(layers: usize, wiring: Wiring) -> Structure {

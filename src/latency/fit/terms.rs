@@ -1,7 +1,7 @@
 //! What a network's latency can be made of.
 
 use super::crowding::Crowding;
-use super::structure::{Pair, Place, Product, Relation, Structure, Wiring};
+use super::structure::{Choice, Pair, Place, Product, Relation, Structure, Wiring};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one unknown of the latency model stands for: a sum of products, each times a scale in
@@ -89,8 +89,16 @@ impl Structure {
                 let is = |p: &Pair| self.choice(given(p)).kind == k;
                 let all = format!("anything {word} {k}");
                 let row = |p: &Pair| is(p).then(|| format!("{} {word} {k}", self.choice(any(p)).row));
-                families.push(pairs.family(all.clone(), any, |p| is(p).then(|| all.clone())));
-                families.push(pairs.family(format!("each row {word} {k}"), any, row));
+                let shared = pairs.family(all.clone(), any, |p| is(p).then(|| all.clone()));
+                let mut rows = pairs.family(format!("each row {word} {k}"), any, row);
+                // What all have in common, those of an op, and those of a kind, is said of those that few networks have.
+                let alike = |name: fn(&Choice) -> &String| {
+                    let name = |p: &Pair| is(p).then(|| format!("{} {word} {k}", name(self.choice(any(p)))));
+                    pairs.family(String::new(), any, name).terms
+                };
+                let (ops, kinds) = (alike(|choice| &choice.op), alike(|choice| &choice.kind));
+                rows.terms.splice(0..0, [shared.terms.clone(), ops, kinds].concat());
+                families.extend([shared, rows]);
             }
         }
         families.retain(|family| !family.terms.is_empty());
