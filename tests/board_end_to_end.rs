@@ -7,13 +7,14 @@ mod common;
 use board::Board;
 use common::{NAS, Workspace};
 use edge_nas::device::{self, Device, Session};
-use edge_nas::latency::{Row, Summary, micro_model};
+use edge_nas::latency::{Row, Summary};
 use edge_nas::space::{Genotype, SearchSpace};
 use nas_exporters::{Shape, Weights, onnx};
 use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, TensorData, sha256};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The largest difference of an output value between the board and this machine.
@@ -24,8 +25,8 @@ candidates = ["conv_3x3", "sep_conv_3x3", "skip"]
 stem = { op = "conv_3x3", channels = 4 }
 layers = [{ channels = 4 }, { channels = 8, stride = 2 }]
 "#;
-/// Stem, head, and three candidates in two layers.
-const ROWS: usize = 8;
+/// A bare call, stem, head, and three candidates in two layers.
+const MODELS: usize = 9;
 const THROTTLED: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
 
 struct Rig {
@@ -53,7 +54,12 @@ impl Rig {
 
     fn profile(&self, runtime: &str) -> assert_cmd::Command {
         let ssh = self.board.ssh_arg();
-        self.nas(&format!("profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --runtime {runtime}"))
+        self.nas(&format!("profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --isolated --runtime {runtime}"))
+    }
+
+    /// How many models the rows of a table are of.
+    fn models(rows: &[Value]) -> usize {
+        rows.iter().map(|row| row["model"].to_string()).collect::<BTreeSet<_>>().len()
     }
 
     fn rows(&self, runtime: &str) -> Vec<Value> {
@@ -76,7 +82,7 @@ fn the_chain_runs_from_table_to_report() {
     rig.profile("tract").args(["--runtime", "ort"]).assert().success();
     for runtime in ["tract", "ort"] {
         let table = rig.ws.lines(&format!("profiles/raspberry-pi-4/tiny.{runtime}.jsonl"));
-        assert_eq!(table.len(), 1 + ROWS);
+        assert_eq!(Rig::models(&table[1..]), MODELS);
         assert_eq!(table[0]["arch"], "aarch64");
         assert_eq!(table[0]["cpu"], "0x41/0xd08", "a Cortex-A72");
     }
@@ -145,7 +151,7 @@ fn a_throttled_board_is_told_of_and_its_rows_are_flagged() {
     assert!(said.contains("! throttled: use the power supply"), "{said}");
     let output = rig.profile("tract").assert().success().get_output().clone();
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(warning.contains(&format!("{ROWS} rows")) && warning.contains("throttling"), "{warning}");
+    assert!(warning.contains(&format!("{MODELS} models")) && warning.contains("throttling"), "{warning}");
     for row in rig.rows("tract") {
         assert!(row["disturbed"].as_array().unwrap().contains(&"throttled".into()), "{row}");
         assert_eq!(row["before"]["throttled"], true);
@@ -186,19 +192,19 @@ fn the_numbers_here_are_the_numbers_that_the_board_measured() {
     let slow = rig.board.proxy(&["--delay", "10"]);
     let ssh = slow.ssh_arg();
     rig.nas(&format!(
-        "profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --runtime tract"
+        "profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --isolated --runtime tract"
     ))
     .timeout(Duration::from_secs(500))
     .assert()
     .success();
     let rows: Vec<Row> =
         rig.rows("tract").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
-    assert_eq!(rows.len(), ROWS);
+    assert_eq!(rows.iter().map(|row| &row.subject).collect::<BTreeSet<_>>().len(), MODELS);
 
     let plan =
         MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
     let request = |row: &Row| {
-        let onnx = micro_model(&row.layer.graph()).unwrap();
+        let onnx = row.subject.model().unwrap();
         let model = ModelRef { model: sha256(&onnx), runtime: Runtime::Tract, threads: 1 };
         serde_json::to_string(&Request::Measure { id: 1, model, plan }).unwrap()
     };
@@ -213,7 +219,7 @@ fn the_numbers_here_are_the_numbers_that_the_board_measured() {
         assert!(
             (ratio - 1.0).abs() < 0.02,
             "{}: {} here and {there} ns on the board",
-            row.layer,
+            row.subject,
             row.median_ns
         );
     }

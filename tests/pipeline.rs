@@ -12,6 +12,7 @@ const EXPERIMENT: &str = r#"
 name = "tiny"
 data = "folder:images"
 space = "tiny.toml"
+profile = { networks = 24 }
 target_latency = "29%"
 
 [measure]

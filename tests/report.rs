@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::artifact;
-use edge_nas::latency::Latency;
-use edge_nas::record::{BenchRow, LayerLatency, ModelDir, Network, RunDir, SearchEpoch, TrainEpoch};
+use edge_nas::latency::{Latency, LayerLatency};
+use edge_nas::record::{BenchRow, ModelDir, Network, RunDir, SearchEpoch, TrainEpoch};
 use edge_nas::report::{self, ReportError, Run};
-use edge_nas::space::{Genotype, SearchSpace};
+use edge_nas::space::{Genotype, Layer, SearchSpace};
 use nas_exporters::Shape;
 use nas_probe::Runtime;
 use std::io::Write;
@@ -75,8 +75,13 @@ fn bench_row(model: &str, runtime: Runtime, median_ns: f64) -> BenchRow {
         p95_ns: Latency::from_ns(1.06 * median_ns),
         samples: 211,
         predicted_ns: None,
+        isolated_ns: None,
         predicted_layers: vec![],
     }
+}
+
+fn by_layer(layer: Layer, ns: Latency) -> LayerLatency {
+    LayerLatency { layer, ns: Some(ns), isolated_ns: Some(2.0 * ns) }
 }
 
 fn baseline() -> Network {
@@ -90,7 +95,7 @@ fn write_bench(dir: &RunDir) {
         let share = Latency::from_ns(found_ns / layers.len() as f64);
         let row = BenchRow {
             predicted_ns: Some(Latency::from_ns(1.05 * found_ns)),
-            predicted_layers: layers.into_iter().map(|layer| LayerLatency { layer, ns: share }).collect(),
+            predicted_layers: layers.into_iter().map(|layer| by_layer(layer, share)).collect(),
             ..bench_row(&found, runtime, found_ns)
         };
         // An older measurement, which the newer one replaces.
@@ -234,7 +239,7 @@ fn layers_that_a_zero_cuts_off_have_no_prediction() {
     let network = Network::Genotype(genotype.clone());
     let layers = genotype.live_layers().into_iter();
     let row = BenchRow {
-        predicted_layers: layers.map(|layer| LayerLatency { layer, ns: Latency::from_ns(5e3) }).collect(),
+        predicted_layers: layers.map(|layer| by_layer(layer, Latency::from_ns(5e3))).collect(),
         ..bench_row(&network.name(), Runtime::Ort, 4e4)
     };
     artifact::append_line(&dir.bench(), &row).unwrap();

@@ -5,7 +5,7 @@
 #[path = "table/mod.rs"]
 mod table;
 
-use edge_nas::latency::{Latency, LatencyModel};
+use edge_nas::latency::{Images, Latency, LatencyModel, Networks};
 use edge_nas::space::{LayerSpec, SearchSpace};
 use edge_nas::torch::{Adam, LatencyTerm, MixedOp, Net, Sgd, Supernet, alpha_step, cosine, weight_step};
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
@@ -190,7 +190,8 @@ fn latency_moves_alpha_only_above_the_target() {
     let cost = |layer: &edge_nas::space::Layer| 100.0 + layer.graph().cost().macs as f64;
     let layers = space.distinct_layers(input, 5);
     let table = table::filled(&dir.path().join("table.jsonl"), &layers, 1, cost);
-    let model = LatencyModel::new(&table, &space, input, 5).unwrap();
+    let networks = Networks { space: &space, images: Images { shape: input, classes: 5 } };
+    let model = LatencyModel::new(&table, &networks).unwrap();
     let (cheapest, dearest) = model.range();
 
     let x = images(4, input);

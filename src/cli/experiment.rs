@@ -123,12 +123,8 @@ impl Experiment {
     fn execute(&self, run: &RunDir) -> anyhow::Result<()> {
         let dir = run.0.clone();
         let (data, measure) = (self.data.clone(), self.measure.clone());
-        let space = profile::SpaceArgs {
-            space: self.space.clone(),
-            data: data.clone(),
-            input: None,
-            classes: None,
-        };
+        let space =
+            profile::SpaceArgs { space: self.space.clone(), data: data.clone(), input: None, classes: None };
         let profile = profile::measure::Args {
             space,
             networks: self.profile.networks,

@@ -48,7 +48,8 @@ impl<'s> Boards<'s> {
         plan: MeasurePlan,
     ) -> Result<Self, ProfileError> {
         let model = |subject: &&Subject| Ok((subject.to_string(), subject.model()?));
-        let bytes: Vec<(String, Vec<u8>)> = subjects.iter().map(model).collect::<Result<_, ProfileError>>()?;
+        let bytes: Vec<(String, Vec<u8>)> =
+            subjects.iter().map(model).collect::<Result<_, ProfileError>>()?;
         let placed = each(sessions, |session| session.put(&bytes))?;
         let by_subject = |models: Vec<Model>| subjects.iter().map(|&s| s.clone()).zip(models).collect();
         let models = placed.into_iter().map(by_subject).collect();
@@ -125,11 +126,11 @@ impl<'s> Boards<'s> {
         };
         let mut anchors: Vec<Result<Latency, DeviceError>> = vec![];
         for (session, models) in self.sessions.iter_mut().zip(&self.models) {
-            let times: Result<Vec<Latency>, _> =
-                (0..TIMES).map(|_| time(session, &models[anchor])).collect();
+            let times: Result<Vec<Latency>, _> = (0..TIMES).map(|_| time(session, &models[anchor])).collect();
             anchors.push(times.map(|times| middle(&times)));
         }
-        let measured: Vec<Latency> = anchors.iter().filter_map(|anchor| anchor.as_ref().ok().copied()).collect();
+        let measured: Vec<Latency> =
+            anchors.iter().filter_map(|anchor| anchor.as_ref().ok().copied()).collect();
         let mut kept = vec![];
         for (session, latency) in self.sessions.iter().zip(anchors) {
             kept.push(match latency {

@@ -17,6 +17,7 @@ mod unit;
 mod validation;
 
 pub use disturbance::Disturbance;
+pub use drift::drift;
 pub use header::{Difference, Header};
 pub use model::{LatencyModel, LayerLatency, Prediction};
 pub use networks::{Images, Networks};

@@ -47,7 +47,7 @@ impl LatencyModel {
         let subjects = networks.isolated();
         let timings = table.require(&subjects)?;
         let row = |layer: &Layer| {
-            timings.get(&Subject::Layer(*layer)).map_or(Latency::ZERO, |timing| timing.median)
+            timings.get(&Subject::Layer(*layer)).map_or(Latency::ZERO, |timing| timing.fastest)
         };
         let Images { shape, classes } = networks.images;
         let fixed = row(&networks.space.stem(shape)) + row(&networks.space.head(shape, classes));
@@ -94,7 +94,8 @@ impl LatencyModel {
 
     /// What an op in a layer adds, whatever the other layers hold.
     fn row(&self, layer: usize, op: usize) -> Latency {
-        let holds = |holds: &[(usize, Vec<usize>)]| matches!(holds, [(l, ops)] if *l == layer && ops.contains(&op));
+        let holds =
+            |holds: &[(usize, Vec<usize>)]| matches!(holds, [(l, ops)] if *l == layer && ops.contains(&op));
         self.polynomial.monomials().iter().filter(|m| holds(&m.holds)).map(|m| m.ns).sum()
     }
 
@@ -174,7 +175,7 @@ impl LatencyTable {
         let (live, all) = (genotype.live_layers(), genotype.layers().len());
         let ops = model.live(&genotype.ops);
         let layer = |(i, &layer): (usize, &Layer)| {
-            let isolated_ns = timings.get(&Subject::Layer(layer)).map(|timing| timing.median);
+            let isolated_ns = timings.get(&Subject::Layer(layer)).map(|timing| timing.fastest);
             let place = all - live.len() + i;
             let is_mixed = place > 0 && place + 1 < all;
             let ns = match model.fit {

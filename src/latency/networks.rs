@@ -92,10 +92,14 @@ impl Networks<'_> {
                 [_input] => Role::Identity,
                 _ => Role::Real,
             };
-            let isolated = || timings.get(&Subject::Layer(*layer)).map(|timing| timing.median.ns());
+            let isolated = || timings.get(&Subject::Layer(*layer)).map(|timing| timing.fastest.ns());
             Choice {
                 row: layer.to_string(),
-                kind: if layer.stride > 1 { format!("{}/{}", layer.op, layer.stride) } else { layer.op.to_string() },
+                kind: if layer.stride > 1 {
+                    format!("{}/{}", layer.op, layer.stride)
+                } else {
+                    layer.op.to_string()
+                },
                 op: layer.op.to_string(),
                 role,
                 isolated_ns: match role {
@@ -119,9 +123,8 @@ impl Networks<'_> {
         let chosen = timings.iter().filter(|(subject, _)| kept.contains(**subject) == unseen);
         let measured = chosen.filter_map(|(subject, timing)| {
             let weight = if timing.disturbed { DISTURBED_WEIGHT } else { 1.0 };
-            Some(Measured { ops: self.ops(subject)?, latency: timing.median, weight })
+            Some(Measured { ops: self.ops(subject)?, latency: timing.fastest, weight })
         });
         measured.collect()
     }
 }
-

@@ -32,9 +32,9 @@ pub struct Plan {
     pub measure: MeasurePlan,
     /// Every subject gets so many rows, in as many rounds.
     pub fewest: usize,
-    /// A subject whose median is not known to `precision` after those gets more, up to so many.
+    /// A subject whose two best rows differ by more than `precision` after those gets more, up to so many.
     pub most: usize,
-    /// Half the 95 % confidence interval, as a share of the median.
+    /// A share of the fastest sample.
     pub precision: f64,
 }
 
@@ -45,7 +45,7 @@ pub struct Profiled {
     pub rows: usize,
     /// Subjects that were disturbed each time they were measured.
     pub disturbed: usize,
-    /// Subjects whose median is not known as well as planned.
+    /// Subjects whose fastest timing does not repeat as well as planned.
     pub unsettled: usize,
 }
 
@@ -145,8 +145,8 @@ fn to_come(table: &LatencyTable, due: &[Subject], plan: Plan) -> usize {
 
 impl Plan {
     fn is_settled(&self, timing: &Timing) -> bool {
-        let known = timing.interval().is_some_and(|interval| interval <= self.precision);
-        !timing.disturbed && timing.rows >= self.fewest && (known || self.fewest == 1)
+        let repeats = timing.relative_gap().is_some_and(|gap| gap <= self.precision);
+        !timing.disturbed && timing.rows >= self.fewest && repeats
     }
 }
 

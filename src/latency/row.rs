@@ -102,6 +102,14 @@ pub struct Row {
     pub peak_bytes: Option<u64>,
 }
 
+impl Row {
+    /// The fastest sample.
+    pub fn fastest(&self) -> Latency {
+        let fastest = self.samples_ns.iter().copied().reduce(f64::min);
+        fastest.map_or(self.median_ns, Latency::from_ns)
+    }
+}
+
 /// The model that is timed for a graph, as ONNX bytes, with weights that are the same every time.
 ///
 /// # Errors

@@ -1,9 +1,8 @@
 use super::fit::Accuracy;
-use super::{Images, Latency, LatencyModel, LatencyTable, Networks, Row, Subject, TableError};
+use super::{Images, Latency, LatencyModel, LatencyTable, Networks, Row, Subject, TableError, Timing};
 use crate::space::CandidateOp;
 use nas_exporters::Shape;
 use serde::{Deserialize, Serialize};
-use statrs::statistics::{Data, OrderStatistics};
 
 /// How well predictions held on networks that no fit has seen: what a table's header says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,11 +97,8 @@ fn noise(table: &LatencyTable, networks: &Networks) -> Option<f64> {
     let of = |subject: &Subject| -> Option<f64> {
         networks.ops(subject)?;
         let calm = |row: &&Row| row.unseen && row.subject == *subject && row.disturbed.is_empty();
-        let medians: Vec<f64> = table.rows().iter().filter(calm).map(|row| row.median_ns.ns()).collect();
-        let half = |skip: usize| {
-            let half: Vec<f64> = medians.iter().copied().skip(skip).step_by(2).collect();
-            (!half.is_empty()).then(|| Data::new(half).median())
-        };
+        let rows: Vec<&Row> = table.rows().iter().filter(calm).collect();
+        let half = |skip: usize| Some(Timing::of(rows.iter().copied().skip(skip).step_by(2))?.fastest.ns());
         Some((half(1)? / half(0)? - 1.0).abs())
     };
     let timings = table.timings();

@@ -159,8 +159,7 @@ impl Run {
 /// The prediction of each layer. Rows hold the live layers only, which are the last ones.
 fn align<'r>(layers: &[Layer], row: &'r BenchRow) -> Vec<Option<&'r LayerLatency>> {
     let mut rest = row.predicted_layers.iter().rev().peekable();
-    let mut aligned: Vec<_> =
-        layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer)).collect();
+    let mut aligned: Vec<_> = layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer)).collect();
     aligned.reverse();
     aligned
 }

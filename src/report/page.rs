@@ -154,7 +154,9 @@ fn layer_table(run: &Run) -> String {
         let (input, output) = (l.layer.input.to_string(), graph.output_shape().to_string());
         let macs = millions(graph.cost().macs);
         let mut cells = vec![l.name.clone(), l.layer.op.to_string(), input, output, stride, macs];
-        cells.extend(l.predicted.iter().zip(&l.isolated).flat_map(|(&adds, &alone)| [or_dash(adds), or_dash(alone)]));
+        cells.extend(
+            l.predicted.iter().zip(&l.isolated).flat_map(|(&adds, &alone)| [or_dash(adds), or_dash(alone)]),
+        );
         cells
     };
     let mut body: Vec<Vec<String>> = layers.iter().map(cells).collect();

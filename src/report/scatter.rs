@@ -26,7 +26,10 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
         whole_x: false,
     };
     let percent = |accuracy: &crate::latency::fit::Accuracy| format!("{:.2} %", 100.0 * accuracy.mape);
-    let plain = validation.plain_sum.as_ref().map(|accuracy| format!("plain sum of isolated layers: {}", percent(accuracy)));
+    let plain = validation
+        .plain_sum
+        .as_ref()
+        .map(|accuracy| format!("plain sum of isolated layers: {}", percent(accuracy)));
     let legend = [(0, Some(format!("latency model: {}", percent(&validation.accuracy)))), (1, plain)];
     let drawing = svg("Predicted against measured", SIZE, |area| {
         area.fill(&WHITE)?;
@@ -45,7 +48,9 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
         for (line, (i, text)) in legend.iter().enumerate() {
             let Some(text) = text else { continue };
             let down = 14 + 20 * line as i32;
-            chart.plotting_area().draw(&(EmptyElement::at(corner) + Circle::new((16, down), 4, color(*i).filled())))?;
+            chart
+                .plotting_area()
+                .draw(&(EmptyElement::at(corner) + Circle::new((16, down), 4, color(*i).filled())))?;
             label(&chart, corner, (28, down), text, HPos::Left, VPos::Center)?;
         }
         Ok(())

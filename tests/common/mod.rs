@@ -27,7 +27,7 @@ pub const CLASSES: [&str; 3] = ["blue", "green", "red"];
 /// The tables of [`SPACE`], measured once, by their names.
 static TABLES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let ws = Workspace::new();
-    ws.nas("profile --space tiny.toml --data folder:images").assert().success();
+    ws.nas("profile --space tiny.toml --data folder:images --networks 24").assert().success();
     let name = |runtime: &str| format!("profiles/host/tiny.{runtime}.jsonl");
     ["tract", "ort"].map(|runtime| (name(runtime), ws.read(&name(runtime)))).into()
 });

@@ -1,7 +1,7 @@
 //! Latency tables with chosen numbers, for tests and benchmarks.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use edge_nas::latency::{Header, Latency, LatencyTable, Method, Row, model_digest};
+use edge_nas::latency::{Header, Latency, LatencyTable, Row, Subject};
 use edge_nas::space::{CandidateOp, Layer};
 use nas_probe::{Conditions, Runtime};
 use std::path::Path;
@@ -10,7 +10,7 @@ pub const COMMAND: &str = "nas-profile --device board";
 
 pub fn header() -> Header {
     Header {
-        latency_table: 1,
+        latency_table: 2,
         device: "board".into(),
         cpu: "0x41/0xd08".into(),
         arch: "aarch64".into(),
@@ -21,11 +21,13 @@ pub fn header() -> Header {
         precision: "fp32".into(),
         providers: vec!["cpu".into()],
         pinned: vec![3],
+        networks: 0,
+        validations: vec![],
     }
 }
 
 /// A row of `samples` equal timings.
-pub fn row(layer: Layer, ns: f64, samples: usize) -> Row {
+pub fn row(subject: Subject, ns: f64, samples: usize) -> Row {
     let before = Conditions {
         governor: Some("performance".into()),
         khz: Some(1_500_000),
@@ -36,9 +38,8 @@ pub fn row(layer: Layer, ns: f64, samples: usize) -> Row {
         power_mw: None,
     };
     Row {
-        layer,
-        method: Method::Isolated,
-        model: model_digest(&layer),
+        model: subject.digest(),
+        subject,
         median_ns: Latency::from_ns(ns),
         samples_ns: vec![ns; samples],
         batch: 4,
@@ -48,6 +49,9 @@ pub fn row(layer: Layer, ns: f64, samples: usize) -> Row {
         after: Conditions::default(),
         others: Some(0.02),
         disturbed: vec![],
+        anchor: false,
+        unseen: false,
+        peak_bytes: None,
     }
 }
 
@@ -60,7 +64,7 @@ pub fn filled(
 ) -> LatencyTable {
     let mut table = LatencyTable::open(path, header(), COMMAND).unwrap();
     for layer in layers.iter().filter(|layer| layer.op != CandidateOp::ZERO) {
-        table.append(row(*layer, ns(layer), samples)).unwrap();
+        table.append(row(Subject::Layer(*layer), ns(layer), samples)).unwrap();
     }
     table
 }

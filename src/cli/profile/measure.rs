@@ -1,7 +1,7 @@
 use super::space::SpaceArgs;
 use crate::cli::measure::{BoardArgs, MeasureArgs};
 use crate::cli::output::{print, table};
-use crate::latency::{Header, LatencyModel, LatencyTable, Networks, Plan, Profiled, Subject, profile};
+use crate::latency::{Header, LatencyModel, LatencyTable, Networks, Plan, Profiled, Subject, drift, profile};
 use nas_probe::MeasurePlan;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -44,14 +44,14 @@ pub struct Table {
 /// Short rows, several a subject, so that whatever slows the device for a second meets one of them.
 pub const PLAN: Plan = Plan {
     measure: MeasurePlan {
-        warmup_ns: 20_000_000,
+        warmup_ns: 10_000_000,
         min_sample_ns: 1_000_000,
         samples: 100,
-        limit_ns: 80_000_000,
+        limit_ns: 40_000_000,
     },
-    fewest: 4,
-    most: 8,
-    precision: 0.01,
+    fewest: 6,
+    most: 16,
+    precision: 0.005,
 };
 
 impl Args {
@@ -110,8 +110,14 @@ impl Args {
             if unsettled > 0 {
                 let (percent, rows) = (100.0 * PLAN.precision, PLAN.most);
                 eprintln!(
-                    "warning: the medians of {unsettled} of {} models are not known to {percent} % after {rows} rows each: the device is not quiet",
+                    "warning: of {unsettled} of {} models the fastest timing does not repeat to {percent} % in {rows} rows: the device is not quiet",
                     subjects.len()
+                );
+            }
+            if let Some(drift) = drift(table.rows()).filter(|drift| *drift > 0.02) {
+                eprintln!(
+                    "warning: the device got slower and faster by {:.1} % while it was measured",
+                    100.0 * drift
                 );
             }
             let model = LatencyModel::new(&table, &networks)?;

@@ -49,8 +49,7 @@ impl Args {
                     of("MACs alone", macs.as_ref()),
                 ]
             });
-            let header =
-                ["runtime", "prediction by", "MAPE", "±5 %", "±10 %", "RMSE", "Spearman", "Kendall"];
+            let header = ["runtime", "prediction by", "MAPE", "±5 %", "±10 %", "RMSE", "Spearman", "Kendall"];
             let mut lines = table(&header, rows.flatten().collect());
             for v in &validated {
                 if let Some(noise) = v.validation.noise {

@@ -35,22 +35,31 @@ impl Polynomial {
             for (product, ns) in &term.products {
                 *sums.entry((product.len(), product)).or_default() += unknown * ns;
             }
-            crowding = crowding.or(term.crowding.as_ref().map(|c| Crowding { ns: unknown * c.ns, ..c.clone() }));
+            crowding =
+                crowding.or(term.crowding.as_ref().map(|c| Crowding { ns: unknown * c.ns, ..c.clone() }));
         }
-        let monomial = |((_, holds), ns): ((usize, &Product), f64)| Monomial { ns: Latency::from_ns(ns), holds: holds.clone() };
+        let monomial = |((_, holds), ns): ((usize, &Product), f64)| Monomial {
+            ns: Latency::from_ns(ns),
+            holds: holds.clone(),
+        };
         Polynomial { crowding, ..Self::of(sums.into_iter().map(monomial)) }
     }
 
     /// What is the same in all networks, and what each op adds in each layer.
     pub fn additive(fixed: Latency, rows: &[Vec<Latency>]) -> Self {
-        let row = |(layer, op, &ns): (usize, usize, &Latency)| Monomial { ns, holds: vec![(layer, vec![op])] };
-        let all = rows.iter().enumerate().flat_map(|(l, ops)| ops.iter().enumerate().map(move |(o, ns)| (l, o, ns)));
+        let row =
+            |(layer, op, &ns): (usize, usize, &Latency)| Monomial { ns, holds: vec![(layer, vec![op])] };
+        let all = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(l, ops)| ops.iter().enumerate().map(move |(o, ns)| (l, o, ns)));
         let base = Monomial { ns: fixed, holds: vec![] };
         Self::of([base].into_iter().chain(all.map(row)))
     }
 
     fn of(monomials: impl IntoIterator<Item = Monomial>) -> Self {
-        let rounded = |m: Monomial| Monomial { ns: Latency::from_ns((m.ns.ns() * PARTS).round() / PARTS), ..m };
+        let rounded =
+            |m: Monomial| Monomial { ns: Latency::from_ns((m.ns.ns() * PARTS).round() / PARTS), ..m };
         let monomials = monomials.into_iter().map(rounded).filter(|m| m.ns != Latency::ZERO).collect();
         Polynomial { monomials, crowding: None }
     }

@@ -25,6 +25,12 @@ impl Term {
         sum + self.crowding.as_ref().map_or(0.0, |crowding| crowding.expected(certain))
     }
 
+    /// The same, of an unknown that is so many times smaller.
+    fn scaled(&self, by: f64) -> Term {
+        let scaled = |(product, ns): &(Product, f64)| (product.clone(), by * ns);
+        Term { products: self.products.iter().map(scaled).collect(), ..self.clone() }
+    }
+
     /// What the unknown counts for on average over where it can; of crowding, in a network of average
     /// weights.
     pub fn mean(&self) -> f64 {
@@ -48,7 +54,8 @@ impl Structure {
     /// network in the middle, in nanoseconds.
     pub(super) fn rows(&self, typical: f64) -> Vec<Family> {
         let mut whole = self.rows_by("base", typical, |_| "all rows".into());
-        let base = Term { name: "base".into(), products: vec![(vec![], typical)], rows: vec![], crowding: None };
+        let base =
+            Term { name: "base".into(), products: vec![(vec![], typical)], rows: vec![], crowding: None };
         whole.terms.insert(0, base);
         let kinds = self.rows_by("kinds", typical, |at| self.choice(at).kind.clone());
         let rows = self.rows_by("rows", typical, |at| self.choice(at).row.clone());
@@ -91,13 +98,16 @@ impl Structure {
                 let row = |p: &Pair| is(p).then(|| format!("{} {word} {k}", self.choice(any(p)).row));
                 let shared = pairs.family(all.clone(), any, |p| is(p).then(|| all.clone()));
                 let mut rows = pairs.family(format!("each row {word} {k}"), any, row);
-                // What all have in common, those of an op, and those of a kind, is said of those that few networks have.
                 let alike = |name: fn(&Choice) -> &String| {
                     let name = |p: &Pair| is(p).then(|| format!("{} {word} {k}", name(self.choice(any(p)))));
-                    pairs.family(String::new(), any, name).terms
+                    pairs.family(String::new(), any, name)
                 };
-                let (ops, kinds) = (alike(|choice| &choice.op), alike(|choice| &choice.kind));
-                rows.terms.splice(0..0, [shared.terms.clone(), ops, kinds].concat());
+                // What all have in common, those of an op, and those of a kind, is said of those that few
+                // networks have: the more have it in common, the freer the ridge leaves it.
+                let levels = [alike(|choice| &choice.kind), alike(|choice| &choice.op), shared.clone()];
+                for (level, freer) in levels.iter().zip([2.0, 4.0, 8.0]) {
+                    rows.terms.splice(0..0, level.terms.iter().map(|term| term.scaled(freer)));
+                }
                 families.extend([shared, rows]);
             }
         }
