@@ -46,8 +46,13 @@ pub struct Table {
 }
 
 /// Long enough for the median of a layer to repeat within a percent or two on a quiet machine.
-const PLAN: MeasurePlan =
-    MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+const PLAN: MeasurePlan = MeasurePlan {
+    warmup_ns: 50_000_000,
+    min_sample_ns: 1_000_000,
+    samples: 100,
+    limit_ns: 300_000_000,
+    precision: 0.01,
+};
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
