@@ -29,10 +29,11 @@ pub fn measure(
         return Err(Error::NoSamples);
     }
     feed(model)?;
+    // From the warm-up on: sampling alone may end too soon to tell.
+    let busy = Busy::now();
     let batch = (plan.min_sample_ns as f64 / warm_up(model, plan)?).ceil().max(1.0) as u64;
 
     let before = watch.read();
-    let busy = Busy::now();
     let mut ns = Vec::with_capacity(plan.samples.min(RECENT));
     let start = Instant::now();
     let mut look_at = FEWEST_SETTLED;

@@ -75,9 +75,9 @@ pub struct Samples {
     pub during: Conditions,
     /// Right after the last sample.
     pub after: Conditions,
-    /// Cores that other processes kept busy while the samples were taken, of those that the probe is
-    /// pinned to, else of all; absent where the device does not tell, or where sampling took less than
-    /// 50 ms.
+    /// Cores that other processes kept busy while the model was warmed up and sampled, of those that the
+    /// probe is pinned to, else of all; absent where the device does not tell, or where that took less
+    /// than 50 ms.
     pub others: Option<f64>,
 }
 
