@@ -31,7 +31,10 @@ pub fn measure(
     feed(model)?;
     // From the warm-up on: sampling alone may end too soon to tell.
     let busy = Busy::now();
-    let batch = (plan.min_sample_ns as f64 / warm_up(model, plan)?).ceil().max(1.0) as u64;
+    let half = Duration::from_nanos(plan.warmup_ns.div_ceil(2));
+    // A clock too coarse to see one run must not make a batch of infinitely many.
+    let one = warm_up(|| block(model, half))?.max(1.0);
+    let batch = (plan.min_sample_ns as f64 / one).ceil().max(1.0) as u64;
 
     let before = watch.read();
     let mut ns = Vec::with_capacity(plan.samples.min(RECENT));
@@ -63,13 +66,12 @@ pub fn measure(
     Ok(Samples { batch, ns, before, during, after: watch.read(), others })
 }
 
-/// Runs the model until it is warm, as the plan says, and returns the median run of the last block,
-/// nanoseconds.
-fn warm_up(model: &mut dyn Model, plan: &MeasurePlan) -> Result<f64, Error> {
-    let least = Duration::from_nanos(plan.warmup_ns.div_ceil(2));
-    let (mut last, mut runs) = block(model, least)?;
+/// Runs block after block, each giving its median run (nanoseconds) and the number of its runs, until
+/// the model is warm; the median of the last one.
+fn warm_up(mut block: impl FnMut() -> Result<(f64, usize), Error>) -> Result<f64, Error> {
+    let (mut last, mut runs) = block()?;
     for _ in 1..MeasurePlan::MOST_BLOCKS {
-        let (median, more) = block(model, least)?;
+        let (median, more) = block()?;
         runs += more;
         let warm = median >= last * (1.0 - STILL_WARMING);
         last = median;
@@ -77,8 +79,7 @@ fn warm_up(model: &mut dyn Model, plan: &MeasurePlan) -> Result<f64, Error> {
             break;
         }
     }
-    // A clock too coarse to see one run must not make a batch of infinitely many.
-    Ok(last.max(1.0))
+    Ok(last)
 }
 
 /// Runs the model for at least so long, and at least once: the median of the last runs, nanoseconds,
@@ -142,7 +143,7 @@ pub mod tests {
     }
 
     const PLAN: MeasurePlan = MeasurePlan {
-        warmup_ns: 2_000_000,
+        warmup_ns: 20_000_000,
         min_sample_ns: 500_000,
         samples: 20,
         limit_ns: 5_000_000_000,
@@ -160,7 +161,6 @@ pub mod tests {
         assert!((5..=25).contains(&samples.batch), "batch {}", samples.batch);
         assert_eq!(samples.ns.len(), 20);
         assert!(samples.ns.iter().all(|ns| *ns >= 20_000.0), "{:?}", samples.ns);
-        assert_eq!(samples.others, None, "10 ms tell nothing of others");
     }
 
     #[test]
@@ -195,28 +195,39 @@ pub mod tests {
         assert_eq!(taken(&mut noisy, plan), 60);
     }
 
-    #[test]
-    fn a_model_that_still_gets_faster_is_warmed_up_further() {
-        let runs = |time: &dyn Fn(u32) -> Duration, plan: &MeasurePlan| {
-            let mut model = Spins(0, time);
-            let median = warm_up(&mut model, plan).unwrap();
-            (model.0, median)
+    /// How many blocks of such medians and so many runs each warm a model up, and the time of a run then.
+    fn warmed(medians: &[f64], runs: usize) -> (usize, f64) {
+        let mut blocks = 0;
+        let block = || {
+            blocks += 1;
+            Ok((medians[blocks - 1], runs))
         };
-        let plan = MeasurePlan { warmup_ns: 8_000_000, ..PLAN };
-        // 2 blocks of 4 ms do for one that is steady; a busy machine may make that more.
-        let (steady, _) = runs(&|_| Duration::from_millis(2), &plan);
-        assert!((4..=16).contains(&steady), "{steady} runs");
-        // 8 ms, twice 4, four times 2, then 1: each of the first blocks of 8 ms is half of the one before.
-        let plan = MeasurePlan { warmup_ns: 16_000_000, ..PLAN };
-        let (warmed, median) = runs(&|run| Duration::from_millis(8 >> (run + 1).ilog2().min(3)), &plan);
-        assert!(warmed > 10, "{warmed} runs");
-        assert!((1e6..1.9e6).contains(&median), "{median}");
-        // One that gets faster for ever is given up.
-        let plan = MeasurePlan { warmup_ns: 0, ..PLAN };
-        let (given_up, _) = runs(&|run| Duration::from_secs_f64(0.1 * 0.7_f64.powi(run as i32)), &plan);
-        assert_eq!(given_up, MeasurePlan::MOST_BLOCKS);
-        // The fewest runs, whatever the time.
-        let (fewest, _) = runs(&|run| Duration::from_millis(5) * (run + 1), &plan);
-        assert_eq!(fewest as usize, FEWEST_WARMUP_RUNS);
+        let ns = warm_up(block).unwrap();
+        (blocks, ns)
+    }
+
+    #[test]
+    fn warm_up_goes_on_until_the_runs_get_no_faster() {
+        assert_eq!(warmed(&[100.0, 100.0], 50), (2, 100.0), "steady");
+        assert_eq!(warmed(&[100.0, 130.0], 50), (2, 130.0), "slower: a clock that is held down");
+        assert_eq!(warmed(&[800.0, 400.0, 200.0, 100.0, 99.5], 50), (5, 99.5));
+        let faster: Vec<f64> = (0..20).map(|i| 100.0 * 0.9_f64.powi(i)).collect();
+        let most = MeasurePlan::MOST_BLOCKS as usize;
+        assert_eq!(warmed(&faster, 50), (most, faster[most - 1]), "given up");
+        assert_eq!(warmed(&[100.0; 3], 1), (FEWEST_WARMUP_RUNS, 100.0), "the fewest runs");
+        assert!(warm_up(|| Err(Error::NoSamples)).is_err());
+    }
+
+    #[test]
+    fn a_block_lasts_as_long_as_it_shall_and_has_a_run() {
+        let start = Instant::now();
+        let (median, runs) = block(&mut spins(Duration::from_micros(100)), Duration::from_millis(5)).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(5) && median >= 100_000.0);
+        assert!((1..=50).contains(&runs), "{runs}");
+        assert_eq!(block(&mut spins(Duration::from_millis(1)), Duration::ZERO).unwrap().1, 1);
+        // Of a model that gets faster the last runs count.
+        let mut faster = Spins(0, |run| Duration::from_micros(if run < RECENT as u32 { 20 } else { 2 }));
+        let (median, _) = block(&mut faster, Duration::from_millis(100)).unwrap();
+        assert!((2_000.0..20_000.0).contains(&median), "{median}");
     }
 }
