@@ -16,8 +16,13 @@ use nas_exporters::Shape;
 use nas_probe::{MeasurePlan, Runtime};
 
 const LAYERS: usize = 60;
-const PLAN: MeasurePlan =
-    MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+const PLAN: MeasurePlan = MeasurePlan {
+    warmup_ns: 50_000_000,
+    min_sample_ns: 1_000_000,
+    samples: 100,
+    limit_ns: 300_000_000,
+    precision: 0.0,
+};
 
 fn main() {
     divan::main();

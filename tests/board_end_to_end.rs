@@ -201,8 +201,13 @@ fn the_numbers_here_are_the_numbers_that_the_board_measured() {
         rig.rows("tract").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
     assert_eq!(rows.iter().map(|row| &row.subject).collect::<BTreeSet<_>>().len(), MODELS);
 
-    let plan =
-        MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+    let plan = MeasurePlan {
+        warmup_ns: 50_000_000,
+        min_sample_ns: 1_000_000,
+        samples: 100,
+        limit_ns: 300_000_000,
+        precision: 0.0,
+    };
     let request = |row: &Row| {
         let onnx = row.subject.model().unwrap();
         let model = ModelRef { model: sha256(&onnx), runtime: Runtime::Tract, threads: 1 };

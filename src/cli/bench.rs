@@ -31,8 +31,13 @@ pub struct Args {
 }
 
 /// One round of one network.
-const PLAN: MeasurePlan =
-    MeasurePlan { warmup_ns: 30_000_000, min_sample_ns: 1_000_000, samples: 30, limit_ns: 300_000_000 };
+const PLAN: MeasurePlan = MeasurePlan {
+    warmup_ns: 30_000_000,
+    min_sample_ns: 1_000_000,
+    samples: 30,
+    limit_ns: 300_000_000,
+    precision: 0.01,
+};
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {

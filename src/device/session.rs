@@ -1,10 +1,11 @@
+mod runs;
+
+pub use runs::Ticket;
+
 use super::link::Link;
 use super::{Board, DeviceError};
 use crate::progress;
-use nas_probe::{
-    Conditions, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Samples,
-    TensorData, sha256,
-};
+use nas_probe::{Conditions, Hello, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, sha256};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -42,15 +43,6 @@ pub struct Model {
     pub name: String,
     /// SHA-256 of its ONNX bytes.
     digest: String,
-}
-
-/// A measurement that was asked for, and is to be waited for.
-#[derive(Debug)]
-pub struct Ticket {
-    id: u64,
-    model: String,
-    runtime: Runtime,
-    deadline: Duration,
 }
 
 impl Session {
@@ -172,75 +164,6 @@ impl Session {
         }
         bar.finish_and_clear();
         Ok(placed)
-    }
-
-    /// Asks for a model's timing. The probe does what it is asked in turn, so that it never waits for
-    /// the link where one more is asked for before the last is [finished](Session::finish).
-    ///
-    /// # Errors
-    /// Where the probe ended.
-    pub fn begin(
-        &mut self,
-        model: &Model,
-        runtime: Runtime,
-        threads: usize,
-        plan: MeasurePlan,
-    ) -> Result<Ticket, DeviceError> {
-        let place = ModelRef { model: model.digest.clone(), runtime, threads };
-        let id = self.send(&model.name, |id| Request::Measure { id, model: place, plan })?;
-        let deadline = Duration::from_nanos(plan.warmup_ns + plan.limit_ns) + self.timeout;
-        Ok(Ticket { id, model: model.name.clone(), runtime, deadline })
-    }
-
-    /// Waits for a timing; those begun first come first.
-    ///
-    /// # Errors
-    /// Where the runtime rejects the model, or the probe ends or is silent for too long.
-    pub fn finish(&mut self, ticket: Ticket) -> Result<Samples, DeviceError> {
-        let Ticket { id, model, runtime, deadline } = ticket;
-        let doing = format!("{model} with {runtime}");
-        match self.answer(id, &doing, deadline)? {
-            Reply::Samples { samples, .. } => Ok(samples),
-            Reply::Failed { error, .. } => Err(DeviceError::Failed { model, runtime, reason: error }),
-            other => Err(garbage(&doing, &other)),
-        }
-    }
-
-    /// Times a model.
-    ///
-    /// # Errors
-    /// As [`Session::finish`].
-    pub fn measure(
-        &mut self,
-        model: &Model,
-        runtime: Runtime,
-        threads: usize,
-        plan: MeasurePlan,
-    ) -> Result<Samples, DeviceError> {
-        let ticket = self.begin(model, runtime, threads, plan)?;
-        self.finish(ticket)
-    }
-
-    /// Runs `inputs`, N×C×H×W each, through a model.
-    ///
-    /// # Errors
-    /// As [`Session::finish`].
-    pub fn infer(
-        &mut self,
-        model: &Model,
-        runtime: Runtime,
-        inputs: Vec<TensorData>,
-    ) -> Result<Vec<TensorData>, DeviceError> {
-        let place = ModelRef { model: model.digest.clone(), runtime, threads: 1 };
-        let doing = format!("{} with {runtime}", model.name);
-        let id = self.send(&doing, |id| Request::Infer { id, model: place, inputs })?;
-        match self.answer(id, &doing, self.timeout)? {
-            Reply::Outputs { outputs, .. } => Ok(outputs),
-            Reply::Failed { error, .. } => {
-                Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })
-            }
-            other => Err(garbage(&doing, &other)),
-        }
     }
 
     fn send(&mut self, doing: &str, request: impl FnOnce(u64) -> Request) -> Result<u64, DeviceError> {

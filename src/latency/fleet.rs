@@ -3,6 +3,7 @@
 use super::profile::ProfileError;
 use super::{Header, Latency, Subject, Summary};
 use crate::device::{DeviceError, Model, Session, Ticket};
+use crate::progress;
 use nas_probe::{MeasurePlan, Runtime, Samples};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Sender, channel};
@@ -105,6 +106,33 @@ impl<'s> Boards<'s> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Most memory that a process takes which does nothing but run one of `networks`; of the first board.
+    /// A network that cannot run has none: its measurement will say why.
+    ///
+    /// # Errors
+    /// Where the board is lost.
+    pub fn peaks<'n>(
+        &mut self,
+        networks: impl Iterator<Item = &'n Subject>,
+    ) -> Result<BTreeMap<Subject, u64>, DeviceError> {
+        let (Some(session), Some(models)) = (self.sessions.first_mut(), self.models.first()) else {
+            return Ok(BTreeMap::new());
+        };
+        let networks: Vec<&Subject> = networks.collect();
+        let bar = progress::bar("memory", self.runtime.name(), networks.len());
+        let mut peaks = BTreeMap::new();
+        for network in networks {
+            match session.memory(&models[network], self.runtime, self.threads) {
+                Ok(memory) => drop(peaks.insert(network.clone(), memory.peak_bytes)),
+                Err(DeviceError::Failed { .. }) => {}
+                Err(fatal) => return Err(fatal),
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(peaks)
     }
 
     fn keep(&mut self, kept: &[bool]) {

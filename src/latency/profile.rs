@@ -76,6 +76,7 @@ pub fn profile(
         if first.contains(anchor) { first.iter().collect() } else { first.iter().chain([anchor]).collect() };
     let header = table.header.clone();
     let mut boards = Boards::open(sessions, &all, anchor, &header, plan.measure)?;
+    let mut peaks = boards.peaks(first.iter().filter(|subject| has_no_peak(table, subject)))?;
     let bar = progress::bar("profile", header.runtime.name(), to_come(table, &first, plan));
     let mut added = 0;
     for round in 0.. {
@@ -93,7 +94,8 @@ pub fn profile(
             match measured.and_then(|samples| row(subject, samples, &header, cores)) {
                 Ok(row) => {
                     let (anchor, unseen) = (subject == anchor, unseen.contains(subject));
-                    table.append(Row { anchor, unseen, ..row })?;
+                    let peak_bytes = peaks.remove(subject);
+                    table.append(Row { anchor, unseen, peak_bytes, ..row })?;
                     added += 1;
                 }
                 Err(why) => drop(rejected.insert(subject.clone(), why.to_string())),
@@ -126,6 +128,12 @@ fn due(
         rows < plan.most && !settled && !rejected.contains_key(*subject)
     };
     subjects.iter().filter(is_due).cloned().collect()
+}
+
+/// Whether it is a whole network, and nobody knows what that takes of the memory.
+fn has_no_peak(table: &LatencyTable, subject: &Subject) -> bool {
+    let known = |row: &Row| row.subject == *subject && row.peak_bytes.is_some();
+    matches!(subject, Subject::Network(_)) && !table.rows().iter().any(known)
 }
 
 /// By subject, its rows.

@@ -7,11 +7,15 @@ mod affinity;
 mod busy;
 mod device;
 mod governor;
+mod loaded;
 mod measure;
+mod memory;
+mod noise;
 mod runtime;
 mod sensors;
 mod serve;
 mod store;
+mod words;
 
 use governor::Governor;
 use nas_probe::Reply;
@@ -45,6 +49,9 @@ fn main() -> ExitCode {
                 println!("nas-probe {}", env!("CARGO_PKG_VERSION"));
                 return ExitCode::SUCCESS;
             }
+            (Some(memory::PEAK), _) => {
+                return ended(memory::child(&options, &args.collect::<Vec<_>>()));
+            }
             (Some("--models"), 1..) => options.models = args.next().map(Into::into),
             (Some("--ort"), 1..) => options.ort_library = args.next().map(Into::into),
             (Some("--providers"), 1..) => {
@@ -58,7 +65,11 @@ fn main() -> ExitCode {
             }
         }
     }
-    match run(options) {
+    ended(run(options))
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("nas-probe: {error}");

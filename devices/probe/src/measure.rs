@@ -2,15 +2,19 @@
 
 use crate::{
     busy::Busy,
+    noise::feed,
     runtime::{Error, Model},
     sensors::Watch,
 };
-use nas_probe::{MeasurePlan, Samples, TensorData};
+use nas_probe::{FEWEST_SETTLED, MeasurePlan, Samples, settled};
 use std::time::{Duration, Instant};
 
 const FEWEST_WARMUP_RUNS: usize = 3;
 const FEWEST_SAMPLES: usize = 5;
-/// Warm-up runs whose median tells how long an inference takes; earlier ones may be cold.
+/// A block whose median run is faster than that of the block before by more than this share shows that
+/// the model is not warm yet.
+const STILL_WARMING: f64 = 0.01;
+/// Runs of a block that its median is taken of, the last ones.
 const RECENT: usize = 1024;
 
 /// Times a model on fixed pseudo-random inputs in [-1, 1]; `pinned` are the cores that the process is
@@ -24,13 +28,18 @@ pub fn measure(
     if plan.samples == 0 {
         return Err(Error::NoSamples);
     }
-    model.set_inputs(model.input_shapes()?.into_iter().map(noise).collect())?;
-    let batch = (plan.min_sample_ns as f64 / warm_up(model, plan)?).ceil().max(1.0) as u64;
+    feed(model)?;
+    // From the warm-up on: sampling alone may end too soon to tell.
+    let busy = Busy::now();
+    let half = Duration::from_nanos(plan.warmup_ns.div_ceil(2));
+    // A clock too coarse to see one run must not make a batch of infinitely many.
+    let one = warm_up(|| block(model, half))?.max(1.0);
+    let batch = (plan.min_sample_ns as f64 / one).ceil().max(1.0) as u64;
 
     let before = watch.read();
-    let busy = Busy::now();
     let mut ns = Vec::with_capacity(plan.samples.min(RECENT));
     let start = Instant::now();
+    let mut look_at = FEWEST_SETTLED;
     let mut sample_until = |samples: usize, fewest: usize, limit_ns: u64| -> Result<(), Error> {
         if ns.len() < samples {
             // The first run after a pause finds the caches as others left them.
@@ -39,23 +48,47 @@ pub fn measure(
         let limit = Duration::from_nanos(limit_ns);
         while ns.len() < samples && (ns.len() < fewest || start.elapsed() < limit) {
             ns.push(time(model, batch)? / batch as f64);
+            if ns.len() == look_at && plan.precision > 0.0 {
+                if settled(&ns, plan.precision) {
+                    break;
+                }
+                look_at += (look_at / 10).max(FEWEST_SETTLED);
+            }
         }
         Ok(())
     };
-    sample_until(plan.samples.div_ceil(2), FEWEST_SAMPLES.div_ceil(2), plan.limit_ns / 2)?;
+    let half = plan.samples.div_ceil(2);
+    let half = if plan.precision > 0.0 { half.min(FEWEST_SETTLED / 2) } else { half };
+    sample_until(half, FEWEST_SAMPLES.div_ceil(2), plan.limit_ns / 2)?;
     let during = watch.read();
     sample_until(plan.samples, FEWEST_SAMPLES, plan.limit_ns)?;
     let others = busy.others(pinned);
     Ok(Samples { batch, ns, before, during, after: watch.read(), others })
 }
 
-/// Runs the model as long as the plan says and returns the median of the last runs, nanoseconds.
-fn warm_up(model: &mut dyn Model, plan: &MeasurePlan) -> Result<f64, Error> {
-    let least = Duration::from_nanos(plan.warmup_ns);
+/// Runs block after block, each giving its median run (nanoseconds) and the number of its runs, until
+/// the model is warm; the median of the last one.
+fn warm_up(mut block: impl FnMut() -> Result<(f64, usize), Error>) -> Result<f64, Error> {
+    let (mut last, mut runs) = block()?;
+    for _ in 1..MeasurePlan::MOST_BLOCKS {
+        let (median, more) = block()?;
+        runs += more;
+        let warm = median >= last * (1.0 - STILL_WARMING);
+        last = median;
+        if warm && runs >= FEWEST_WARMUP_RUNS {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+/// Runs the model for at least so long, and at least once: the median of the last runs, nanoseconds,
+/// and how many there were.
+fn block(model: &mut dyn Model, least: Duration) -> Result<(f64, usize), Error> {
     let mut recent = Vec::new();
     let mut runs = 0;
     let start = Instant::now();
-    while runs < FEWEST_WARMUP_RUNS || start.elapsed() < least {
+    while runs == 0 || start.elapsed() < least {
         let ns = time(model, 1)?;
         match recent.get_mut(runs % RECENT) {
             Some(oldest) => *oldest = ns,
@@ -64,8 +97,7 @@ fn warm_up(model: &mut dyn Model, plan: &MeasurePlan) -> Result<f64, Error> {
         runs += 1;
     }
     recent.sort_by(f64::total_cmp);
-    // A clock too coarse to see one run must not make a batch of infinitely many.
-    Ok(recent[recent.len() / 2].max(1.0))
+    Ok((recent[recent.len() / 2], runs))
 }
 
 /// Nanoseconds for `batch` inferences.
@@ -77,29 +109,21 @@ fn time(model: &mut dyn Model, batch: u64) -> Result<f64, Error> {
     Ok(start.elapsed().as_nanos() as f64)
 }
 
-/// A tensor of a fixed sequence, uniform in [-1, 1]: the top 24 bits of a linear congruential
-/// generator with the constants of Numerical Recipes.
-fn noise(shape: Vec<usize>) -> TensorData {
-    let mut state: u32 = 1;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    let values = std::iter::repeat_with(next).take(shape.iter().product()).collect();
-    TensorData { shape, values }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub mod tests {
     use super::*;
-    use nas_probe::Sensors;
+    use nas_probe::{Sensors, TensorData};
     use std::path::Path;
 
-    /// Spins for so long.
-    struct Spins(Duration);
+    /// Spins for as long as a run of this number lasts.
+    pub struct Spins<F>(u32, F);
 
-    impl Model for Spins {
+    pub fn spins(time: Duration) -> Spins<impl Fn(u32) -> Duration> {
+        Spins(0, move |_| time)
+    }
+
+    impl<F: Fn(u32) -> Duration> Model for Spins<F> {
         fn input_shapes(&self) -> Result<Vec<Vec<usize>>, Error> {
             Ok(vec![])
         }
@@ -108,7 +132,9 @@ mod tests {
         }
         fn run(&mut self) -> Result<(), Error> {
             let start = Instant::now();
-            while start.elapsed() < self.0 {}
+            let Spins(run, time) = self;
+            while start.elapsed() < time(*run) {}
+            *run += 1;
             Ok(())
         }
         fn infer(&mut self) -> Result<Vec<TensorData>, Error> {
@@ -116,8 +142,13 @@ mod tests {
         }
     }
 
-    const PLAN: MeasurePlan =
-        MeasurePlan { warmup_ns: 2_000_000, min_sample_ns: 500_000, samples: 20, limit_ns: 5_000_000_000 };
+    const PLAN: MeasurePlan = MeasurePlan {
+        warmup_ns: 20_000_000,
+        min_sample_ns: 500_000,
+        samples: 20,
+        limit_ns: 5_000_000_000,
+        precision: 0.0,
+    };
 
     fn measure(model: &mut dyn Model, plan: &MeasurePlan) -> Result<Samples, Error> {
         let mut watch = Watch::new(Path::new("/"), &Sensors::default(), &[]).unwrap();
@@ -126,37 +157,77 @@ mod tests {
 
     #[test]
     fn a_sample_of_a_short_op_batches_runs_and_tells_the_time_of_one() {
-        let samples = measure(&mut Spins(Duration::from_micros(20)), &PLAN).unwrap();
+        let samples = measure(&mut spins(Duration::from_micros(20)), &PLAN).unwrap();
         assert!((5..=25).contains(&samples.batch), "batch {}", samples.batch);
         assert_eq!(samples.ns.len(), 20);
         assert!(samples.ns.iter().all(|ns| *ns >= 20_000.0), "{:?}", samples.ns);
-        assert_eq!(samples.others, None, "10 ms tell nothing of others");
     }
 
     #[test]
     fn the_limit_stops_sampling_but_not_before_five_samples() {
         let plan = MeasurePlan { limit_ns: 0, ..PLAN };
-        let samples = measure(&mut Spins(Duration::from_millis(1)), &plan).unwrap();
+        let samples = measure(&mut spins(Duration::from_millis(1)), &plan).unwrap();
         assert_eq!((samples.batch, samples.ns.len()), (1, FEWEST_SAMPLES));
         let one = MeasurePlan { samples: 1, ..PLAN };
-        assert_eq!(measure(&mut Spins(Duration::ZERO), &one).unwrap().ns.len(), 1);
-        assert!(measure(&mut Spins(Duration::ZERO), &MeasurePlan { samples: 0, ..PLAN }).is_err());
+        assert_eq!(measure(&mut spins(Duration::ZERO), &one).unwrap().ns.len(), 1);
+        assert!(measure(&mut spins(Duration::ZERO), &MeasurePlan { samples: 0, ..PLAN }).is_err());
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn others_are_told_of_a_sampling_that_is_long_enough() {
         let plan = MeasurePlan { min_sample_ns: 10_000_000, ..PLAN };
-        let samples = measure(&mut Spins(Duration::from_millis(1)), &plan).unwrap();
+        let samples = measure(&mut spins(Duration::from_millis(1)), &plan).unwrap();
         assert!(samples.others.is_some_and(|others| others >= 0.0), "{:?}", samples.others);
     }
 
     #[test]
-    fn noise_fills_minus_one_to_one_and_is_always_the_same() {
-        let a = noise(vec![1, 10, 100]);
-        assert_eq!(a, noise(vec![1, 10, 100]));
-        assert!(a.values.iter().all(|v| (-1.0..=1.0).contains(v)));
-        assert!(a.values.iter().sum::<f32>().abs() < 60.0);
-        assert!(a.values.iter().any(|v| *v < -0.9) && a.values.iter().any(|v| *v > 0.9));
+    fn sampling_ends_early_where_the_precision_is_reached_and_only_there() {
+        let plan = MeasurePlan { samples: 60, min_sample_ns: 0, precision: 0.05, ..PLAN };
+        let taken = |model: &mut dyn Model, plan| measure(model, &plan).unwrap().ns.len();
+        let steady = || spins(Duration::from_micros(500));
+        let few = taken(&mut steady(), plan);
+        assert!(few < 60 && few.is_multiple_of(10), "{few}");
+        assert_eq!(taken(&mut steady(), MeasurePlan { precision: 0.0, ..plan }), 60);
+        assert_eq!(taken(&mut steady(), MeasurePlan { samples: 8, ..plan }), 8, "`samples` is the most");
+        // Runs of 200 to 600 µs, evenly: 60 of them tell the median to ±10 %.
+        let mut noisy = Spins(0, |run| Duration::from_micros(200 + u64::from(run * 7 % 11) * 40));
+        assert_eq!(taken(&mut noisy, plan), 60);
+    }
+
+    /// How many blocks of such medians and so many runs each warm a model up, and the time of a run then.
+    fn warmed(medians: &[f64], runs: usize) -> (usize, f64) {
+        let mut blocks = 0;
+        let block = || {
+            blocks += 1;
+            Ok((medians[blocks - 1], runs))
+        };
+        let ns = warm_up(block).unwrap();
+        (blocks, ns)
+    }
+
+    #[test]
+    fn warm_up_goes_on_until_the_runs_get_no_faster() {
+        assert_eq!(warmed(&[100.0, 100.0], 50), (2, 100.0), "steady");
+        assert_eq!(warmed(&[100.0, 130.0], 50), (2, 130.0), "slower: a clock that is held down");
+        assert_eq!(warmed(&[800.0, 400.0, 200.0, 100.0, 99.5], 50), (5, 99.5));
+        let faster: Vec<f64> = (0..20).map(|i| 100.0 * 0.9_f64.powi(i)).collect();
+        let most = MeasurePlan::MOST_BLOCKS as usize;
+        assert_eq!(warmed(&faster, 50), (most, faster[most - 1]), "given up");
+        assert_eq!(warmed(&[100.0; 3], 1), (FEWEST_WARMUP_RUNS, 100.0), "the fewest runs");
+        assert!(warm_up(|| Err(Error::NoSamples)).is_err());
+    }
+
+    #[test]
+    fn a_block_lasts_as_long_as_it_shall_and_has_a_run() {
+        let start = Instant::now();
+        let (median, runs) = block(&mut spins(Duration::from_micros(100)), Duration::from_millis(5)).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(5) && median >= 100_000.0);
+        assert!((1..=50).contains(&runs), "{runs}");
+        assert_eq!(block(&mut spins(Duration::from_millis(1)), Duration::ZERO).unwrap().1, 1);
+        // Of a model that gets faster the last runs count.
+        let mut faster = Spins(0, |run| Duration::from_micros(if run < RECENT as u32 { 20 } else { 2 }));
+        let (median, _) = block(&mut faster, Duration::from_millis(100)).unwrap();
+        assert!((2_000.0..20_000.0).contains(&median), "{median}");
     }
 }

@@ -3,22 +3,21 @@
 use crate::{
     affinity, device,
     governor::{self, Governor},
+    loaded::Loaded,
     measure::measure,
+    memory::peak,
     runtime::{self, Error, Model, Opened},
     sensors::Watch,
     store::Store,
+    words::{name, one_line, short, words},
 };
-use nas_probe::{Hello, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
+use nas_probe::{Hello, Memory, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
 use std::{
-    any::Any,
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-/// Models kept loaded; one more drops them all, so that a long profile can't fill the memory.
-const MOST_LOADED: usize = 128;
 
 /// What the probe is started with.
 #[derive(Default)]
@@ -31,8 +30,11 @@ pub struct Options {
 }
 
 pub struct Probe {
-    runtimes: Vec<(Runtime, Result<Opened, String>)>,
-    loaded: HashMap<ModelRef, Box<dyn Model>>,
+    options: Options,
+    runtimes: BTreeMap<Runtime, Result<Opened, String>>,
+    loaded: Loaded,
+    /// Peak of a process that opened the runtime alone, bytes; of those that were asked for.
+    bases: BTreeMap<Runtime, u64>,
     store: Store,
     watch: Watch,
     governor: Arc<Governor>,
@@ -56,8 +58,10 @@ impl Probe {
         };
         Ok(Probe {
             runtimes: Runtime::ALL.map(open).into(),
-            loaded: HashMap::new(),
-            store: Store::new(options.models),
+            loaded: Loaded::default(),
+            bases: BTreeMap::new(),
+            store: Store::new(options.models.clone()),
+            options,
             watch: generic()?,
             governor,
             all: affinity::allowed().unwrap_or_default(),
@@ -138,6 +142,11 @@ impl Probe {
                 })?;
                 Ok(Reply::Outputs { id, outputs })
             }
+            Request::Memory { id, model } => {
+                let name = name(&model);
+                let memory = self.memory(model).map_err(|error| format!("{name}: {error}"))?;
+                Ok(Reply::Memory { id, memory })
+            }
         }
     }
 
@@ -183,26 +192,29 @@ impl Probe {
         model: ModelRef,
         act: impl FnOnce(&mut dyn Model, &mut Watch, &[usize]) -> Result<T, Error>,
     ) -> Result<T, String> {
-        let name = format!("{} with {}", short(&model.model), model.runtime);
         let done = catch_unwind(AssertUnwindSafe(|| {
             let file = self.store.file(&model.model).map_err(|e| e.to_string())?;
-            if self.loaded.len() >= MOST_LOADED && !self.loaded.contains_key(&model) {
-                self.loaded.clear();
-            }
-            let loaded = match self.loaded.entry(model.clone()) {
-                Entry::Occupied(loaded) => loaded.into_mut(),
-                Entry::Vacant(place) => {
-                    let fresh = load(&self.runtimes, place.key(), &file).map_err(|e| e.to_string())?;
-                    place.insert(fresh)
-                }
-            };
-            act(loaded.as_mut(), &mut self.watch, &self.pinned).map_err(|e| e.to_string())
+            let runtime = self.runtimes.get(&model.runtime).ok_or("it is unknown to this probe")?;
+            let load = || runtime::load(runtime, &file, model.threads);
+            let loaded = self.loaded.get(&model, &file, load).map_err(|e| e.to_string())?;
+            act(loaded, &mut self.watch, &self.pinned).map_err(|e| e.to_string())
         }));
         done.unwrap_or_else(|panic| Err(format!("the runtime panicked: {}", words(panic)))).map_err(|error| {
             // A failure may leave a model in any state: the next request loads it anew.
-            self.loaded.remove(&model);
-            format!("{name}: {error}")
+            self.loaded.drop(&model);
+            format!("{}: {error}", name(&model))
         })
+    }
+
+    fn memory(&mut self, model: ModelRef) -> Result<Memory, String> {
+        let ModelRef { model, runtime, threads } = model;
+        let file = self.store.file(&model).map_err(|e| e.to_string())?;
+        let peak_bytes = peak(&self.options, runtime, threads, Some(&file))?;
+        let base_bytes = match self.bases.entry(runtime) {
+            Entry::Occupied(base) => *base.get(),
+            Entry::Vacant(place) => *place.insert(peak(&self.options, runtime, threads, None)?),
+        };
+        Ok(Memory { peak_bytes, base_bytes })
     }
 }
 
@@ -216,43 +228,12 @@ fn generic() -> Result<Watch, String> {
     Watch::new(Path::new("/"), &Sensors::default(), &[])
 }
 
-fn load(
-    runtimes: &[(Runtime, Result<Opened, String>)],
-    model: &ModelRef,
-    file: &Path,
-) -> Result<Box<dyn Model>, Error> {
-    if model.threads == 0 {
-        return Err(Error::NoThreads);
-    }
-    match runtimes.iter().find(|(runtime, _)| *runtime == model.runtime) {
-        Some((_, Ok(opened))) => (opened.load)(file, model.threads),
-        Some((_, Err(why))) => Err(Error::NotHere(why.clone())),
-        None => Err(Error::NotHere("it is unknown to this probe".to_owned())),
-    }
-}
-
-/// A model in an error: the first 12 digits of its digest.
-fn short(digest: &str) -> String {
-    format!("model {}", digest.get(..12).unwrap_or(digest))
-}
-
-/// What a panic said.
-fn words(panic: Box<dyn Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().map_or("without a message", |m| m).to_owned(),
-    }
-}
-
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use nas_probe::TensorData;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Breaks where it is told to.
     struct Breaks;
@@ -277,15 +258,20 @@ mod tests {
     #[test]
     fn a_panic_fails_its_request_only_and_unloads_the_model() {
         let folder = tempfile::tempdir().unwrap();
-        let load = |_: &Path, _: usize| -> Result<Box<dyn Model>, Error> { Ok(Box::new(Breaks)) };
+        let loads = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&loads);
+        let load = move |_: &Path, _: usize| -> Result<Box<dyn Model>, Error> {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(Breaks))
+        };
         let opened =
             Opened { version: "0".to_owned(), providers: vec![], refused: vec![], load: Box::new(load) };
         let options = Options { models: Some(folder.path().to_owned()), ..Options::default() };
         let mut probe = Probe::start(options, Arc::default()).unwrap();
-        probe.runtimes = vec![(Runtime::Tract, Ok(opened))];
+        probe.runtimes = [(Runtime::Tract, Ok(opened))].into();
         probe.store.put(DIGEST, b"abc").unwrap();
         let model = ModelRef { model: DIGEST.to_owned(), runtime: Runtime::Tract, threads: 1 };
-        for id in [7, 8] {
+        for id in [1, 2] {
             let line =
                 serde_json::to_vec(&Request::Infer { id, model: model.clone(), inputs: vec![] }).unwrap();
             let Reply::Failed { id: answered, error } = probe.answer(&line) else {
@@ -293,7 +279,7 @@ mod tests {
             };
             assert_eq!(answered, id);
             assert_eq!(error, "model ba7816bf8f01 with tract: the runtime panicked: the kernel broke");
-            assert!(probe.loaded.is_empty());
+            assert_eq!(loads.load(Ordering::Relaxed), id);
         }
     }
 }

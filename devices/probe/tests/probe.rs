@@ -3,32 +3,22 @@
 #![allow(clippy::unwrap_used)]
 
 mod onnx;
+mod runtimes;
 
 use assert_cmd::Command;
 use nas_probe::{Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData};
 use onnx::{SHAPE, fixed, model};
+use runtimes::{ort_library, runtimes};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-const PLAN: MeasurePlan =
-    MeasurePlan { warmup_ns: 1_000_000, min_sample_ns: 100_000, samples: 8, limit_ns: 2_000_000_000 };
-
-/// ONNX Runtime's library, where the machine has one.
-fn ort_library() -> Option<PathBuf> {
-    let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.deps/onnxruntime/libonnxruntime.so");
-    let library = std::env::var_os("ORT_DYLIB_PATH").map_or(set_up, PathBuf::from);
-    library.exists().then_some(library)
-}
-
-/// The runtimes that can be tested on this machine, each with the arguments that it wants.
-fn runtimes() -> Vec<(Runtime, Vec<PathBuf>)> {
-    let mut runtimes = vec![(Runtime::Tract, vec![])];
-    match ort_library() {
-        Some(library) => runtimes.push((Runtime::Ort, vec!["--ort".into(), library])),
-        None => println!("SKIPPED for ort: no ORT_DYLIB_PATH and no .deps/onnxruntime/libonnxruntime.so"),
-    }
-    runtimes
-}
+const PLAN: MeasurePlan = MeasurePlan {
+    warmup_ns: 1_000_000,
+    min_sample_ns: 100_000,
+    samples: 8,
+    limit_ns: 2_000_000_000,
+    precision: 0.0,
+};
 
 /// Starts a probe on an empty folder of models, puts these there, sends the lines and returns its
 /// hello and the replies to the lines.

@@ -47,6 +47,7 @@ pub const PLAN: Plan = Plan {
         warmup_ns: 10_000_000,
         min_sample_ns: 1_000_000,
         samples: 100,
+        precision: 0.01,
         limit_ns: 40_000_000,
     },
     fewest: 6,

@@ -56,6 +56,18 @@ pub fn open(runtime: Runtime, library: Option<&Path>, providers: &[String]) -> R
     }
 }
 
+/// Loads a model with a runtime that was opened, or was to be.
+///
+/// # Errors
+/// Those of the runtime; [`Error::NotHere`], [`Error::NoThreads`].
+pub fn load(opened: &Result<Opened, String>, model: &Path, threads: usize) -> Result<Box<dyn Model>, Error> {
+    match opened {
+        _ if threads == 0 => Err(Error::NoThreads),
+        Ok(opened) => (opened.load)(model, threads),
+        Err(why) => Err(Error::NotHere(why.clone())),
+    }
+}
+
 /// Why a request can't be served; the reply puts the model and its runtime in front.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -7,7 +7,7 @@ mod sensors;
 mod tests;
 
 pub use device::{Conditions, Hello, Runtime, RuntimeInfo};
-pub use reply::{Reply, Samples};
+pub use reply::{Memory, Reply, Samples};
 pub use request::{MeasurePlan, ModelRef, Request, TensorData};
 pub use sensors::{Rail, Sensors, Throttle, ThrottleKind};
 

@@ -33,6 +33,11 @@ pub enum Reply {
         id: u64,
         outputs: Vec<TensorData>,
     },
+    Memory {
+        id: u64,
+        #[serde(flatten)]
+        memory: Memory,
+    },
     /// The request could not be served; the probe goes on. `id` is 0 where the line was no request.
     Failed {
         id: u64,
@@ -50,6 +55,7 @@ impl Reply {
             | Reply::Stored { id }
             | Reply::Samples { id, .. }
             | Reply::Outputs { id, .. }
+            | Reply::Memory { id, .. }
             | Reply::Failed { id, .. } => Some(*id),
         }
     }
@@ -64,12 +70,23 @@ pub struct Samples {
     pub ns: Vec<f64>,
     /// Right before the first sample, the warm-up done.
     pub before: Conditions,
-    /// Half way, between two samples.
+    /// Half way, between two samples; with a [`super::MeasurePlan::precision`] half way to the 10 samples
+    /// that may be enough.
     pub during: Conditions,
     /// Right after the last sample.
     pub after: Conditions,
-    /// Cores that other processes kept busy while the samples were taken, of those that the probe is
-    /// pinned to, else of all; absent where the device does not tell, or where sampling took less than
-    /// 50 ms.
+    /// Cores that other processes kept busy while the model was warmed up and sampled, of those that the
+    /// probe is pinned to, else of all; absent where the device does not tell, or where that took less
+    /// than 50 ms.
     pub others: Option<f64>,
+}
+
+/// What a model takes of the device's memory, from processes that did nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Most that was resident at any time while the model was loaded and run 3 times, bytes; with the
+    /// program, the runtime's code and all else that a process has.
+    pub peak_bytes: u64,
+    /// The same where the runtime was opened and no model loaded, bytes.
+    pub base_bytes: u64,
 }

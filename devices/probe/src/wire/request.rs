@@ -1,5 +1,6 @@
 use super::{Runtime, Sensors, base64};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What the host asks. Every request carries an `id` that its reply repeats; each may be answered by
 /// [`super::Reply::Failed`] instead of the reply that is named here.
@@ -33,6 +34,9 @@ pub enum Request {
     Measure { id: u64, model: ModelRef, plan: MeasurePlan },
     /// Runs inputs through a model; answered by [`super::Reply::Outputs`].
     Infer { id: u64, model: ModelRef, inputs: Vec<TensorData> },
+    /// Loads a model into a process of its own to see what it takes of the memory; answered by
+    /// [`super::Reply::Memory`].
+    Memory { id: u64, model: ModelRef },
 }
 
 impl Request {
@@ -42,7 +46,8 @@ impl Request {
             | Request::Have { id, .. }
             | Request::Put { id, .. }
             | Request::Measure { id, .. }
-            | Request::Infer { id, .. } => *id,
+            | Request::Infer { id, .. }
+            | Request::Memory { id, .. } => *id,
         }
     }
 }
@@ -62,15 +67,32 @@ pub struct ModelRef {
 /// How long to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasurePlan {
-    /// Run untimed for at least so long first, nanoseconds.
+    /// Run untimed for at least so long first, nanoseconds, until the model is warm: in blocks of half
+    /// of this, until the median run of a block is no longer more than 1 % faster than that of the
+    /// block before, for at most [`MeasurePlan::MOST_BLOCKS`]; and at least 3 runs.
     pub warmup_ns: u64,
     /// A timed sample lasts at least so long: an op shorter than this is run several times a
     /// sample, so that the clock's resolution does not show. Nanoseconds.
     pub min_sample_ns: u64,
-    /// Number of samples to take.
+    /// The most samples to take; just so many where there is no `precision`.
     pub samples: usize,
     /// Stop sampling after so long, with at least 5 samples taken. Nanoseconds.
     pub limit_ns: u64,
+    /// Stop sampling as soon as the samples are [settled](crate::settled) at this share of the median,
+    /// such as 0.01; they are looked at after 10, 20, … 100 samples, then after each tenth more. 0: never.
+    #[serde(default)]
+    pub precision: f64,
+}
+
+impl MeasurePlan {
+    /// Of warm-up, `warmup_ns / 2` each.
+    pub const MOST_BLOCKS: u32 = 8;
+
+    /// The time after which no further run is begun, save the fewest runs that there have to be.
+    pub fn longest(&self) -> Duration {
+        let blocks = Duration::from_nanos(self.warmup_ns / 2).saturating_mul(Self::MOST_BLOCKS);
+        blocks.saturating_add(Duration::from_nanos(self.limit_ns))
+    }
 }
 
 /// A dense f32 tensor, row-major, its values as base64 of little-endian bytes.

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::PROTOCOL;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
@@ -41,7 +42,8 @@ fn sensors() -> Sensors {
 #[test]
 fn requests_keep_their_form() {
     let model = |runtime| ModelRef { model: digest(), runtime, threads: 1 };
-    let plan = MeasurePlan { warmup_ns: 100, min_sample_ns: 200, samples: 50, limit_ns: 300 };
+    let plan =
+        MeasurePlan { warmup_ns: 100, min_sample_ns: 200, samples: 50, limit_ns: 300, precision: 0.01 };
     golden(
         include_str!("../../tests/golden/requests.jsonl"),
         &[
@@ -55,6 +57,7 @@ fn requests_keep_their_form() {
             Request::Put { id: 3, model: digest(), bytes: vec![0, 1, 255] },
             Request::Measure { id: 4, model: model(Runtime::Tract), plan },
             Request::Infer { id: 5, model: model(Runtime::Ort), inputs: vec![tensor()] },
+            Request::Memory { id: 6, model: model(Runtime::Ort) },
         ],
     );
 }
@@ -76,7 +79,7 @@ fn replies_keep_their_form() {
         providers: providers.iter().map(|p| (*p).to_owned()).collect(),
     };
     let hello = Hello {
-        protocol: 2,
+        protocol: PROTOCOL,
         probe: "0.1.0".to_owned(),
         runtimes: vec![
             runtime(Runtime::Tract, "0.23.9", &[]),
@@ -115,6 +118,7 @@ fn replies_keep_their_form() {
                 },
             },
             Reply::Outputs { id: 5, outputs: vec![tensor()] },
+            Reply::Memory { id: 6, memory: Memory { peak_bytes: 50_000_000, base_bytes: 9_000_000 } },
             Reply::Failed { id: 0, error: "not a request".to_owned() },
         ],
     );

@@ -1,4 +1,6 @@
 //! Small ONNX models.
+// Each test uses its part.
+#![allow(dead_code)]
 
 use onnx_protobuf::{
     GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
@@ -36,11 +38,22 @@ fn value_info(name: &str, shape: &[Option<usize>]) -> ValueInfoProto {
 /// A model of input x, output y, a constant c (as large as x, every value `c`) and nodes of
 /// (op, inputs, output).
 pub fn model(shape: &[Option<usize>], c: f32, nodes: &[(&str, &[&str], &str)]) -> Vec<u8> {
+    let constant = (&SHAPE.map(|d| d as i64)[..], vec![c; SHAPE.iter().product()]);
+    build(shape, constant, nodes)
+}
+
+/// A model that multiplies `width` numbers by a square matrix: 4 width² bytes.
+pub fn dense(width: usize) -> Vec<u8> {
+    let weights = (&[width as i64; 2][..], vec![0.5; width * width]);
+    build(&[Some(1), Some(width)], weights, &[("MatMul", &["x", "c"], "y")])
+}
+
+fn build(shape: &[Option<usize>], c: (&[i64], Vec<f32>), nodes: &[(&str, &[&str], &str)]) -> Vec<u8> {
     let mut constant = TensorProto::new();
     constant.name = "c".to_owned();
-    constant.dims = SHAPE.map(|d| d as i64).to_vec();
+    constant.dims = c.0.to_vec();
     constant.data_type = DataType::FLOAT as i32;
-    constant.float_data = vec![c; SHAPE.iter().product()];
+    constant.float_data = c.1;
     let mut graph = GraphProto::new();
     graph.name = "test".to_owned();
     graph.input = vec![value_info("x", shape)];

@@ -1,4 +1,6 @@
 //! A probe as a host has it: a process that answers line by line.
+// Each test uses its part.
+#![allow(dead_code)]
 
 use nas_probe::{Hello, Reply, Request, Sensors};
 use std::{

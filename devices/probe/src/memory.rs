@@ -1,0 +1,124 @@
+//! What a model takes of the memory: this program runs itself once more, for the one model alone.
+
+use crate::{
+    noise::feed,
+    runtime,
+    serve::Options,
+    words::{one_line, words},
+};
+use nas_probe::Runtime;
+use serde::{Deserialize, Serialize};
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The argument that makes a probe such a child: `--peak RUNTIME THREADS [MODEL]`, after all others.
+/// It is for the probe alone and may change with it, so it is not in the usage.
+pub const PEAK: &str = "--peak";
+
+const RUNS: usize = 3;
+
+/// What the child prints.
+#[derive(Serialize, Deserialize)]
+struct Peak {
+    bytes: u64,
+}
+
+/// Most that a fresh process had resident that opened a runtime and, if one is given, loaded the model
+/// of a file and ran it; bytes.
+///
+/// # Errors
+/// How the process ended, with its last words.
+pub fn peak(
+    options: &Options,
+    runtime: Runtime,
+    threads: usize,
+    model: Option<&Path>,
+) -> Result<u64, String> {
+    let program = std::env::current_exe().map_err(|e| format!("can't find this program: {e}"))?;
+    let mut child = Command::new(program);
+    if let Some(library) = &options.ort_library {
+        child.arg("--ort").arg(library);
+    }
+    if !options.providers.is_empty() {
+        child.arg("--providers").arg(options.providers.join(","));
+    }
+    child.arg(PEAK).arg(runtime.name()).arg(threads.to_string()).args(model).stdin(Stdio::null());
+    end_with_this(&mut child);
+    let output = child.output().map_err(|e| format!("can't run a fresh process for it: {e}"))?;
+    if output.status.success() {
+        let said: Result<Peak, _> = serde_json::from_slice(&output.stdout);
+        return said
+            .map(|peak| peak.bytes)
+            .map_err(|e| format!("the fresh process for it told no peak: {e}"));
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().last().map(|line| line.strip_prefix("nas-probe: ").unwrap_or(line));
+    let last = last.map_or(String::new(), |words| format!(": {words}"));
+    Err(format!("the fresh process for it failed, {}{last}", output.status))
+}
+
+/// What the child does with the arguments after [`PEAK`], and prints.
+///
+/// # Errors
+/// In one line.
+pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
+    let (runtime, threads, model) = match args {
+        [runtime, threads] => (runtime, threads, None),
+        [runtime, threads, model] => (runtime, threads, Some(PathBuf::from(model))),
+        _ => return Err(format!("{PEAK} takes a runtime, threads and perhaps a model")),
+    };
+    let text = |arg: &OsStr| arg.to_string_lossy().into_owned();
+    let runtime: Runtime = text(runtime).parse()?;
+    let threads = text(threads).parse().map_err(|e| format!("{}: {e}", threads.display()))?;
+    let run = || -> Result<(), runtime::Error> {
+        let opened = runtime::open(runtime, options.ort_library.as_deref(), &options.providers);
+        let Some(model) = model else { return opened.map(drop).map_err(runtime::Error::NotHere) };
+        let mut model = runtime::load(&opened, &model, threads)?;
+        feed(model.as_mut())?;
+        (0..RUNS).try_for_each(|_| model.run())
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(ran) => ran.map_err(|e| one_line(&e.to_string()))?,
+        Err(panic) => return Err(format!("the runtime panicked: {}", one_line(&words(panic)))),
+    }
+    let peak =
+        Peak { bytes: own_peak().map_err(|e| format!("the system tells no peak of the memory: {e}"))? };
+    println!("{}", serde_json::to_string(&peak).map_err(|e| e.to_string())?);
+    Ok(())
+}
+
+/// Bytes that were resident at most since the program was started. Not `ru_maxrss` of getrusage: Linux
+/// lets that outlive an exec, so that it starts at what the parent had.
+fn own_peak() -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("/proc/self/status has no VmHWM"))
+}
+
+/// Has the child killed when this process ends, however it ends.
+#[cfg(target_os = "linux")]
+fn end_with_this(child: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = std::process::id();
+    let ask = move || {
+        // SAFETY: both calls take plain numbers and are safe between fork and exec.
+        let (asked, has) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong), libc::getppid()) };
+        if asked != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // It may have ended before the call.
+        if has as u32 == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { child.pre_exec(ask) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_this(_: &mut Command) {}

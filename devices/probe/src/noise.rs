@@ -1,0 +1,35 @@
+//! What a model is run on where its outputs are no matter.
+
+use crate::runtime::{Error, Model};
+use nas_probe::TensorData;
+
+/// Lays fixed pseudo-random inputs in [-1, 1] down.
+pub fn feed(model: &mut dyn Model) -> Result<(), Error> {
+    model.set_inputs(model.input_shapes()?.into_iter().map(noise).collect())
+}
+
+/// A tensor of a fixed sequence, uniform in [-1, 1]: the top 24 bits of a linear congruential
+/// generator with the constants of Numerical Recipes.
+fn noise(shape: Vec<usize>) -> TensorData {
+    let mut state: u32 = 1;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let values = std::iter::repeat_with(next).take(shape.iter().product()).collect();
+    TensorData { shape, values }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_fills_minus_one_to_one_and_is_always_the_same() {
+        let a = noise(vec![1, 10, 100]);
+        assert_eq!(a, noise(vec![1, 10, 100]));
+        assert!(a.values.iter().all(|v| (-1.0..=1.0).contains(v)));
+        assert!(a.values.iter().sum::<f32>().abs() < 60.0);
+        assert!(a.values.iter().any(|v| *v < -0.9) && a.values.iter().any(|v| *v > 0.9));
+    }
+}
