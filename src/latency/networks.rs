@@ -68,9 +68,9 @@ impl Networks<'_> {
         designed
     }
 
-    /// So many networks tell the rows apart and leave as many to see how well that went.
+    /// So many networks tell the rows and what interactions there are apart.
     pub fn usual_number(&self) -> usize {
-        2 * self.isolated().len() + 20
+        3 * self.isolated().len() + 10
     }
 
     /// The candidates that a network holds; none where it is not of this space and these images.

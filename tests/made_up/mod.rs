@@ -21,6 +21,8 @@ const OPS: [(&str, f64); 8] = [
 const LAYERS: [&str; 6] = ["32", "32", "64/2", "64", "128/2", "128"];
 /// What of a layer's cost is gone where a strided skip is pulled forward through it.
 const PULLED: f64 = 0.3;
+/// Nanoseconds for each two weights in two layers.
+const PER_PAIR: f64 = 1e-3;
 
 /// What the board does that a sum of rows cannot say.
 #[derive(Clone, Copy, PartialEq)]
@@ -30,6 +32,9 @@ pub enum Quirk {
     PullsStridedSkips,
     /// One op after one other costs more.
     SlowPair,
+    /// Layers with weights slow each other down, or speed each other up.
+    Crowds,
+    Befriends,
 }
 
 pub struct Board {
@@ -54,7 +59,7 @@ impl Board {
             let row = format!("{op} {layer}");
             let share = 0.75 + 0.15 * normal(&mut rng);
             rows.entry(row.clone()).or_insert(cost * share.max(0.2));
-            let weights = 1e4 * cost / 1e6;
+            let weights = (1e4 * cost / 1e6).round();
             let isolated_ns = (isolated || role != Role::Real).then_some(cost);
             Choice { row, kind: format!("{op}{stride}"), op: op.into(), role, isolated_ns, weights }
         };
@@ -88,7 +93,13 @@ impl Board {
             }
             last = Some((layer, op));
         }
-        ns
+        let weights = ops.iter().enumerate().map(|(l, &op)| self.structure.layers[l][op].weights);
+        let (sum, pairs) = weights.fold((0.0, 0.0), |(sum, pairs), w| (sum + w, pairs + sum * w));
+        match self.quirk {
+            Quirk::Crowds => ns + PER_PAIR * pairs,
+            Quirk::Befriends => ns - PER_PAIR * pairs,
+            _ => ns,
+        }
     }
 
     /// Measured with `noise`, a relative standard deviation.

@@ -56,13 +56,14 @@ impl Probe {
             let opened = catch_unwind(|| runtime::open(runtime, library, &options.providers));
             (runtime, opened.unwrap_or_else(|panic| Err(words(panic))))
         };
+        let mut watch = generic()?;
         Ok(Probe {
             runtimes: Runtime::ALL.map(open).into(),
-            loaded: Loaded::default(),
+            loaded: Loaded::new(watch.read().free_bytes),
             bases: BTreeMap::new(),
             store: Store::new(options.models.clone()),
             options,
-            watch: generic()?,
+            watch,
             governor,
             all: affinity::allowed().unwrap_or_default(),
             pinned: Vec::new(),

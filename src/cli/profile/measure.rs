@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     pub space: SpaceArgs,
-    /// Whole networks to fit the latency model to [default: two a layer of the space, and 20]
+    /// Whole networks to fit the latency model to [default: three a layer of the space, and 10]
     #[arg(long, value_parser = clap::value_parser!(u16).range(20..))]
     pub networks: Option<u16>,
     /// Measure lone layers only: predictions are then their plain sum, and miss by a third
