@@ -29,7 +29,7 @@ layers = [{ channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
 /// A bare call, stem, head, and three candidates in three layers.
 const MODELS: usize = 12;
 /// Rows that each has at least.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
 
 /// A board, and a folder to work in with its device file.
 struct Rig {

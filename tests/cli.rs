@@ -23,6 +23,9 @@ const VERBS: [(&str, &[&str]); 9] = [
             "--ssh",
             "--pin",
             "--governor",
+            "--networks",
+            "--isolated",
+            "validate",
         ],
     ),
     ("search", &["--run", "--target-latency", "--space", "--data", "--epochs", "--latency-weight", "--seed"]),
@@ -154,7 +157,7 @@ fn the_commands_that_errors_name_help() {
     let kept: Vec<&str> = table.lines().filter(|line| !line.contains("[4,8,8]")).collect();
     ws.write("tables/host/small.tract.jsonl", &(kept.join("\n") + "\n"));
     let error = ws.error(&search);
-    for said in ["no row for 3 of the layers", "conv_3x3 4x8x8->4", "skip 4x8x8->4", "head 4x8x8->3"] {
+    for said in ["lacks 3 that are needed", "conv_3x3 4x8x8->4", "skip 4x8x8->4", "head 4x8x8->3"] {
         assert!(error.contains(said), "{error}");
     }
     measure(error);
@@ -211,7 +214,9 @@ fn json_is_all_that_stdout_holds() {
     let found =
         |what: &str| checked[0]["findings"].as_array().unwrap().iter().find(|f| f["what"] == what).cloned();
     assert!(found("ort").is_some_and(|ort| ort["found"] == "1.28.0 on cpu"), "run scripts/setup: {checked}");
-    assert_eq!(ws.json(PROFILE)[0]["measured"], 4);
+    let profiled = ws.json(PROFILE);
+    assert_eq!(profiled[0]["measured"], profiled[0]["rows"]);
+    assert!(profiled[0]["rows"].as_u64() >= Some(4 * 6), "three layers and a call, six times each: {profiled}");
     let found = ws.json(&format!("{SEARCH} --target-latency 50%"));
     assert!(found["predicted_ns"].as_f64() <= found["target_ns"].as_f64(), "{found}");
     assert_eq!(ws.json(TRAIN)["epoch"], 1);

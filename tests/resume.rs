@@ -12,7 +12,7 @@ const SEARCH: &str =
     "search --data folder:images --space tiny.toml --batch-size 8 --epochs 12 --target-latency 40% --run";
 const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 8 --epochs 40 \
                      --genotype conv_3x3,sep_conv_5x5,conv_5x5 --run";
-const PROFILE: &str = "profile --space tiny.toml --input 3x8x8 --classes 3 --runtime tract";
+const PROFILE: &str = "profile --space tiny.toml --input 3x8x8 --classes 3 --runtime tract --networks 24";
 const TABLE: &str = "profiles/host/tiny.tract.jsonl";
 
 const SIGINT: i32 = 2;
@@ -41,7 +41,8 @@ fn cut(ws: &Workspace, args: &str, log: &str, lines: usize, signal: i32) {
     let output = child.wait_with_output().unwrap();
     assert!(cut.elapsed() < Duration::from_secs(5), "nas {args}: took {:?} to end", cut.elapsed());
     assert_eq!(output.status.signal(), Some(signal), "nas {args}");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "nas {args}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.lines().all(|line| line.starts_with("warning: ")), "nas {args}: {said}");
 }
 
 #[test]
@@ -91,7 +92,8 @@ fn a_profile_measures_only_the_rows_that_are_missing() {
     // A power cut can tear the last line.
     let text = ws.read(TABLE);
     ws.write(TABLE, &text[..text.len() - 20]);
-    assert_eq!(ws.json(PROFILE)[0]["measured"], 1);
+    // With the anchor before it.
+    assert_eq!(ws.json(PROFILE)[0]["measured"], 2);
     assert_eq!(ws.lines(TABLE)[..rows as usize], all[..rows as usize]);
     assert_eq!(ws.json(PROFILE)[0]["measured"], 0);
 }

@@ -118,11 +118,11 @@ impl Workspace {
     }
 
     /// The error of a command that has to fail with exit code 1, one line on stderr and nothing on stdout.
-    /// Warnings of a busy machine do not count.
+    /// Warnings do not count.
     pub fn error(&self, args: &str) -> String {
         let output = self.nas(args).assert().code(1).stdout("").get_output().clone();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        let error: Vec<&str> = stderr.lines().filter(|line| !line.contains("disturbed by")).collect();
+        let error: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("warning: ")).collect();
         assert!(error.len() == 1 && error[0].starts_with("error: "), "nas {args}: {stderr}");
         error[0].to_string()
     }

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     pub space: SpaceArgs,
-    /// Whole networks to fit the latency model to [default: three a layer of the space, and 10]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(20..))]
+    /// Whole networks to fit the latency model to [default: two a layer of the space, and 50]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(FEWEST as i64..))]
     pub networks: Option<u16>,
     /// Measure lone layers only: predictions are then their plain sum, and miss by a third
     #[arg(long, conflicts_with = "networks")]
@@ -41,6 +41,9 @@ pub struct Table {
     held_out_error: Option<f64>,
 }
 
+/// Networks that a fit needs, to be any better than a sum.
+const FEWEST: usize = 20;
+
 /// Short rows, several a subject, so that whatever slows the device for a second meets one of them.
 pub const PLAN: Plan = Plan {
     measure: MeasurePlan {
@@ -51,7 +54,7 @@ pub const PLAN: Plan = Plan {
         limit_ns: 40_000_000,
     },
     fewest: 6,
-    most: 16,
+    most: 12,
     precision: 0.005,
 };
 
@@ -88,10 +91,7 @@ impl Args {
             if self.again {
                 table.forget_disturbed();
             }
-            if !self.isolated {
-                table.plan_networks(self.networks.map_or(networks.usual_number(), usize::from))?;
-            }
-            let to_fit = networks.to_fit(if self.isolated { 0 } else { table.header.networks });
+            let to_fit = self.plan(&mut table, &networks)?;
             let subjects = [vec![Subject::Call(images.shape)], networks.isolated(), to_fit].concat();
             let Some(anchor) = table.anchor(&networks).or(subjects.last()).cloned() else {
                 anyhow::bail!("{} has no layers", space.name)
@@ -133,5 +133,23 @@ impl Args {
             });
         }
         Ok(profiled)
+    }
+
+    /// The whole networks to measure, written down in the table.
+    fn plan(&self, table: &mut LatencyTable, networks: &Networks) -> anyhow::Result<Vec<Subject>> {
+        if self.isolated {
+            return Ok(vec![]);
+        }
+        let asked = self.networks.map_or(networks.usual_number(), usize::from);
+        let to_fit = networks.to_fit(asked.max(table.header.networks));
+        if to_fit.len() < FEWEST {
+            eprintln!(
+                "warning: {} has too few networks to fit a latency model to: predictions are the plain sum of lone layers",
+                networks.space.name
+            );
+            return Ok(vec![]);
+        }
+        table.plan_networks(asked)?;
+        Ok(to_fit)
     }
 }
