@@ -216,7 +216,10 @@ fn json_is_all_that_stdout_holds() {
     assert!(found("ort").is_some_and(|ort| ort["found"] == "1.28.0 on cpu"), "run scripts/setup: {checked}");
     let profiled = ws.json(PROFILE);
     assert_eq!(profiled[0]["measured"], profiled[0]["rows"]);
-    assert!(profiled[0]["rows"].as_u64() >= Some(4 * 6), "three layers and a call, six times each: {profiled}");
+    assert!(
+        profiled[0]["rows"].as_u64() >= Some(4 * 6),
+        "three layers and a call, six times each: {profiled}"
+    );
     let found = ws.json(&format!("{SEARCH} --target-latency 50%"));
     assert!(found["predicted_ns"].as_f64() <= found["target_ns"].as_f64(), "{found}");
     assert_eq!(ws.json(TRAIN)["epoch"], 1);

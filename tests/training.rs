@@ -234,7 +234,8 @@ fn the_supernet_of_mobile_learns_in_all_branches() {
     let cost = |layer: &edge_nas::space::Layer| 100.0 + layer.graph().cost().macs as f64;
     let layers = space.distinct_layers(input, 10);
     let table = table::filled(&dir.path().join("table.jsonl"), &layers, 1, cost);
-    let model = LatencyModel::new(&table, &space, input, 10).unwrap();
+    let networks = Networks { space: &space, images: Images { shape: input, classes: 10 } };
+    let model = LatencyModel::new(&table, &networks).unwrap();
     let term = LatencyTerm::new(&model, model.range().0, 0.5);
     let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
     let (loss, logits) = alpha_step(&net, &mut adam, &term, &x, &labels, 0.1);

@@ -94,7 +94,7 @@ impl Board {
             last = Some((layer, op));
         }
         let weights = ops.iter().enumerate().map(|(l, &op)| self.structure.layers[l][op].weights);
-        let (sum, pairs) = weights.fold((0.0, 0.0), |(sum, pairs), w| (sum + w, pairs + sum * w));
+        let (_, pairs) = weights.fold((0.0, 0.0), |(sum, pairs), w| (sum + w, pairs + sum * w));
         match self.quirk {
             Quirk::Crowds => ns + PER_PAIR * pairs,
             Quirk::Befriends => ns - PER_PAIR * pairs,

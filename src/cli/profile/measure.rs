@@ -54,7 +54,7 @@ pub const PLAN: Plan = Plan {
         limit_ns: 40_000_000,
     },
     fewest: 6,
-    most: 12,
+    most: 16,
     precision: 0.005,
 };
 

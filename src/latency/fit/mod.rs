@@ -22,6 +22,7 @@ pub use validate::Accuracy;
 use super::Latency;
 use nalgebra::DVector;
 use select::Selection;
+use std::collections::BTreeMap;
 use structure::Place;
 
 /// A network and what it takes.
@@ -71,7 +72,7 @@ pub struct Row {
 pub struct Interaction {
     /// Its name, and what it does for networks left out of the fit.
     pub gain: Gain,
-    /// By name: what is added to a network where it happens, on average over where it can.
+    /// By name: what the interaction adds to a network where that happens, on average over where it can.
     pub effects: Vec<(String, Estimate)>,
 }
 
@@ -179,14 +180,23 @@ fn rows(structure: &Structure, measured: &[Measured], selection: &Selection) -> 
 
 fn interactions(selection: &Selection) -> Vec<Interaction> {
     let found = selection.found().map(|(gain, terms)| {
-        let effect = |(unknown, term): (usize, &terms::Term)| {
-            let mean = term.mean();
+        let terms: Vec<(usize, &terms::Term)> = terms.collect();
+        // Terms of one family may have products in common: what all have, and what some have besides.
+        let mut by_product: BTreeMap<&Product, Vec<(usize, f64)>> = BTreeMap::new();
+        for (unknown, term) in &terms {
+            let parts = term.products.iter().map(|(product, ns)| (product, (*unknown, *ns)));
+            parts.for_each(|(product, part)| by_product.entry(product).or_default().push(part));
+        }
+        let effect = |(unknown, term): &(usize, &terms::Term)| {
             let mut form = Form::zeros(selection.unknowns().len());
-            form[unknown] = mean;
+            form[*unknown] += term.crowding_mean();
+            for (unknown, ns) in term.products.iter().flat_map(|(product, _)| &by_product[product]) {
+                form[*unknown] += ns / term.products.len() as f64;
+            }
             let latency = Latency::from_ns(form.dot(selection.unknowns()));
             (term.name.clone(), Estimate { latency, standard_error: selection.standard_error(&form) })
         };
-        Interaction { gain: gain.clone(), effects: terms.map(effect).collect() }
+        Interaction { gain: gain.clone(), effects: terms.iter().map(effect).collect() }
     });
     found.collect()
 }

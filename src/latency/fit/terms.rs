@@ -31,13 +31,11 @@ impl Term {
         Term { products: self.products.iter().map(scaled).collect(), ..self.clone() }
     }
 
-    /// What the unknown counts for on average over where it can; of crowding, in a network of average
-    /// weights.
-    pub fn mean(&self) -> f64 {
-        match &self.crowding {
-            Some(crowding) => crowding.expected(|layer, _| 1.0 / crowding.weights[layer].len() as f64),
-            None => self.products.iter().map(|(_, ns)| ns).sum::<f64>() / self.products.len() as f64,
-        }
+    /// What crowding counts for in a network of average weights, in nanoseconds.
+    pub fn crowding_mean(&self) -> f64 {
+        let even =
+            |crowding: &Crowding| crowding.expected(|layer, _| 1.0 / crowding.weights[layer].len() as f64);
+        self.crowding.as_ref().map_or(0.0, even)
     }
 }
 
