@@ -102,6 +102,12 @@ pub struct BenchRow {
     pub threads: usize,
     pub precision: String,
     pub median_ns: Latency,
+    /// What a prediction is of: the undisturbed device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fastest_ns: Option<Latency>,
+    /// Most memory that a process took which did nothing but run this model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
     pub p5_ns: Latency,
     pub p95_ns: Latency,
     /// Number of timed samples.
@@ -121,6 +127,14 @@ pub struct BenchRow {
     /// The prediction by layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicted_layers: Vec<LayerLatency>,
+}
+
+impl BenchRow {
+    /// What the network takes where nothing disturbs it; of a row of old, which has no fastest sample,
+    /// the median.
+    pub fn undisturbed(&self) -> Latency {
+        self.fastest_ns.unwrap_or(self.median_ns)
+    }
 }
 
 /// A run's folder: the search's files, and a [`ModelDir`] for each network.

@@ -71,6 +71,8 @@ fn bench_row(model: &str, runtime: Runtime, median_ns: f64) -> BenchRow {
         threads: 1,
         precision: "fp32".into(),
         median_ns: Latency::from_ns(median_ns),
+        fastest_ns: Some(Latency::from_ns(median_ns)),
+        peak_bytes: Some(23_456_789),
         p5_ns: Latency::from_ns(0.97 * median_ns),
         p95_ns: Latency::from_ns(1.06 * median_ns),
         samples: 211,

@@ -2,7 +2,7 @@
 
 use crate::artifact::{self, ArtifactError};
 use crate::device::{Device, DeviceError, Session};
-use crate::latency::{Disturbance, Prediction, Summary};
+use crate::latency::{Disturbance, Latency, Prediction, Summary};
 use crate::progress;
 use crate::record::BenchRow;
 use nas_probe::{MeasurePlan, Runtime};
@@ -44,6 +44,9 @@ pub fn bench(
     let models = session.put(&models)?;
     let places: Vec<(Runtime, usize)> =
         runtimes.iter().flat_map(|&runtime| (0..models.len()).map(move |m| (runtime, m))).collect();
+    let memory =
+        |&(runtime, m): &(Runtime, usize)| Ok(session.memory(&models[m], runtime, threads)?.peak_bytes);
+    let peaks: Vec<u64> = places.iter().map(memory).collect::<Result<_, DeviceError>>()?;
     let mut samples = vec![vec![]; places.len()];
     let mut disturbed = vec![0; places.len()];
     let cores = session.cores();
@@ -57,7 +60,8 @@ pub fn bench(
         }
     }
     bar.finish();
-    let row = |((&(runtime, m), ns), &disturbed_rounds): ((&(Runtime, usize), &Vec<f64>), &usize)| {
+    let row = |i: usize| {
+        let ((runtime, m), ns) = (places[i], &samples[i]);
         let info = session.require(runtime)?;
         let summary = Summary::measured(ns, &models[m].name, runtime)?;
         Ok(BenchRow {
@@ -69,17 +73,19 @@ pub fn bench(
             threads,
             precision: "fp32".into(),
             median_ns: summary.median,
+            fastest_ns: ns.iter().copied().reduce(f64::min).map(Latency::from_ns),
+            peak_bytes: Some(peaks[i]),
             p5_ns: summary.p5,
             p95_ns: summary.p95,
             samples: summary.samples,
-            disturbed_rounds,
+            disturbed_rounds: disturbed[i],
             predicted_ns: None,
             isolated_ns: None,
             foreign_table: None,
             predicted_layers: vec![],
         })
     };
-    places.iter().zip(&samples).zip(&disturbed).map(row).collect()
+    (0..places.len()).map(row).collect()
 }
 
 impl BenchRow {

@@ -50,12 +50,13 @@ impl Args {
                     r.model.clone(),
                     r.runtime.to_string(),
                     r.median_ns.to_string(),
+                    r.fastest_ns.map_or("-".into(), |fastest| fastest.to_string()),
                     spread,
                     r.samples.to_string(),
                     predicted,
                 ]
             };
-            let header = ["model", "runtime", "median", "p5 .. p95", "samples", "predicted"];
+            let header = ["model", "runtime", "median", "fastest", "p5 .. p95", "samples", "predicted"];
             table(&header, rows.iter().map(row).collect())
         })
     }

@@ -114,29 +114,35 @@ fn bench_table(run: &Run) -> String {
         "network",
         "measured with",
         "median",
+        "fastest",
         "5th percentile",
         "95th percentile",
         "samples",
         "predicted",
         "error",
+        "peak memory",
     ];
     let row = |r: &BenchRow| {
         let error =
-            |predicted: Latency| format!("{:+.1} %", 100.0 * (predicted.ns() / r.median_ns.ns() - 1.0));
+            |predicted: Latency| format!("{:+.1} %", 100.0 * (predicted.ns() / r.undisturbed().ns() - 1.0));
         vec![
             r.model.clone(),
             r.setting().to_string(),
             r.median_ns.to_string(),
+            or_dash(r.fastest_ns),
             r.p5_ns.to_string(),
             r.p95_ns.to_string(),
             r.samples.to_string(),
             or_dash(r.predicted_ns),
             or_dash(r.predicted_ns.map(error)),
+            or_dash(r.peak_bytes.map(|bytes| format!("{:.1} MB", bytes as f64 / 1e6))),
         ]
     };
     let rows: Vec<_> = run.bench.iter().map(row).collect();
     table(2, &header, &rows)
-        + "<p>The error is that of the prediction: a positive one means that the network is faster than predicted.</p>\n"
+        + "<p>The error is that of the prediction, which is of the undisturbed device, that is of the fastest sample: a \
+           positive one means that the network is faster than predicted. Peak memory is that of a process that does \
+           nothing but run the network.</p>\n"
 }
 
 fn layer_table(run: &Run) -> String {
