@@ -126,7 +126,7 @@ fn damaged_tables_are_refused_in_one_line_and_nothing_is_written() {
         (format!("{KEY}:\n  count: 3\n  mean: 1.0\n  std: 0.1\n  unit: s\n"), "unit"),
         (format!("{two}{two}"), "duplicate"),
         (two.replace("expanded_conv", "Conv"), "none of the 1 keys"),
-        (String::new(), "bad.yaml"),
+        (String::new(), "it has no keys"),
     ] {
         ws.write("bad.yaml", &text);
         let error = ws.error("profile import bad.yaml --device board --runtime tflite");
