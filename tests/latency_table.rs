@@ -83,9 +83,9 @@ fn a_table_of_another_header_is_refused() {
         ("CPU", |h| h.cpu = "other".into()),
         ("architecture", |h| h.arch = "other".into()),
         ("libc", |h| h.libc = "other".into()),
-        ("runtime", |h| h.runtime = Runtime::Tract),
+        ("runtime", |h| h.runtime = Runtime::Tract.to_string()),
         ("runtime version", |h| h.runtime_version = "other".into()),
-        ("threads", |h| h.threads = 2),
+        ("threads", |h| h.threads = Some(2)),
         ("precision", |h| h.precision = "int8".into()),
     ];
     for (what, change) in changes {

@@ -8,7 +8,7 @@ struct Cli {
     #[command(flatten)]
     args: profile::Args,
     /// Print the result as JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 

@@ -85,7 +85,8 @@ impl Args {
     fn header(&self, device: &Device, table: &LatencyTable, runtime: Runtime) -> anyhow::Result<Header> {
         let threads = self.measure.threads.get();
         if device.link == LinkKind::Ssh {
-            return Ok(Header { device: device.name.clone(), runtime, threads, ..table.header.clone() });
+            let (device, runtime) = (device.name.clone(), runtime.to_string());
+            return Ok(Header { device, runtime, threads: Some(threads), ..table.header.clone() });
         }
         let session = Session::open(&Board { runtimes: vec![runtime], ..Board::local(device.clone()) })?;
         let ours = Header::of(&device.name, &[session], runtime, threads)?;

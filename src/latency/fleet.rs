@@ -54,7 +54,7 @@ impl<'s> Boards<'s> {
         let placed = each(sessions, |session| session.put(&bytes))?;
         let by_subject = |models: Vec<Model>| subjects.iter().map(|&s| s.clone()).zip(models).collect();
         let models = placed.into_iter().map(by_subject).collect();
-        let Header { runtime, threads, .. } = *header;
+        let (runtime, threads) = header.measures()?;
         let mut boards = Boards { sessions, models, runtime, threads, plan };
         boards.keep_alike(anchor)?;
         Ok(boards)

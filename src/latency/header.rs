@@ -16,9 +16,11 @@ pub struct Header {
     pub cpu: String,
     pub arch: String,
     pub libc: String,
-    pub runtime: Runtime,
+    /// What ran the layers: a [`Runtime`] of the probe, or whatever a published table is of.
+    pub runtime: String,
     pub runtime_version: String,
-    pub threads: usize,
+    /// Of the runtime; nobody knows those of a published table.
+    pub threads: Option<usize>,
     /// Of weights and activations: `fp32`.
     pub precision: String,
     /// ONNX Runtime's execution providers, the preferred one first; none for tract.
@@ -70,15 +72,24 @@ impl Header {
             cpu: hello.cpu.clone(),
             arch: hello.arch.clone(),
             libc: hello.libc.clone(),
-            runtime: info.runtime,
+            runtime: info.runtime.to_string(),
             runtime_version: info.version.clone(),
-            threads,
+            threads: Some(threads),
             precision: "fp32".into(),
             providers: info.providers.clone(),
             pinned: session.ready().pinned.clone(),
             networks: 0,
             validations: vec![],
         }
+    }
+
+    /// The probe's runtime and its threads.
+    ///
+    /// # Errors
+    /// Where the table is a published one.
+    pub fn measures(&self) -> Result<(Runtime, usize), ProfileError> {
+        let published = || ProfileError::Published { runtime: self.runtime.clone() };
+        Ok((self.runtime.parse().map_err(|_| published())?, self.threads.ok_or_else(published)?))
     }
 
     /// The first thing in which this header differs from `ours`, of what must not be mixed.
@@ -90,9 +101,9 @@ impl Header {
                 ("CPU", header.cpu.clone()),
                 ("architecture", header.arch.clone()),
                 ("libc", header.libc.clone()),
-                ("runtime", header.runtime.to_string()),
+                ("runtime", header.runtime.clone()),
                 ("runtime version", header.runtime_version.clone()),
-                ("threads", header.threads.to_string()),
+                ("threads", header.threads.map_or("unknown".into(), |threads| threads.to_string())),
                 ("precision", header.precision.clone()),
                 ("execution providers", list(header.providers.clone())),
                 ("pinned cores", list(header.pinned.iter().map(usize::to_string).collect())),

@@ -1,8 +1,8 @@
 use super::fleet::Boards;
-use super::{Disturbance, Header, LatencyTable, Row, Subject, Summary, TableError, Timing};
+use super::{Disturbance, LatencyTable, Row, Subject, Summary, TableError, Timing};
 use crate::device::{DeviceError, Session};
 use crate::progress;
-use nas_probe::{MeasurePlan, Samples};
+use nas_probe::{MeasurePlan, Runtime, Samples};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -21,6 +21,8 @@ pub enum ProfileError {
     Failed { failed: usize, all: usize, reasons: String },
     #[error("no board is left to measure on")]
     NoBoard,
+    #[error("a table of {runtime} was published by others: none of its rows can be measured here")]
+    Published { runtime: String },
     #[error("{board} is of another kind than {first}, {difference}: only boards of one kind share a table")]
     Mixed { board: String, first: String, difference: super::Difference },
 }
@@ -75,9 +77,10 @@ pub fn profile(
     let all: Vec<&Subject> =
         if first.contains(anchor) { first.iter().collect() } else { first.iter().chain([anchor]).collect() };
     let header = table.header.clone();
+    let with = header.measures()?;
     let mut boards = Boards::open(sessions, &all, anchor, &header, plan.measure)?;
     let mut peaks = boards.peaks(first.iter().filter(|subject| has_no_peak(table, subject)))?;
-    let bar = progress::bar("profile", header.runtime.name(), to_come(table, &first, plan));
+    let bar = progress::bar("profile", &header.runtime, to_come(table, &first, plan));
     let mut added = 0;
     for round in 0.. {
         let mut order = due(table, subjects, plan, &rejected);
@@ -91,7 +94,7 @@ pub fn profile(
         let jobs = blocks.flat_map(|block| [anchor].into_iter().chain(block)).cloned();
         boards.measure(jobs.collect(), |subject, measured, cores| {
             let planned = left.remove(subject);
-            match measured.and_then(|samples| row(subject, samples, &header, cores)) {
+            match measured.and_then(|samples| row(subject, samples, with, cores)) {
                 Ok(row) => {
                     let (anchor, unseen) = (subject == anchor, unseen.contains(subject));
                     let peak_bytes = peaks.remove(subject);
@@ -167,9 +170,14 @@ fn summary(table: &LatencyTable, subjects: &[Subject], plan: Plan, rows: usize) 
     Profiled { rows, disturbed: of(&|timing| timing.disturbed), unsettled: of(&unsettled) }
 }
 
-fn row(subject: &Subject, samples: Samples, header: &Header, cores: usize) -> Result<Row, DeviceError> {
-    let median_ns = Summary::measured(&samples.ns, &subject.to_string(), header.runtime)?.median;
-    let disturbed = Disturbance::of(&samples, header.threads, cores);
+fn row(
+    subject: &Subject,
+    samples: Samples,
+    (runtime, threads): (Runtime, usize),
+    cores: usize,
+) -> Result<Row, DeviceError> {
+    let median_ns = Summary::measured(&samples.ns, &subject.to_string(), runtime)?.median;
+    let disturbed = Disturbance::of(&samples, threads, cores);
     let Samples { ns, batch, before, during, after, others } = samples;
     Ok(Row {
         subject: subject.clone(),

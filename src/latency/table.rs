@@ -1,8 +1,8 @@
 use super::header::FORMAT;
-use super::{Difference, Header, Latency, Networks, Row, Subject, Timing, Validation, timing};
+use super::{Difference, Header, Latency, Networks, Published, Row, Subject, Timing, Validation, timing};
 use crate::artifact::{self, ArtifactError};
-use nas_probe::Runtime;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ fn shown(subjects: &[Subject]) -> String {
 }
 
 /// Latencies on one device with one runtime, as a file of JSON lines: a [`Header`], then [`Row`]s as they
-/// were measured.
+/// were measured, or [`Published`] ones in their place.
 #[derive(Debug)]
 pub struct LatencyTable {
     path: PathBuf,
@@ -50,11 +50,18 @@ pub struct LatencyTable {
     command: String,
     pub header: Header,
     rows: Vec<Row>,
+    published: Vec<Published>,
 }
 
 impl LatencyTable {
     /// Where the table of a space is kept below the folder `profiles`.
-    pub fn path(profiles: &Path, device: &str, space: &str, runtime: Runtime, threads: usize) -> PathBuf {
+    pub fn path(
+        profiles: &Path,
+        device: &str,
+        space: &str,
+        runtime: impl Display,
+        threads: usize,
+    ) -> PathBuf {
         let threads = if threads == 1 { String::new() } else { format!(".{threads}threads") };
         profiles.join(device).join(format!("{space}.{runtime}{threads}.jsonl"))
     }
@@ -79,20 +86,25 @@ impl LatencyTable {
             return Err(format(format!("it is of {version}; measure into another --profiles folder")));
         }
         let header = serde_json::from_value(header).map_err(|e| format(format!("line 1: {e}")))?;
-        let mut rows: Vec<Row> = vec![];
+        let (mut rows, mut published): (Vec<Row>, Vec<Published>) = (vec![], vec![]);
         let mut digests: HashMap<Subject, String> = HashMap::new();
         for (i, line) in lines.into_iter().enumerate() {
-            let row: Row =
-                serde_json::from_value(line).map_err(|e| format(format!("line {}: {e}", i + 2)))?;
-            if !row.subject.is_sound() {
-                return Err(format(format!("line {}: layers have a size of 0 or do not join", i + 2)));
-            }
-            let digest = digests.entry(row.subject.clone()).or_insert_with_key(Subject::digest);
-            if row.model == *digest {
-                rows.push(row);
+            let damaged = |reason: String| format(format!("line {}: {reason}", i + 2));
+            let mut counts = |subject: &Subject, model: &str| {
+                if !subject.is_sound() {
+                    return Err(damaged("layers have a size of 0 or do not join".into()));
+                }
+                Ok(digests.entry(subject.clone()).or_insert_with_key(Subject::digest) == model)
+            };
+            if line.get("published").is_some() {
+                let row: Published = serde_json::from_value(line).map_err(|e| damaged(e.to_string()))?;
+                published.extend(counts(&row.subject, &row.model)?.then_some(row));
+            } else {
+                let row: Row = serde_json::from_value(line).map_err(|e| damaged(e.to_string()))?;
+                rows.extend(counts(&row.subject, &row.model)?.then_some(row));
             }
         }
-        Ok(LatencyTable { path: path.into(), command: command.into(), header, rows })
+        Ok(LatencyTable { path: path.into(), command: command.into(), header, rows, published })
     }
 
     /// Opens the table at `path` to add rows to, or begins it.
@@ -102,7 +114,8 @@ impl LatencyTable {
     pub fn open(path: &Path, header: Header, command: &str) -> Result<Self, TableError> {
         if !path.is_file() {
             artifact::write_lines(path, std::slice::from_ref(&header))?;
-            return Ok(LatencyTable { path: path.into(), command: command.into(), header, rows: vec![] });
+            let (path, command) = (path.into(), command.into());
+            return Ok(LatencyTable { path, command, header, rows: vec![], published: vec![] });
         }
         artifact::drop_torn_line(path)?;
         let table = Self::load(path, command)?;
@@ -169,15 +182,24 @@ impl LatencyTable {
         &self.rows
     }
 
+    /// What was not measured but published by others.
+    pub fn published(&self) -> &[Published] {
+        &self.published
+    }
+
     /// What drift is seen by, on these images: what was taken for it first.
     pub fn anchor(&self, networks: &Networks) -> Option<&Subject> {
         let on_images = |subject: &&Subject| subject.graph().input_shape() == networks.images.shape;
         self.rows.iter().filter(|row| row.anchor).map(|row| &row.subject).find(on_images)
     }
 
-    /// By subject, what all its rows say.
+    /// By subject, what all its rows say, or what is published of it where it has none.
     pub fn timings(&self) -> BTreeMap<&Subject, Timing> {
-        timing::timings(&self.rows)
+        let mut timings = timing::timings(&self.rows);
+        for Published { subject, published, .. } in &self.published {
+            timings.entry(subject).or_insert_with(|| Timing::published(*published));
+        }
+        timings
     }
 
     /// # Errors

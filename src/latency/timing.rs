@@ -1,4 +1,4 @@
-use super::{Latency, Row, Subject};
+use super::{Latency, Mean, Row, Subject};
 use std::collections::BTreeMap;
 
 /// What the rows of a subject say together.
@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 /// two days differ by several percent, and these by a fraction of one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// The fastest sample of all rows: what it takes where nothing disturbs it.
+    /// The fastest sample of all rows: what it takes where nothing disturbs it. Of a published row, which
+    /// has no samples, the mean.
     pub fastest: Latency,
     /// How much slower the fastest sample of the second best row was, that is how well the first one
     /// repeats; none of a single row.
     pub gap: Option<Latency>,
-    /// Median of the rows' medians: what it took on the device as it was.
-    pub median: Latency,
+    /// Median of the rows' medians: what it took on the device as it was; none of a published row.
+    pub median: Option<Latency>,
     /// Rows that it is of: the undisturbed ones, where there are any.
     pub rows: usize,
     pub disturbed: bool,
@@ -36,10 +37,14 @@ impl Timing {
         Some(Timing {
             fastest: *fastest.first()?,
             gap: fastest.get(1).map(|second| *second + -1.0 * fastest[0]),
-            median: medians[(medians.len() - 1) / 2],
+            median: Some(medians[(medians.len() - 1) / 2]),
             rows: rows.len(),
             disturbed,
         })
+    }
+
+    pub(super) fn published(mean: Mean) -> Timing {
+        Timing { fastest: mean.mean_ns, gap: None, median: None, rows: 1, disturbed: false }
     }
 
     /// The gap as a share of the fastest.

@@ -1,5 +1,6 @@
 //! `nas profile`, and what is done with the tables that it makes.
 
+mod import;
 pub mod measure;
 mod space;
 mod validate;
@@ -22,6 +23,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Verb {
+    Import(import::Args),
     Validate(validate::Args),
 }
 
@@ -29,6 +31,7 @@ impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         match self.verb {
             None => self.measure.run(json),
+            Some(Verb::Import(args)) => args.run(json),
             Some(Verb::Validate(args)) => args.run(json),
         }
     }
