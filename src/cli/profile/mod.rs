@@ -1,6 +1,11 @@
 //! `nas profile`, and what is done with the tables that it makes.
 
+mod diff;
+mod export;
+mod known;
 pub mod measure;
+mod merge;
+mod show;
 mod space;
 mod validate;
 
@@ -23,6 +28,10 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Verb {
     Validate(validate::Args),
+    Show(show::Args),
+    Diff(diff::Args),
+    Merge(merge::Args),
+    Export(export::Args),
 }
 
 impl Args {
@@ -30,6 +39,10 @@ impl Args {
         match self.verb {
             None => self.measure.run(json),
             Some(Verb::Validate(args)) => args.run(json),
+            Some(Verb::Show(args)) => args.run(json),
+            Some(Verb::Diff(args)) => args.run(json),
+            Some(Verb::Merge(args)) => args.run(json),
+            Some(Verb::Export(args)) => args.run(json),
         }
     }
 }
