@@ -1,7 +1,9 @@
 //! How results are printed: for people, or as JSON with `--json`.
 
 use serde::Serialize;
+use std::fmt::Display;
 use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Writes the result to stdout. A reader that has gone away, as in `| head`, is no error.
 pub fn print(json: bool, result: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
@@ -14,6 +16,19 @@ pub fn print(json: bool, result: &impl Serialize, text: impl FnOnce() -> String)
 
 pub fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
+}
+
+pub fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or("-".into(), |value| value.to_string())
+}
+
+/// Of seconds since 1970, in UTC: `2026-11-24T13:05:00Z`; the number itself where no calendar has it.
+pub fn date(seconds: u64) -> String {
+    const YEAR_10000: u64 = 253_402_300_800;
+    match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {
+        Some(time) if seconds < YEAR_10000 => humantime::format_rfc3339_seconds(time).to_string(),
+        _ => seconds.to_string(),
+    }
 }
 
 /// A table for people.

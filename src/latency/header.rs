@@ -94,6 +94,11 @@ impl Header {
 
     /// The first thing in which this header differs from `ours`, of what must not be mixed.
     pub fn difference(&self, ours: &Header) -> Option<Difference> {
+        self.differences(ours).into_iter().next()
+    }
+
+    /// All in which this header differs from `ours`, of what must not be mixed.
+    pub fn differences(&self, ours: &Header) -> Vec<Difference> {
         let said = |header: &Header| {
             let list = |parts: Vec<String>| if parts.is_empty() { "none".into() } else { parts.join(",") };
             [
@@ -109,9 +114,8 @@ impl Header {
                 ("pinned cores", list(header.pinned.iter().map(usize::to_string).collect())),
             ]
         };
-        let mut pairs = said(self).into_iter().zip(said(ours));
-        let differs = pairs.find(|(a, b)| a != b);
-        differs.map(|((what, theirs), (_, ours))| Difference { what, theirs, ours })
+        let pairs = said(self).into_iter().zip(said(ours)).filter(|(a, b)| a != b);
+        pairs.map(|((what, theirs), (_, ours))| Difference { what, theirs, ours }).collect()
     }
 }
 

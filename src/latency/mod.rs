@@ -1,10 +1,13 @@
 //! Latencies, the tables that keep them, and what they predict.
 
+mod agreement;
 mod disturbance;
 mod drift;
+mod facts;
 pub mod fit;
 mod fleet;
 mod header;
+mod merge;
 mod model;
 mod networks;
 mod profile;
@@ -17,9 +20,12 @@ mod timing;
 mod unit;
 mod validation;
 
+pub use agreement::Agreement;
 pub use disturbance::Disturbance;
 pub use drift::drift;
+pub use facts::{Adds, Facts};
 pub use header::{Difference, Header};
+pub use merge::Merged;
 pub use model::{LatencyModel, LayerLatency, Prediction};
 pub use networks::{Images, Networks};
 pub use profile::{Plan, ProfileError, Profiled, profile};

@@ -1,7 +1,12 @@
 //! `nas profile`, and what is done with the tables that it makes.
 
+mod diff;
+mod export;
 mod import;
+mod known;
 pub mod measure;
+mod merge;
+mod show;
 mod space;
 mod validate;
 
@@ -25,6 +30,10 @@ pub struct Args {
 enum Verb {
     Import(import::Args),
     Validate(validate::Args),
+    Show(show::Args),
+    Diff(diff::Args),
+    Merge(merge::Args),
+    Export(export::Args),
 }
 
 impl Args {
@@ -33,6 +42,10 @@ impl Args {
             None => self.measure.run(json),
             Some(Verb::Import(args)) => args.run(json),
             Some(Verb::Validate(args)) => args.run(json),
+            Some(Verb::Show(args)) => args.run(json),
+            Some(Verb::Diff(args)) => args.run(json),
+            Some(Verb::Merge(args)) => args.run(json),
+            Some(Verb::Export(args)) => args.run(json),
         }
     }
 }

@@ -1,0 +1,91 @@
+use super::known::KnownArgs;
+use crate::artifact;
+use crate::cli::output::print;
+use crate::latency::{Adds, Facts, Subject};
+use crate::space::Layer;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// Write a latency table as CSV, a line a layer, network or call
+#[derive(clap::Args)]
+pub struct Args {
+    /// Latency table, a file of JSON lines
+    table: PathBuf,
+    /// File to write [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    #[command(flatten)]
+    known: KnownArgs,
+}
+
+/// A line; what is not known is empty.
+#[derive(Serialize)]
+struct Line {
+    /// `layer`, `network` or `call`.
+    kind: &'static str,
+    /// The layer; the ops of a network's mixed layers, separated by commas; the shape of a call.
+    subject: String,
+    fastest_ns: Option<f64>,
+    gap_ns: Option<f64>,
+    median_ns: Option<f64>,
+    rows: usize,
+    adds_ns: Option<f64>,
+    adds_error_ns: Option<f64>,
+    macs: u64,
+    params: u64,
+}
+
+impl Args {
+    pub fn run(self, json: bool) -> anyhow::Result<()> {
+        let known = self.known.open(&self.table)?;
+        let adds = known.fitted().map(|(model, networks)| known.table.adds(model, &networks));
+        let lines = lines(&known.table.facts(), &adds.unwrap_or_default());
+        if let Some(note) = &known.note {
+            eprintln!("note: {note}");
+        }
+        let csv = csv(&lines)?;
+        match &self.csv {
+            Some(path) => {
+                artifact::write(path, csv.as_bytes())?;
+                print(json, path, || path.display().to_string())
+            }
+            None => print(json, &lines, || csv),
+        }
+    }
+}
+
+fn lines(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Vec<Line> {
+    let layers = adds.keys().map(|layer| Subject::Layer(*layer));
+    let all: BTreeSet<Subject> = facts.keys().map(|&subject| subject.clone()).chain(layers).collect();
+    let line = |subject: &Subject| {
+        let timing = facts.get(subject).map(|facts| facts.timing);
+        let (kind, shown, adds) = match subject {
+            Subject::Layer(layer) => ("layer", layer.to_string(), adds.get(layer)),
+            Subject::Network(_) => ("network", subject.to_string().replace("network ", ""), None),
+            Subject::Call(shape) => ("call", shape.to_string(), None),
+        };
+        let cost = subject.graph().cost();
+        Line {
+            kind,
+            subject: shown,
+            fastest_ns: timing.map(|timing| timing.fastest.ns()),
+            gap_ns: timing.and_then(|timing| timing.gap).map(|gap| gap.ns()),
+            median_ns: timing.map(|timing| timing.median.ns()),
+            rows: timing.map_or(0, |timing| timing.rows),
+            adds_ns: adds.map(|adds| adds.latency.ns()),
+            adds_error_ns: adds.map(|adds| adds.error.ns()),
+            macs: cost.macs,
+            params: cost.params,
+        }
+    };
+    all.iter().map(line).collect()
+}
+
+fn csv(lines: &[Line]) -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(vec![]);
+    for line in lines {
+        writer.serialize(line)?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}

@@ -1,0 +1,279 @@
+use super::known::{Known, KnownArgs};
+use crate::cli::output::{date, or_dash, percent, print, table};
+use crate::latency::fit::{Estimate, Interaction};
+use crate::latency::{Adds, Facts, Header, Latency, Subject, Validation};
+use crate::space::Layer;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// Show what a latency table holds: each layer, what it adds to networks and what it takes alone
+#[derive(clap::Args)]
+pub struct Args {
+    /// Latency table, a file of JSON lines
+    table: PathBuf,
+    #[command(flatten)]
+    known: KnownArgs,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    table: PathBuf,
+    header: Header,
+    space: Option<String>,
+    /// Seconds since 1970, UTC, of the first row and the last.
+    measured_at: Option<[u64; 2]>,
+    rows: usize,
+    /// Different ones; those that no fit sees among them.
+    networks: usize,
+    unseen_networks: usize,
+    layers: Vec<ShownLayer>,
+    interactions: Vec<ShownInteraction>,
+    /// Mean absolute relative error on networks left out of the fit.
+    held_out_error: Option<f64>,
+    /// What all networks have in common.
+    base_ns: Option<Latency>,
+    /// What a call of the runtime costs by itself, the least of all shapes.
+    call_ns: Option<Latency>,
+    /// Of whole networks, the least and the most.
+    peak_bytes: Option<[u64; 2]>,
+    energy_uj: Option<[f64; 2]>,
+    note: Option<String>,
+}
+
+/// What it adds is by the model; what it takes alone is of its own rows.
+#[derive(Serialize)]
+struct ShownLayer {
+    layer: Layer,
+    adds_ns: Option<Latency>,
+    /// Half of the 95 % confidence interval.
+    adds_error_ns: Option<Latency>,
+    /// Fitted networks that hold it.
+    networks: Option<usize>,
+    places: Option<usize>,
+    fastest_ns: Option<Latency>,
+    gap_ns: Option<Latency>,
+    rows: usize,
+    energy_uj: Option<f64>,
+    disturbed: bool,
+}
+
+#[derive(Serialize)]
+struct ShownInteraction {
+    interaction: String,
+    error_before: f64,
+    error_after: f64,
+    /// The largest.
+    effects: Vec<Effect>,
+}
+
+#[derive(Serialize)]
+struct Effect {
+    name: String,
+    ns: Latency,
+    error_ns: Latency,
+}
+
+/// Effects of an interaction that are shown.
+const EFFECTS: usize = 3;
+
+impl Args {
+    pub fn run(self, json: bool) -> anyhow::Result<()> {
+        let shown = Shown::of(self.known.open(&self.table)?);
+        print(json, &shown, || shown.text())
+    }
+}
+
+impl Shown {
+    fn of(known: Known) -> Shown {
+        let facts = known.table.facts();
+        let adds = known.fitted().map(|(model, networks)| known.table.adds(model, &networks));
+        let networks = || facts.iter().filter(|(subject, _)| matches!(subject, Subject::Network(_)));
+        let calls = facts.iter().filter(|(subject, _)| matches!(subject, Subject::Call(_)));
+        let rows = known.table.rows();
+        let unseen: BTreeSet<&Subject> =
+            rows.iter().filter(|row| row.unseen).map(|row| &row.subject).collect();
+        let times = || rows.iter().map(|row| row.measured_at);
+        let fit = known.model.as_ref().and_then(|model| model.fit.as_ref());
+        let base = known.model.as_ref().and_then(|model| model.polynomial().monomials().first());
+        Shown {
+            measured_at: times().min().zip(times().max()).map(Into::into),
+            rows: rows.len(),
+            networks: networks().count(),
+            unseen_networks: unseen.len(),
+            layers: layers(&facts, &adds.unwrap_or_default()),
+            interactions: fit.map_or(vec![], |fit| fit.interactions.iter().map(shown).collect()),
+            held_out_error: fit.map(|fit| fit.held_out_error()),
+            base_ns: base.filter(|monomial| monomial.holds.is_empty()).map(|monomial| monomial.ns),
+            call_ns: calls.map(|(_, facts)| facts.timing.fastest).min_by(|a, b| a.ns().total_cmp(&b.ns())),
+            peak_bytes: range(networks().filter_map(|(_, facts)| facts.peak_bytes), u64::cmp),
+            energy_uj: range(networks().filter_map(|(_, facts)| facts.energy_uj), f64::total_cmp),
+            space: known.networks.as_ref().map(|(space, _)| space.name.clone()),
+            header: known.table.header.clone(),
+            table: known.path,
+            note: known.note,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut parts = vec![self.header_text(), self.layers_text()];
+        if !self.interactions.is_empty() {
+            let rows = self.interactions.iter().map(ShownInteraction::cells).collect();
+            let header = ["layers act on each other", "error held out", "the largest effects"];
+            parts.push(table(&header, rows));
+        }
+        let in_situ = "adds: to the networks that hold it, with its 95 % interval. What all of a layer's choices have in common is in the base.";
+        parts.extend(self.held_out_error.map(|_| in_situ.into()));
+        parts.extend(self.base_ns.map(|ns| format!("base, in every network: {ns}")));
+        parts.extend(self.call_ns.map(|ns| format!("a call of the runtime by itself: {ns}")));
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        parts.extend(self.peak_bytes.map(|[least, most]| {
+            format!("peak memory of networks: {:.1} to {:.1} MiB", mib(least), mib(most))
+        }));
+        parts.extend(
+            self.energy_uj.map(|[least, most]| {
+                format!("energy of an inference of a network: {least:.1} to {most:.1} µJ")
+            }),
+        );
+        parts.extend(self.note.iter().map(|note| format!("note: {note}")));
+        parts.join("\n")
+    }
+
+    fn header_text(&self) -> String {
+        let Header {
+            device,
+            cpu,
+            arch,
+            libc,
+            runtime,
+            runtime_version,
+            threads,
+            precision,
+            providers,
+            pinned,
+            ..
+        } = &self.header;
+        let on = if providers.is_empty() { String::new() } else { format!(" on {}", providers.join(", ")) };
+        let cores: Vec<String> = pinned.iter().map(usize::to_string).collect();
+        let mut facts: Vec<(&str, String)> = vec![
+            ("device", format!("{device}: {cpu}, {arch}, {libc}")),
+            ("runtime", format!("{runtime} {runtime_version}{on}, {threads} threads, {precision}")),
+            ("pinned to cores", if cores.is_empty() { "none".into() } else { cores.join(", ") }),
+        ];
+        if let Some([first, last]) = self.measured_at {
+            facts.push(("measured", format!("{} to {}", date(first), date(last))));
+        }
+        let unseen = match self.unseen_networks {
+            0 => String::new(),
+            unseen => format!(", {unseen} of them kept from every fit"),
+        };
+        facts.push(("rows", format!("{}; {} networks{unseen}", self.rows, self.networks)));
+        facts.extend(self.space.as_ref().map(|space| ("space", space.clone())));
+        facts.extend(self.held_out_error.map(|error| ("error held out", percent(error))));
+        facts.extend(self.header.validations.iter().map(|validation| ("validated", validated(validation))));
+        table(&["what", "found"], facts.into_iter().map(|(what, found)| vec![what.into(), found]).collect())
+    }
+
+    fn layers_text(&self) -> String {
+        let fitted = self.held_out_error.is_some();
+        let energy = self.layers.iter().any(|layer| layer.energy_uj.is_some());
+        let mut header = vec!["layer"];
+        header.extend(if fitted { &["adds", "networks"][..] } else { &[] });
+        header.extend(["alone", "gap", "rows"]);
+        header.extend(energy.then_some("energy"));
+        header.push("");
+        let row = |layer: &ShownLayer| {
+            let mut cells = vec![layer.layer.to_string()];
+            if fitted {
+                cells.push(or_dash(layer.adds_ns.zip(layer.adds_error_ns).map(|(ns, e)| error_bar(ns, e))));
+                cells.push(or_dash(layer.networks));
+            }
+            cells.extend([or_dash(layer.fastest_ns), or_dash(layer.gap_ns), layer.rows.to_string()]);
+            if energy {
+                cells.push(or_dash(layer.energy_uj.map(|uj| format!("{uj:.1} µJ"))));
+            }
+            cells.push(if layer.disturbed { "disturbed" } else { "" }.into());
+            cells
+        };
+        table(&header, self.layers.iter().map(row).collect())
+    }
+}
+
+/// By what they add, then by what they take alone, dearest first.
+fn layers(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Vec<ShownLayer> {
+    let alone = facts.keys().filter_map(|s| if let Subject::Layer(layer) = s { Some(*layer) } else { None });
+    let all: BTreeSet<Layer> = alone.chain(adds.keys().copied()).collect();
+    let of = |layer: Layer| {
+        let (facts, adds) = (facts.get(&Subject::Layer(layer)), adds.get(&layer));
+        ShownLayer {
+            layer,
+            adds_ns: adds.map(|adds| adds.latency),
+            adds_error_ns: adds.map(|adds| adds.error),
+            networks: adds.map(|adds| adds.networks),
+            places: adds.map(|adds| adds.places),
+            fastest_ns: facts.map(|facts| facts.timing.fastest),
+            gap_ns: facts.and_then(|facts| facts.timing.gap),
+            rows: facts.map_or(0, |facts| facts.timing.rows),
+            energy_uj: facts.and_then(|facts| facts.energy_uj),
+            disturbed: facts.is_some_and(|facts| facts.timing.disturbed),
+        }
+    };
+    let mut layers: Vec<ShownLayer> = all.into_iter().map(of).collect();
+    let ns = |latency: Option<Latency>| latency.map_or(f64::NEG_INFINITY, Latency::ns);
+    let dearer = |a: &ShownLayer, b: &ShownLayer| {
+        let alone = || ns(b.fastest_ns).total_cmp(&ns(a.fastest_ns));
+        ns(b.adds_ns).total_cmp(&ns(a.adds_ns)).then_with(alone)
+    };
+    layers.sort_by(dearer);
+    layers
+}
+
+fn shown(Interaction { gain, effects }: &Interaction) -> ShownInteraction {
+    let effect = |(name, estimate): &(String, Estimate)| Effect {
+        name: name.clone(),
+        ns: estimate.latency,
+        error_ns: estimate.error(),
+    };
+    let mut effects: Vec<Effect> = effects.iter().map(effect).collect();
+    effects.sort_by(|a, b| b.ns.ns().abs().total_cmp(&a.ns.ns().abs()));
+    effects.truncate(EFFECTS);
+    ShownInteraction {
+        interaction: gain.interaction.clone(),
+        error_before: gain.before,
+        error_after: gain.after,
+        effects,
+    }
+}
+
+impl ShownInteraction {
+    fn cells(&self) -> Vec<String> {
+        let effect = |effect: &Effect| format!("{}: {}", effect.name, error_bar(effect.ns, effect.error_ns));
+        let error = format!("{} → {}", percent(self.error_before), percent(self.error_after));
+        let effects: Vec<String> = self.effects.iter().map(effect).collect();
+        vec![self.interaction.clone(), error, effects.join("\n")]
+    }
+}
+
+fn error_bar(ns: Latency, error: Latency) -> String {
+    format!("{ns} ± {error}")
+}
+
+fn validated(validation: &Validation) -> String {
+    let Validation { input, classes, accuracy, noise, .. } = validation;
+    let noise = noise.map_or(String::new(), |noise| format!("; noise {}", percent(noise)));
+    format!(
+        "{input}, {classes} classes: MAPE {}, {} within ±5 %, over {} unseen networks{noise}",
+        percent(accuracy.mape),
+        percent(accuracy.within_5),
+        accuracy.networks
+    )
+}
+
+fn range<T: Copy>(
+    values: impl Iterator<Item = T>,
+    by: impl Fn(&T, &T) -> std::cmp::Ordering,
+) -> Option<[T; 2]> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_by(by);
+    Some([*values.first()?, *values.last()?])
+}

@@ -1,0 +1,308 @@
+//! Latency tables are shown, compared, merged and exported, through the program.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod table;
+
+use common::Workspace;
+use edge_nas::latency::{Header, Images, Latency, LatencyTable, Networks, Row, Subject};
+use edge_nas::space::{CandidateOp, Layer, SearchSpace};
+use nas_exporters::Shape;
+use serde_json::Value;
+use table::{COMMAND, header, row};
+
+const IMAGES: Images = Images { shape: Shape { channels: 3, height: 8, width: 8 }, classes: 3 };
+const NETWORKS: usize = 40;
+/// Of every network, in nanoseconds.
+const BASE: f64 = 100_000.0;
+/// What a layer takes alone is so much more than what it adds.
+const ALONE: f64 = 1.5;
+
+/// What a layer adds, in nanoseconds.
+fn adds(layer: &Layer) -> f64 {
+    let ops = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3"];
+    let op = ops.iter().position(|op| *op == layer.op.name());
+    op.map_or(0.0, |op| 1000.0 * (op + 1) as f64 * layer.channels as f64 / 16.0)
+}
+
+/// All that the space chain has on these images: each layer alone, networks to fit a model to, and a
+/// call. The board is that many times slower.
+fn rows(slower: f64) -> Vec<Row> {
+    let space = SearchSpace::load("chain").unwrap();
+    let networks = Networks { space: &space, images: IMAGES };
+    let alone = networks.isolated().into_iter().map(|subject| {
+        let Subject::Layer(layer) = subject else { panic!("{subject}") };
+        (Subject::Layer(layer), 2000.0 + ALONE * adds(&layer))
+    });
+    let whole = networks.to_fit(NETWORKS).into_iter().enumerate().map(|(i, subject)| {
+        let Subject::Network(layers) = &subject else { panic!("{subject}") };
+        let live = layers.iter().rposition(|layer| layer.op == CandidateOp::ZERO).unwrap_or(0);
+        let noise = 1.0 + 1e-4 * ((i * 7 % 5) as f64 - 2.0);
+        let sum: f64 = layers[live.max(1)..layers.len() - 1].iter().map(adds).sum();
+        (subject.clone(), (BASE + sum) * noise)
+    });
+    let call = (Subject::Call(IMAGES.shape), 1500.0);
+    let all = alone.chain(whole).chain([call]).enumerate();
+    all.map(|(i, (subject, ns))| Row {
+        measured_at: 1_795_000_000 + i as u64,
+        ..row(subject, slower * ns, 2)
+    })
+    .collect()
+}
+
+fn fitted() -> Header {
+    Header { networks: NETWORKS, ..header() }
+}
+
+fn write(ws: &Workspace, name: &str, header: Header, rows: &[Row]) {
+    let mut table = LatencyTable::open(&ws.path(name), header, COMMAND).unwrap();
+    rows.iter().for_each(|row| table.append(row.clone()).unwrap());
+}
+
+fn text(ws: &Workspace, args: &str) -> String {
+    let output = ws.nas(args).assert().success().get_output().clone();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn ns(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn layer(value: &Value) -> Layer {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn show_tells_what_layers_add_and_take_alone() {
+    let ws = Workspace::new();
+    let mut rows = rows(1.0);
+    let (power, peak) = (rows.len() - 3, rows.len() - 2);
+    for (conditions, mw) in [(0, 2000.0), (1, 4000.0)] {
+        let row = &mut rows[power];
+        let conditions = if conditions == 0 { &mut row.before } else { &mut row.after };
+        conditions.power_mw = Some(mw);
+    }
+    rows[peak].peak_bytes = Some(3 << 20);
+    let drawn = rows[power].fastest().ns() * 3000.0 / 1e6;
+    write(&ws, "chain.ort.jsonl", fitted(), &rows);
+
+    let shown = ws.json("profile show chain.ort.jsonl");
+    assert_eq!((&shown["space"], &shown["note"]), (&"chain".into(), &Value::Null));
+    assert_eq!(shown["networks"], NETWORKS);
+    assert_eq!(ns(&shown["call_ns"]), 1500.0);
+    assert_eq!(shown["peak_bytes"], serde_json::json!([3 << 20, 3 << 20]));
+    assert!((ns(&shown["energy_uj"][0]) / drawn - 1.0).abs() < 1e-9, "{}", shown["energy_uj"]);
+    assert!(shown["held_out_error"].as_f64().unwrap() < 0.01, "{}", shown["held_out_error"]);
+
+    let layers = shown["layers"].as_array().unwrap();
+    let by_adds: Vec<f64> = layers.iter().filter_map(|l| l["adds_ns"].as_f64()).collect();
+    assert!(by_adds.is_sorted_by(|a, b| a >= b), "{by_adds:?}");
+    let find = |op: &str, like: &Layer| {
+        let found = layers.iter().find(|l| layer(&l["layer"]) == Layer { op: op.parse().unwrap(), ..*like });
+        found.unwrap_or_else(|| panic!("no {op}"))
+    };
+    // Stem and head stand behind, as what they add is in the base.
+    let behind = layers.iter().rev().take_while(|l| l["adds_ns"].is_null()).count();
+    assert_eq!(by_adds.len() + behind, layers.len());
+    for shown in layers.iter().filter(|l| l["adds_ns"].is_number()) {
+        let this = layer(&shown["layer"]);
+        let other = find("conv_3x3", &this);
+        let apart = ns(&shown["adds_ns"]) - ns(&other["adds_ns"]);
+        let truth = adds(&this) - adds(&layer(&other["layer"]));
+        let error = 2.0 * (ns(&shown["adds_error_ns"]) + ns(&other["adds_error_ns"])) + 50.0;
+        assert!((apart - truth).abs() < error, "{this}: {apart} for {truth} ± {error}");
+        assert!(shown["networks"].as_u64().unwrap() > 0, "{this}: {shown}");
+        assert_eq!(ns(&shown["fastest_ns"]), 2000.0 + ALONE * adds(&this), "{this}");
+    }
+
+    let text = text(&ws, "profile show chain.ort.jsonl");
+    for said in [
+        "board: 0x41/0xd08, aarch64, glibc 2.27",
+        "ort 1.28.0 on cpu, 1 threads, fp32",
+        "2026-11-18T",
+        "a call of the runtime by itself: 1.50 µs",
+        "base, in every network",
+        "peak memory of networks: 3.0 to 3.0 MiB",
+        " ± ",
+    ] {
+        assert!(text.contains(said), "no {said:?} in {text}");
+    }
+}
+
+#[test]
+fn where_the_space_is_not_known_lone_layers_are_shown() {
+    let ws = Workspace::new();
+    write(&ws, "mine.jsonl", fitted(), &rows(1.0));
+    let shown = ws.json("profile show mine.jsonl");
+    assert!(shown["note"].as_str().unwrap().contains("--space"), "{}", shown["note"]);
+    assert!(shown["layers"].as_array().unwrap().iter().all(|l| l["adds_ns"].is_null()));
+    assert!(shown["energy_uj"].is_null() && shown["peak_bytes"].is_null(), "energy is estimated");
+    assert!(text(&ws, "profile show mine.jsonl").contains("note: what layers add"), "no note");
+    assert!(ws.json("profile show mine.jsonl --space chain")["held_out_error"].is_number());
+    let shown = ws.json("profile show mine.jsonl --space chain --input 3x8x8 --classes 3");
+    assert!(shown["held_out_error"].is_number());
+    let other = ws.json("profile show mine.jsonl --space chain --input 3x16x16 --classes 3");
+    let note = other["note"].as_str().unwrap();
+    assert!(
+        note.contains("40 of 40 networks are not measured") && note.contains("nas-profile --device"),
+        "{note}"
+    );
+}
+
+#[test]
+fn diff_tells_how_far_two_tables_agree() {
+    let ws = Workspace::new();
+    let (a, mut b) = (rows(1.0), rows(1.02));
+    let gone = b.remove(3);
+    write(&ws, "chain.old.jsonl", fitted(), &a);
+    write(&ws, "chain.new.jsonl", Header { device: "other".into(), threads: 2, ..fitted() }, &b);
+    let diff = ws.json("profile diff chain.old.jsonl chain.new.jsonl");
+    let facts: Vec<&str> =
+        diff["facts"].as_array().unwrap().iter().map(|fact| fact["what"].as_str().unwrap()).collect();
+    assert_eq!(facts, ["device", "threads"]);
+    let Subject::Layer(lost) = gone.subject else { panic!("{}", gone.subject) };
+    assert_eq!(diff["only_a"].as_array().unwrap().iter().map(layer).collect::<Vec<_>>(), [lost]);
+    assert_eq!(diff["only_b"], serde_json::json!([]));
+    assert_eq!(diff["networks"].as_array().unwrap().len(), NETWORKS);
+    for (what, compared) in [("isolated", a.len() - NETWORKS - 2), ("networks", NETWORKS)] {
+        let agreement = &diff["agreement"][what];
+        assert_eq!(agreement["compared"], compared, "{what}");
+        assert!((ns(&agreement["median_difference"]) - 0.02).abs() < 1e-9, "{what}: {agreement}");
+        assert!((ns(&agreement["median_ratio"]) - 1.02).abs() < 1e-9, "{what}: {agreement}");
+        assert!(ns(&agreement["spearman"]) > 0.9999, "{what}: {agreement}");
+    }
+    let in_situ = &diff["agreement"]["in_situ"];
+    assert!(in_situ["compared"].as_u64().unwrap() > 10, "{in_situ}");
+
+    let text = text(&ws, "profile diff chain.old.jsonl chain.new.jsonl");
+    for said in ["what differs", "1.0200", "2.00 %", "1 layers that only A has", &lost.to_string()] {
+        assert!(text.contains(said), "no {said:?} in {text}");
+    }
+}
+
+#[test]
+fn merge_puts_rows_together_in_the_order_of_their_time() {
+    let ws = Workspace::new();
+    let all = rows(1.0);
+    let half = all.len() / 2;
+    write(&ws, "a.jsonl", fitted(), &all[half - 5..]);
+    write(&ws, "b.jsonl", Header { networks: 5, ..fitted() }, &all[..half]);
+    let merge = "profile merge a.jsonl b.jsonl --out out/chain.ort.jsonl";
+    let merged = ws.json(merge);
+    assert_eq!((merged["rows"].as_u64(), merged["equal"].as_u64()), (Some(all.len() as u64), Some(5)));
+    let table = LatencyTable::load(&ws.path("out/chain.ort.jsonl"), COMMAND).unwrap();
+    assert_eq!(table.header, fitted());
+    assert_eq!(table.rows(), all);
+
+    // A file that is there stays, unless it is meant.
+    let error = ws.error(merge);
+    assert!(error.contains("out/chain.ort.jsonl is there already") && error.contains("--force"), "{error}");
+    write(&ws, "c.jsonl", fitted(), &all[..3]);
+    ws.nas("profile merge a.jsonl c.jsonl --out c.jsonl --force").assert().success();
+    assert_eq!(LatencyTable::load(&ws.path("c.jsonl"), COMMAND).unwrap().rows().len(), all.len() - half + 8);
+
+    write(&ws, "foreign.jsonl", Header { cpu: "an abacus".into(), ..fitted() }, &all[..3]);
+    let error = ws.error("profile merge a.jsonl b.jsonl foreign.jsonl --out d.jsonl");
+    for said in ["foreign.jsonl was measured with CPU an abacus, not 0x41/0xd08", "a.jsonl"] {
+        assert!(error.contains(said), "no {said:?} in {error}");
+    }
+    assert!(!ws.path("d.jsonl").exists());
+    ws.nas("profile merge a.jsonl --out d.jsonl").assert().code(2);
+}
+
+#[test]
+fn validations_of_other_models_are_dropped() {
+    let ws = Workspace::new();
+    let golden = include_str!("golden/table_all.jsonl");
+    ws.write("a.jsonl", golden);
+    ws.write("b.jsonl", golden);
+    let said = text(&ws, "profile merge a.jsonl b.jsonl --out c.jsonl");
+    assert!(said.contains("2 validations were of other models"), "{said}");
+    assert!(!ws.read("c.jsonl").contains("validations"));
+    assert_eq!(ws.read("c.jsonl").lines().count(), golden.lines().count());
+}
+
+#[test]
+fn export_writes_a_line_for_each_subject() {
+    let ws = Workspace::new();
+    let rows = rows(1.0);
+    write(&ws, "chain.ort.jsonl", fitted(), &rows);
+    let stdout = text(&ws, "profile export chain.ort.jsonl");
+    ws.nas("profile export chain.ort.jsonl --csv out/table.csv").assert().success();
+    assert_eq!(ws.read("out/table.csv"), stdout);
+
+    let mut reader = csv::Reader::from_reader(stdout.as_bytes());
+    let columns = [
+        "kind",
+        "subject",
+        "fastest_ns",
+        "gap_ns",
+        "median_ns",
+        "rows",
+        "adds_ns",
+        "adds_error_ns",
+        "macs",
+        "params",
+    ];
+    assert_eq!(reader.headers().unwrap(), columns.as_slice());
+    let lines: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(lines.len(), rows.len());
+    for row in &rows {
+        let (kind, name) = match &row.subject {
+            Subject::Layer(layer) => ("layer", layer.to_string()),
+            Subject::Network(layers) => {
+                let ops = layers[1..layers.len() - 1].iter().map(|layer| layer.op.name());
+                ("network", ops.collect::<Vec<_>>().join(","))
+            }
+            Subject::Call(shape) => ("call", shape.to_string()),
+        };
+        let line = lines.iter().find(|line| &line[0] == kind && line[1] == name).unwrap();
+        assert_eq!(line[2].parse::<f64>().unwrap(), row.fastest().ns(), "{name}");
+        assert_eq!(line[8].parse::<u64>().unwrap(), row.subject.graph().cost().macs, "{name}");
+        assert_eq!(line[9].parse::<u64>().unwrap(), row.subject.graph().cost().params, "{name}");
+        assert!(kind == "layer" || line[6].is_empty(), "{name}");
+    }
+    assert!(lines.iter().filter(|line| !line[6].is_empty() && !line[7].is_empty()).count() > 10);
+}
+
+#[test]
+fn wrong_files_are_told_in_one_line() {
+    let ws = Workspace::new();
+    ws.write("text.jsonl", "no table\n");
+    ws.write("empty.jsonl", "");
+    ws.write("other.jsonl", "{\"epoch\":1}\n");
+    ws.write("old.jsonl", &include_str!("golden/table_all.jsonl").replacen(":2,", ":1,", 1));
+    write(&ws, "good.jsonl", fitted(), &[row(Subject::Call(IMAGES.shape), 1.0, 1)]);
+    for (file, said) in [
+        ("text.jsonl", "text.jsonl, line 1"),
+        ("empty.jsonl", "it is empty"),
+        ("other.jsonl", "no latency table of format 2"),
+        ("old.jsonl", "it is of format 1"),
+        ("absent.jsonl", "there is no latency table absent.jsonl"),
+    ] {
+        for args in [
+            format!("profile show {file}"),
+            format!("profile diff good.jsonl {file}"),
+            format!("profile merge good.jsonl {file} --out merged.jsonl"),
+            format!("profile export {file} --csv table.csv"),
+        ] {
+            let error = ws.error(&args);
+            assert!(error.contains(said), "nas {args}: no {said:?} in {error}");
+        }
+    }
+    let error = ws.error("profile show good.jsonl --space chian");
+    assert!(error.contains("no space `chian`"), "{error}");
+    assert!(!ws.path("merged.jsonl").exists() && !ws.path("table.csv").exists());
+}
+
+#[test]
+fn latencies_are_those_of_the_fastest_samples() {
+    let ws = Workspace::new();
+    let subject = Subject::Call(IMAGES.shape);
+    let slow = Row { median_ns: Latency::from_ns(900.0), ..row(subject.clone(), 1000.0, 3) };
+    let disturbed =
+        Row { disturbed: vec![edge_nas::latency::Disturbance::Load], ..row(subject.clone(), 100.0, 3) };
+    write(&ws, "t.jsonl", header(), &[slow, row(subject, 700.0, 3), disturbed]);
+    let csv = text(&ws, "profile export t.jsonl");
+    assert_eq!(csv.lines().nth(1).unwrap(), "call,3x8x8,700.0,300.0,700.0,2,,,0,0");
+}
