@@ -58,7 +58,7 @@ fn write(path: &std::path::Path) {
         model: "0123456789abcdef".repeat(4),
         accuracy: accuracy(60),
         plain_sum: Some(accuracy(60)),
-        macs: None,
+        macs: Some(accuracy(60)),
         noise: Some(0.004),
     };
     let mut header = header();

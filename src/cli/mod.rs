@@ -33,7 +33,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Profile(profile::Args),
+    Profile(Box<profile::Args>),
     #[cfg(feature = "torch")]
     Search(search::Args),
     #[cfg(feature = "torch")]

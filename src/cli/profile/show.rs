@@ -177,11 +177,12 @@ impl Shown {
     fn layers_text(&self) -> String {
         let fitted = self.held_out_error.is_some();
         let energy = self.layers.iter().any(|layer| layer.energy_uj.is_some());
+        let disturbed = self.layers.iter().any(|layer| layer.disturbed);
         let mut header = vec!["layer"];
         header.extend(if fitted { &["adds", "networks"][..] } else { &[] });
         header.extend(["alone", "gap", "rows"]);
         header.extend(energy.then_some("energy"));
-        header.push("");
+        header.extend(disturbed.then_some(""));
         let row = |layer: &ShownLayer| {
             let mut cells = vec![layer.layer.to_string()];
             if fitted {
@@ -192,7 +193,7 @@ impl Shown {
             if energy {
                 cells.push(or_dash(layer.energy_uj.map(|uj| format!("{uj:.1} µJ"))));
             }
-            cells.push(if layer.disturbed { "disturbed" } else { "" }.into());
+            cells.extend(disturbed.then(|| if layer.disturbed { "disturbed" } else { "" }.into()));
             cells
         };
         table(&header, self.layers.iter().map(row).collect())
