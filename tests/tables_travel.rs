@@ -155,7 +155,7 @@ fn diff_tells_how_far_two_tables_agree() {
     let (a, mut b) = (rows(1.0), rows(1.02));
     let gone = b.remove(3);
     write(&ws, "chain.old.jsonl", fitted(), &a);
-    write(&ws, "chain.new.jsonl", Header { device: "other".into(), threads: 2, ..fitted() }, &b);
+    write(&ws, "chain.new.jsonl", Header { device: "other".into(), threads: Some(2), ..fitted() }, &b);
     let diff = ws.json("profile diff chain.old.jsonl chain.new.jsonl");
     let facts: Vec<&str> =
         diff["facts"].as_array().unwrap().iter().map(|fact| fact["what"].as_str().unwrap()).collect();

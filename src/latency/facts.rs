@@ -68,7 +68,9 @@ impl LatencyTable {
         for row in self.rows() {
             rows.entry(&row.subject).or_default().push(row);
         }
-        rows.into_iter().filter_map(|(subject, rows)| Some((subject, Facts::of(&rows)?))).collect()
+        let measured = rows.into_iter().filter_map(|(subject, rows)| Some((subject, Facts::of(&rows)?)));
+        let said = |(subject, timing)| (subject, Facts { timing, energy_uj: None, peak_bytes: None });
+        self.timings().into_iter().map(said).chain(measured).collect()
     }
 
     /// By layer, what it adds after `model`, which is this table's model of `networks`; none where that

@@ -30,7 +30,7 @@ pub struct Boards<'s> {
 
 /// What a board says of a job.
 enum Word {
-    Measured(Subject, Result<Samples, DeviceError>),
+    Measured(Box<(Subject, Result<Samples, DeviceError>)>),
     /// The board is lost; what it had begun is not measured.
     Lost(DeviceError),
 }
@@ -88,7 +88,7 @@ impl<'s> Boards<'s> {
             drop(say);
             for (board, word) in words {
                 match word {
-                    Word::Measured(subject, measured) => take(&subject, measured, cores[board])?,
+                    Word::Measured(job) => take(&job.0, job.1, cores[board])?,
                     Word::Lost(why) => {
                         kept[board] = false;
                         lost = Some(why);
@@ -207,7 +207,7 @@ fn work(
         let Some((subject, ticket)) = begun.pop_front() else { return Ok(None) };
         match session.finish(ticket) {
             Err(fatal) if !matches!(fatal, DeviceError::Failed { .. }) => Err(fatal),
-            measured => Ok(Some(Word::Measured(subject, measured))),
+            measured => Ok(Some(Word::Measured(Box::new((subject, measured))))),
         }
     };
     loop {

@@ -1,4 +1,4 @@
-use super::{Difference, Header, LatencyTable, Row, TableError};
+use super::{Difference, Header, LatencyTable, Published, Row, TableError};
 use crate::artifact;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -10,6 +10,8 @@ pub struct Merged {
     pub header: Header,
     /// In the order in which they were measured.
     pub rows: Vec<Row>,
+    /// What was published by others.
+    pub published: Vec<Published>,
     /// Rows that stood in several tables, or twice in one: each is there once.
     pub equal: usize,
     /// Validations are of the models of the tables that were merged, and not of the new one's.
@@ -32,11 +34,15 @@ impl Merged {
         let before = rows.len();
         rows.retain(|row| seen.insert(serde_json::to_string(row).unwrap_or_default()));
         rows.sort_by_key(|row| row.measured_at);
+        let mut published: Vec<Published> = all().flat_map(|table| table.published()).cloned().collect();
+        let of_others = published.len();
+        published.retain(|row| seen.insert(serde_json::to_string(row).unwrap_or_default()));
         let networks = all().map(|table| table.header.networks).max().unwrap_or(0);
         Ok(Merged {
             header: Header { networks, validations: vec![], ..first.header.clone() },
-            equal: before - rows.len(),
+            equal: before - rows.len() + of_others - published.len(),
             rows,
+            published,
             dropped_validations: all().map(|table| table.header.validations.len()).sum(),
         })
     }
@@ -51,8 +57,9 @@ impl Merged {
         enum Line<'m> {
             Header(&'m Header),
             Row(&'m Row),
+            Published(&'m Published),
         }
-        let rows = self.rows.iter().map(Line::Row);
+        let rows = self.rows.iter().map(Line::Row).chain(self.published.iter().map(Line::Published));
         let lines: Vec<Line> = [Line::Header(&self.header)].into_iter().chain(rows).collect();
         Ok(artifact::write_lines(path, &lines)?)
     }

@@ -114,5 +114,5 @@ fn line(points: impl Iterator<Item = (f64, f64)>) -> Option<(f64, f64)> {
     let (x, y) = (mean(&|p| p.0), mean(&|p| p.1));
     let (covariance, variance) = (mean(&|p| (p.0 - x) * (p.1 - y)), mean(&|p| (p.0 - x).powi(2)));
     let slope = covariance / variance;
-    slope.is_finite().then(|| (y - slope * x, slope))
+    slope.is_finite().then_some((y - slope * x, slope))
 }

@@ -71,7 +71,7 @@ fn lines(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Vec
             subject: shown,
             fastest_ns: timing.map(|timing| timing.fastest.ns()),
             gap_ns: timing.and_then(|timing| timing.gap).map(|gap| gap.ns()),
-            median_ns: timing.map(|timing| timing.median.ns()),
+            median_ns: timing.and_then(|timing| timing.median).map(|median| median.ns()),
             rows: timing.map_or(0, |timing| timing.rows),
             adds_ns: adds.map(|adds| adds.latency.ns()),
             adds_error_ns: adds.map(|adds| adds.error.ns()),

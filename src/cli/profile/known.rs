@@ -105,7 +105,10 @@ impl Known {
         let header = &self.table.header;
         format!(
             "nas-profile --device {} --runtime {} --threads {} --space {} --input {shape} --classes {classes}",
-            header.device, header.runtime, header.threads, space.name
+            header.device,
+            header.runtime,
+            header.threads.unwrap_or(1),
+            space.name
         )
     }
 

@@ -157,7 +157,10 @@ impl Shown {
         let cores: Vec<String> = pinned.iter().map(usize::to_string).collect();
         let mut facts: Vec<(&str, String)> = vec![
             ("device", format!("{device}: {cpu}, {arch}, {libc}")),
-            ("runtime", format!("{runtime} {runtime_version}{on}, {threads} threads, {precision}")),
+            (
+                "runtime",
+                format!("{runtime} {runtime_version}{on}, {} threads, {precision}", or_dash(*threads)),
+            ),
             ("pinned to cores", if cores.is_empty() { "none".into() } else { cores.join(", ") }),
         ];
         if let Some([first, last]) = self.measured_at {
