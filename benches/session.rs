@@ -10,17 +10,23 @@ mod table;
 
 use board::Board;
 use edge_nas::device::{self, Device, Session};
-use edge_nas::latency::{Header, LatencyTable, profile};
+use edge_nas::latency::{Header, LatencyTable, Plan, Subject, profile};
 use edge_nas::space::{CandidateOp, Layer};
 use nas_exporters::Shape;
 use nas_probe::{MeasurePlan, Runtime};
 
 const LAYERS: usize = 60;
-const PLAN: MeasurePlan = MeasurePlan {
-    warmup_ns: 50_000_000,
-    min_sample_ns: 1_000_000,
-    samples: 100,
-    limit_ns: 300_000_000,
+/// One row each.
+const PLAN: Plan = Plan {
+    measure: MeasurePlan {
+        warmup_ns: 50_000_000,
+        min_sample_ns: 1_000_000,
+        samples: 100,
+        limit_ns: 300_000_000,
+        precision: 0.0,
+    },
+    fewest: 1,
+    most: 1,
     precision: 0.0,
 };
 
@@ -38,13 +44,13 @@ fn here() -> device::Board {
 fn table_of(board: &device::Board) {
     let conv: CandidateOp = "conv_3x3".parse().unwrap();
     let input = Shape::new(16, 16, 16);
-    let layers: Vec<Layer> =
-        (1..=LAYERS).map(|channels| Layer { op: conv, input, channels, stride: 1 }).collect();
+    let layer = |channels| Subject::Layer(Layer { op: conv, input, channels, stride: 1 });
+    let layers: Vec<Subject> = (1..=LAYERS).map(layer).collect();
     let folder = tempfile::tempdir().unwrap();
     let mut sessions = vec![Session::open(board).unwrap()];
     let header = Header::of("bench", &sessions, Runtime::Tract, 1).unwrap();
     let mut table = LatencyTable::open(&folder.path().join("table.jsonl"), header, table::COMMAND).unwrap();
-    profile(&mut sessions, &mut table, &layers, PLAN).unwrap();
+    profile(&mut sessions, &mut table, &layers, &layers[0], &Default::default(), PLAN).unwrap();
 }
 
 #[divan::bench(sample_count = 3, sample_size = 1)]

@@ -5,13 +5,17 @@
 mod table;
 
 use divan::{Bencher, counter::ItemsCount};
-use edge_nas::latency::{LatencyModel, Target};
+use edge_nas::latency::{Images, LatencyModel, Networks, Target};
 use edge_nas::space::SearchSpace;
 use edge_nas::torch::{Adam, LatencyTerm, Sgd, Supernet, alpha_step, fix, weight_step};
 use nas_exporters::Shape;
 use std::num::NonZeroUsize;
 use table::filled;
 use tch::{Device, Kind, Tensor};
+
+fn networks(space: &SearchSpace) -> Networks<'_> {
+    Networks { space, images: Images { shape: CIFAR10, classes: CLASSES } }
+}
 
 fn main() {
     fix(NonZeroUsize::MIN, 0);
@@ -36,7 +40,7 @@ fn search() -> Search {
     let dir = tempfile::tempdir().unwrap();
     let layers = space.distinct_layers(CIFAR10, CLASSES);
     let table = filled(&dir.path().join("chain.jsonl"), &layers, 1, |layer| layer.graph().cost().macs as f64);
-    let model = LatencyModel::new(&table, &space, CIFAR10, CLASSES).unwrap();
+    let model = LatencyModel::new(&table, &networks(&space)).unwrap();
     let net = Supernet::new(&space, CIFAR10, CLASSES);
     let sgd = Sgd::new(net.params().map(|(name, _, tensor)| (name, tensor, 3e-4)), 0.9);
     let adam = Adam::new(&net.alpha, (0.5, 0.999), 1e-3);

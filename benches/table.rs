@@ -5,12 +5,16 @@
 mod table;
 
 use divan::Bencher;
-use edge_nas::latency::{LatencyModel, LatencyTable, Target};
+use edge_nas::latency::{Images, LatencyModel, LatencyTable, Networks, Target};
 use edge_nas::space::{Layer, LayerSpec, SearchSpace};
 use nas_exporters::Shape;
 use std::path::PathBuf;
 use table::{COMMAND, filled};
 use tempfile::TempDir;
+
+fn networks(space: &SearchSpace) -> Networks<'_> {
+    Networks { space, images: Images { shape: CIFAR10, classes: CLASSES } }
+}
 
 fn main() {
     divan::main();
@@ -27,7 +31,7 @@ fn space_and_table() -> (SearchSpace, TempDir, PathBuf) {
     let path = dir.path().join("chain.jsonl");
     let layers = space.distinct_layers(CIFAR10, CLASSES);
     let ns = |layer: &Layer| 1234.5 + layer.graph().cost().macs as f64 / 7.0;
-    assert_eq!(filled(&path, &layers, 100, ns).rows().count(), 51);
+    assert_eq!(filled(&path, &layers, 100, ns).rows().len(), 51);
     (space, dir, path)
 }
 
@@ -41,14 +45,14 @@ fn load(bencher: Bencher) {
 fn model(bencher: Bencher) {
     let (space, _dir, path) = space_and_table();
     let table = LatencyTable::load(&path, COMMAND).unwrap();
-    bencher.bench(|| LatencyModel::new(&table, &space, CIFAR10, CLASSES).unwrap());
+    bencher.bench(|| LatencyModel::new(&table, &networks(&space)).unwrap());
 }
 
 #[divan::bench]
 fn likeliest_within(bencher: Bencher) {
     let (space, _dir, path) = space_and_table();
     let table = LatencyTable::load(&path, COMMAND).unwrap();
-    let model = LatencyModel::new(&table, &space, CIFAR10, CLASSES).unwrap();
+    let model = LatencyModel::new(&table, &networks(&space)).unwrap();
     let score = |l: usize, i: usize| ((l * 8 + i) as f64 * 0.73).sin();
     let scores: Vec<Vec<f64>> =
         (0..space.layers.len()).map(|l| (0..8).map(|i| score(l, i)).collect()).collect();

@@ -134,7 +134,7 @@ fn the_row_of_an_op_that_has_changed_is_measured_anew() {
     std::fs::write(&path, text.replacen(&digest, &stale.model, 1)).unwrap();
 
     let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
-    assert_eq!(missing(&table, std::slice::from_ref(&conv)), [conv.clone()]);
+    assert_eq!(missing(&table, std::slice::from_ref(&conv)), std::slice::from_ref(&conv));
     table.append(row(conv.clone(), 7.0, 1)).unwrap();
     let read = LatencyTable::load(&path, COMMAND).unwrap();
     assert_eq!(fastest(&read, &conv), Latency::from_ns(7.0));
