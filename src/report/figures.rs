@@ -144,10 +144,11 @@ pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
                 op => format!("{}: {op}", layer.name),
             };
             label(&chart, (left_edge, i as f64 + 0.5), (-8, 0), &name, HPos::Right, VPos::Center)?;
-            for (r, ns) in layer.predicted.iter().enumerate() {
+            for (r, (ns, alone)) in layer.predicted.iter().zip(&layer.isolated).enumerate() {
                 let top = i as f64 + 0.08 + bar * r as f64;
                 let end = ns.map_or(0.0, |ns| ns.ns() / scale);
-                let text = ns.map_or("no prediction".into(), |ns| ns.to_string());
+                let nothing = if alone.is_some() { "in the base" } else { "no prediction" };
+                let text = ns.map_or(nothing.into(), |ns| ns.to_string());
                 let corners = [(end.min(0.0), top), (end.max(0.0), top + 0.92 * bar)];
                 chart.plotting_area().draw(&Rectangle::new(corners, color(r).filled()))?;
                 label(&chart, (end.max(0.0), top + 0.46 * bar), (6, 0), &text, HPos::Left, VPos::Center)?;
