@@ -1,12 +1,12 @@
 use super::measure::MeasureArgs;
 use super::output::print;
+use super::profile::images;
 use crate::data::{Data, DataSpec};
 use crate::device::{Board, Device, LinkKind, Session};
-use crate::latency::{Header, Images, Latency, LatencyModel, LatencyTable, Networks, Target, Validation};
+use crate::latency::{Header, Latency, LatencyModel, LatencyTable, Networks, Target, Validation};
 use crate::record::RunDir;
 use crate::space::{Genotype, SearchSpace};
 use crate::torch::search::{SearchSettings, Searched, search};
-use nas_exporters::Shape;
 use nas_probe::Runtime;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -70,8 +70,7 @@ impl Args {
         if let Some(difference) = &foreign {
             eprintln!("warning: searching with a table that was measured with {difference}");
         }
-        let images = Images { shape: Shape::from(data.train.shape), classes: data.train.classes.len() };
-        let model = LatencyModel::new(&table, &Networks { space: &space, images })?;
+        let model = LatencyModel::new(&table, &Networks { space: &space, images: images(data) })?;
         if Validation::find(&table, &model).is_none() {
             eprintln!(
                 "warning: nobody knows how well this table predicts; `nas-profile validate` with the same flags measures it"

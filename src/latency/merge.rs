@@ -1,6 +1,4 @@
-use super::{Difference, Header, LatencyTable, Published, Row, TableError};
-use crate::artifact;
-use serde::Serialize;
+use super::{Difference, Header, LatencyTable, Published, Row, TableError, table};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -52,15 +50,6 @@ impl Merged {
     /// # Errors
     /// Where the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TableError> {
-        #[derive(Serialize)]
-        #[serde(untagged)]
-        enum Line<'m> {
-            Header(&'m Header),
-            Row(&'m Row),
-            Published(&'m Published),
-        }
-        let rows = self.rows.iter().map(Line::Row).chain(self.published.iter().map(Line::Published));
-        let lines: Vec<Line> = [Line::Header(&self.header)].into_iter().chain(rows).collect();
-        Ok(artifact::write_lines(path, &lines)?)
+        Ok(table::write(path, &self.header, &self.rows, &self.published)?)
     }
 }

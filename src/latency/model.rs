@@ -25,12 +25,10 @@ impl LatencyModel {
         if table.header.networks == 0 {
             return Self::isolated(table, networks);
         }
-        let measured = networks.measured(table, false);
-        let timings = table.timings();
         let planned = networks.to_fit(table.header.networks);
-        table.require(&planned)?;
-        let structure = networks.structure(&timings);
-        let fit = Fit::new(&structure, &measured).map_err(|reason| table.unfit(reason))?;
+        let structure = networks.structure(&table.require(&planned)?);
+        let fit =
+            Fit::new(&structure, &networks.measured(table, false)).map_err(|reason| table.unfit(reason))?;
         Ok(LatencyModel {
             candidates: networks.space.candidates.clone(),
             layers: networks.space.layers.len(),

@@ -6,8 +6,8 @@ mod key;
 pub use key::Misfit;
 
 use super::header::FORMAT;
-use super::{Header, Latency, Subject};
-use crate::artifact::{self, ArtifactError};
+use super::{Header, Latency, Subject, table};
+use crate::artifact::ArtifactError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -143,12 +143,6 @@ impl PublishedTable {
     /// # Errors
     /// Where the file cannot be written.
     pub fn write(&self, path: &Path, device: &str, runtime: &str) -> Result<(), ArtifactError> {
-        #[derive(Serialize)]
-        #[serde(untagged)]
-        enum Line<'t> {
-            Header(Box<Header>),
-            Row(&'t Published),
-        }
         let unknown = || "unknown".to_string();
         let header = Header {
             latency_table: FORMAT,
@@ -165,8 +159,6 @@ impl PublishedTable {
             networks: 0,
             validations: vec![],
         };
-        let rows = self.rows.iter().map(Line::Row);
-        let lines: Vec<Line> = std::iter::once(Line::Header(Box::new(header))).chain(rows).collect();
-        artifact::write_lines(path, &lines)
+        table::write(path, &header, &[], &self.rows)
     }
 }

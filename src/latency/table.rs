@@ -1,6 +1,7 @@
 use super::header::FORMAT;
 use super::{Difference, Header, Latency, Networks, Published, Row, Subject, Timing, Validation, timing};
 use crate::artifact::{self, ArtifactError};
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -221,4 +222,25 @@ impl LatencyTable {
     pub(super) fn unfit(&self, reason: super::fit::FitError) -> TableError {
         TableError::Fit { path: self.path.clone(), reason, command: self.command.clone() }
     }
+}
+
+/// Writes a whole table, in the place of what is there.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub(super) fn write(
+    path: &Path,
+    header: &Header,
+    rows: &[Row],
+    published: &[Published],
+) -> Result<(), ArtifactError> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Line<'t> {
+        Header(&'t Header),
+        Row(&'t Row),
+        Published(&'t Published),
+    }
+    let rows = rows.iter().map(Line::Row).chain(published.iter().map(Line::Published));
+    artifact::write_lines(path, &[Line::Header(header)].into_iter().chain(rows).collect::<Vec<_>>())
 }

@@ -1,5 +1,6 @@
 //! A table that is there, whatever it is of, and the model of its networks where it has one.
 
+use super::space;
 use crate::data::{Data, DataSpec};
 use crate::latency::{Images, LatencyModel, LatencyTable, Networks, Subject, TableError};
 use crate::space::SearchSpace;
@@ -68,10 +69,7 @@ impl KnownArgs {
         };
         let images = match (self.input, self.classes, &self.data) {
             (Some(shape), Some(classes), _) => Ok(Images { shape, classes }),
-            (_, _, Some(spec)) => {
-                let data = Data::load(spec)?;
-                Ok(Images { shape: data.train.shape.into(), classes: data.train.classes.len() })
-            }
+            (_, _, Some(spec)) => Ok(space::images(&Data::load(spec)?)),
             _ => images(table, &space),
         };
         Ok(images.map(|images| (space, images)))

@@ -10,7 +10,7 @@ mod show;
 mod space;
 mod validate;
 
-pub use space::SpaceArgs;
+pub use space::{SpaceArgs, images};
 
 /// Measure what the networks of a search space take on a device
 ///

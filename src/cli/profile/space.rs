@@ -20,14 +20,18 @@ pub struct SpaceArgs {
     pub classes: Option<usize>,
 }
 
+/// Those of a data set.
+pub fn images(data: &Data) -> Images {
+    Images { shape: data.train.shape.into(), classes: data.train.classes.len() }
+}
+
 impl SpaceArgs {
     pub fn load(&self) -> anyhow::Result<(SearchSpace, Images)> {
         let space = SearchSpace::load(&self.space)?;
         if let (Some(shape), Some(classes)) = (self.input, self.classes) {
             return Ok((space, Images { shape, classes }));
         }
-        let data = Data::load(&self.data)?;
-        Ok((space, Images { shape: data.train.shape.into(), classes: data.train.classes.len() }))
+        Ok((space, images(&Data::load(&self.data)?)))
     }
 
     /// These arguments, for a command that is to be given.
