@@ -1,6 +1,7 @@
 //! What a table says of each subject, and what its model says of each layer.
 
 use super::fit::Estimate;
+use super::timing::{Reading, by_subject};
 use super::{Latency, LatencyModel, LatencyTable, Networks, Row, Subject, Timing};
 use crate::space::Layer;
 use nas_probe::Conditions;
@@ -25,14 +26,15 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn of(rows: &[&Row]) -> Option<Facts> {
-        let timing = Timing::of(rows.iter().copied())?;
-        let counts = |row: &&&Row| timing.disturbed || row.disturbed.is_empty();
-        let power = mean(rows.iter().filter(counts).filter_map(|row| power_mw(row)));
+    fn of(readings: &[Reading]) -> Option<Facts> {
+        let timing = Timing::of(readings.iter().copied())?;
+        let rows = || readings.iter().map(|reading| reading.row);
+        let counts = |row: &&Row| timing.disturbed || row.disturbed.is_empty();
+        let power = mean(rows().filter(counts).filter_map(power_mw));
         Some(Facts {
             timing,
             energy_uj: power.map(|mw| mw * timing.fastest.ns() / 1e6),
-            peak_bytes: rows.iter().filter_map(|row| row.peak_bytes).max(),
+            peak_bytes: rows().filter_map(|row| row.peak_bytes).max(),
         })
     }
 }
@@ -64,11 +66,8 @@ pub struct Adds {
 impl LatencyTable {
     /// By subject, what its rows say.
     pub fn facts(&self) -> BTreeMap<&Subject, Facts> {
-        let mut rows: BTreeMap<&Subject, Vec<&Row>> = BTreeMap::new();
-        for row in self.rows() {
-            rows.entry(&row.subject).or_default().push(row);
-        }
-        let measured = rows.into_iter().filter_map(|(subject, rows)| Some((subject, Facts::of(&rows)?)));
+        let readings = by_subject(self.rows()).into_iter();
+        let measured = readings.filter_map(|(subject, readings)| Some((subject, Facts::of(&readings)?)));
         let said = |(subject, timing)| (subject, Facts { timing, energy_uj: None, peak_bytes: None });
         self.timings().into_iter().map(said).chain(measured).collect()
     }

@@ -1,3 +1,4 @@
+use super::drift::{drift, slowness};
 use super::{Latency, Mean, Row, Subject};
 use std::collections::BTreeMap;
 
@@ -5,14 +6,16 @@ use std::collections::BTreeMap;
 ///
 /// A device is only ever slowed down by what else goes on, so that the fastest timing is the one that
 /// tells of the subject alone (Chen and Revels 2016, arXiv 1608.04295). On a busy machine the medians of
-/// two days differ by several percent, and these by a fraction of one.
+/// two days differ by several percent, and these by a fraction of one. Where the anchor shows that the
+/// device itself got slower and faster, the fastest sample tells of the moment: there, every row's
+/// fastest sample counts, each divided by how slow the device was then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// The fastest sample of all rows: what it takes where nothing disturbs it. Of a published row, which
-    /// has no samples, the mean.
+    /// What it takes where nothing disturbs it: the fastest sample of all rows, or the mean of the rows'
+    /// fastest ones, corrected for the drift. Of a published row, which has no samples, the mean.
     pub fastest: Latency,
-    /// How much slower the fastest sample of the second best row was, that is how well the first one
-    /// repeats; none of a single row.
+    /// How well that repeats: how much slower the fastest sample of the second best row was, or
+    /// half of the mean's 95 % confidence interval; none of a single row.
     pub gap: Option<Latency>,
     /// Median of the rows' medians: what it took on the device as it was; none of a published row.
     pub median: Option<Latency>,
@@ -21,24 +24,51 @@ pub struct Timing {
     pub disturbed: bool,
 }
 
+/// A row, and how many times slower than undisturbed the device was then; none of a device that does not
+/// drift.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'r> {
+    pub row: &'r Row,
+    slowness: Option<f64>,
+}
+
+impl Reading<'_> {
+    fn fastest(&self) -> f64 {
+        self.row.fastest().ns() / self.slowness.unwrap_or(1.0)
+    }
+}
+
+/// Rows in the order in which they were measured, each with what all of them say of the device.
+pub(super) fn readings(rows: &[Row]) -> Vec<Reading<'_>> {
+    let slowness = drift(rows).map(|_| slowness(rows));
+    let at = |i: usize| slowness.as_ref().map(|slowness| slowness[i]);
+    rows.iter().enumerate().map(|(i, row)| Reading { row, slowness: at(i) }).collect()
+}
+
 impl Timing {
-    /// None where there are no rows.
-    pub fn of<'r>(rows: impl IntoIterator<Item = &'r Row>) -> Option<Timing> {
-        let rows: Vec<&Row> = rows.into_iter().collect();
-        let calm: Vec<&Row> = rows.iter().copied().filter(|row| row.disturbed.is_empty()).collect();
+    /// None where there are no readings.
+    pub(super) fn of<'r>(readings: impl IntoIterator<Item = Reading<'r>>) -> Option<Timing> {
+        let readings: Vec<Reading> = readings.into_iter().collect();
+        let calm: Vec<Reading> = readings.iter().copied().filter(|r| r.row.disturbed.is_empty()).collect();
         let disturbed = calm.is_empty();
-        let rows = if disturbed { rows } else { calm };
-        let sorted = |of: fn(&Row) -> Latency| {
-            let mut latencies: Vec<Latency> = rows.iter().map(|row| of(row)).collect();
-            latencies.sort_by(|a, b| a.ns().total_cmp(&b.ns()));
+        let readings = if disturbed { readings } else { calm };
+        let drifts = readings.first()?.slowness.is_some();
+        let sorted = |of: &dyn Fn(&Reading) -> f64| {
+            let mut latencies: Vec<f64> = readings.iter().map(of).collect();
+            latencies.sort_by(f64::total_cmp);
             latencies
         };
-        let (fastest, medians) = (sorted(Row::fastest), sorted(|row| row.median_ns));
+        let (fastest, medians) = (sorted(&|r| r.fastest()), sorted(&|r| r.row.median_ns.ns()));
+        let (level, gap) = if drifts {
+            mean(&fastest)
+        } else {
+            (fastest[0], fastest.get(1).map(|second| second - fastest[0]))
+        };
         Some(Timing {
-            fastest: *fastest.first()?,
-            gap: fastest.get(1).map(|second| *second + -1.0 * fastest[0]),
-            median: Some(medians[(medians.len() - 1) / 2]),
-            rows: rows.len(),
+            fastest: Latency::from_ns(level),
+            gap: gap.map(Latency::from_ns),
+            median: Some(Latency::from_ns(medians[(medians.len() - 1) / 2])),
+            rows: readings.len(),
             disturbed,
         })
     }
@@ -53,11 +83,27 @@ impl Timing {
     }
 }
 
+/// Mean of the middle half of the sorted values (rounded outwards), and half of the 95 % confidence
+/// interval of all their mean; none of a single one.
+fn mean(sorted: &[f64]) -> (f64, Option<f64>) {
+    let of = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let quarter = sorted.len() / 4;
+    let middle = of(&sorted[quarter..sorted.len() - quarter]);
+    let free = sorted.len() as f64 - 1.0;
+    let variance = sorted.iter().map(|ns| (ns - of(sorted)).powi(2)).sum::<f64>() / free;
+    (middle, (free > 0.0).then(|| 1.96 * (variance / sorted.len() as f64).sqrt()))
+}
+
 /// By subject, what all rows say.
 pub fn timings(rows: &[Row]) -> BTreeMap<&Subject, Timing> {
-    let mut by_subject: BTreeMap<&Subject, Vec<&Row>> = BTreeMap::new();
-    for row in rows {
-        by_subject.entry(&row.subject).or_default().push(row);
+    let by_subject = by_subject(rows).into_iter();
+    by_subject.filter_map(|(subject, readings)| Some((subject, Timing::of(readings)?))).collect()
+}
+
+pub(super) fn by_subject(rows: &[Row]) -> BTreeMap<&Subject, Vec<Reading<'_>>> {
+    let mut by_subject: BTreeMap<&Subject, Vec<Reading>> = BTreeMap::new();
+    for reading in readings(rows) {
+        by_subject.entry(&reading.row.subject).or_default().push(reading);
     }
-    by_subject.into_iter().filter_map(|(subject, rows)| Some((subject, Timing::of(rows)?))).collect()
+    by_subject
 }

@@ -1,5 +1,6 @@
 use super::fit::Accuracy;
-use super::{Images, Latency, LatencyModel, LatencyTable, Networks, Row, Subject, TableError, Timing};
+use super::timing::{Reading, by_subject};
+use super::{Images, Latency, LatencyModel, LatencyTable, Networks, TableError, Timing};
 use crate::space::CandidateOp;
 use nas_exporters::Shape;
 use serde::{Deserialize, Serialize};
@@ -94,15 +95,15 @@ impl Validation {
 }
 
 fn noise(table: &LatencyTable, networks: &Networks) -> Option<f64> {
-    let of = |subject: &Subject| -> Option<f64> {
-        networks.ops(subject)?;
-        let calm = |row: &&Row| row.unseen && row.subject == *subject && row.disturbed.is_empty();
-        let rows: Vec<&Row> = table.rows().iter().filter(calm).collect();
-        let half = |skip: usize| Some(Timing::of(rows.iter().copied().skip(skip).step_by(2))?.fastest.ns());
+    let of = |readings: Vec<Reading>| -> Option<f64> {
+        let counts = |reading: &Reading| reading.row.unseen && reading.row.disturbed.is_empty();
+        let counted = || readings.iter().copied().filter(counts);
+        let half = |skip: usize| Some(Timing::of(counted().skip(skip).step_by(2))?.fastest.ns());
         Some((half(1)? / half(0)? - 1.0).abs())
     };
-    let timings = table.timings();
-    let all: Vec<f64> = timings.keys().filter_map(|subject| of(subject)).collect();
+    let readings = by_subject(table.rows()).into_iter();
+    let of_networks = readings.filter(|(subject, _)| networks.ops(subject).is_some());
+    let all: Vec<f64> = of_networks.filter_map(|(_, readings)| of(readings)).collect();
     (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
 }
 
