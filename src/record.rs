@@ -127,6 +127,9 @@ pub struct BenchRow {
     /// The prediction by layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicted_layers: Vec<LayerLatency>,
+    /// What the latency table found of how layers of its space act on each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interactions: Vec<String>,
 }
 
 impl BenchRow {

@@ -3,7 +3,9 @@
 
 mod table;
 
-use edge_nas::latency::{Header, Images, Latency, LatencyModel, LatencyTable, Networks, Subject, TableError};
+use edge_nas::latency::{
+    Header, Images, Latency, LatencyModel, LatencyTable, Networks, Row, Subject, TableError,
+};
 use edge_nas::space::{CandidateOp, Layer, SearchSpace};
 use nas_exporters::Shape;
 use nas_probe::Runtime;
@@ -156,4 +158,28 @@ fn all_missing_layers_are_listed_with_the_command_that_measures_them() {
     assert_eq!(missing, expected);
     assert!(expected.iter().all(|layer| message.contains(&layer.to_string())), "{message}");
     assert!(message.contains(COMMAND), "{message}");
+}
+
+#[test]
+fn where_the_anchor_shows_a_drift_rows_are_corrected_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = LatencyTable::open(&dir.path().join("t.jsonl"), header(), COMMAND).unwrap();
+    let undisturbed = |channels: usize| 1e5 + 1e3 * channels as f64;
+    // From half on the device is 10 % slower; one layer is measured only then.
+    let late = 7;
+    for round in 0..12 {
+        let slowness = if round < 6 { 1.0 } else { 1.1 };
+        for channels in (1..=20).filter(|&channels| channels != late || round >= 6) {
+            let ns = slowness * undisturbed(channels);
+            let anchor = channels % 10 == 0;
+            let subject = layer("conv_3x3", if anchor { 10 } else { channels }, 1);
+            let ns = if anchor { slowness * undisturbed(10) } else { ns };
+            table.append(Row { anchor, ..row(subject, ns, 1) }).unwrap();
+        }
+    }
+    for channels in [1, late, 10, 19] {
+        let timing = fastest(&table, &layer("conv_3x3", channels, 1));
+        let off = timing.ns() / undisturbed(channels) - 1.0;
+        assert!(off.abs() < 0.005, "{channels}: {off}");
+    }
 }

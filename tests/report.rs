@@ -79,6 +79,7 @@ fn bench_row(model: &str, runtime: Runtime, median_ns: f64) -> BenchRow {
         predicted_ns: None,
         isolated_ns: None,
         predicted_layers: vec![],
+        interactions: vec![],
     }
 }
 
@@ -98,6 +99,7 @@ fn write_bench(dir: &RunDir) {
         let row = BenchRow {
             predicted_ns: Some(Latency::from_ns(1.05 * found_ns)),
             predicted_layers: layers.into_iter().map(|layer| by_layer(layer, share)).collect(),
+            interactions: vec!["each row before skip/2".into()],
             ..bench_row(&found, runtime, found_ns)
         };
         // An older measurement, which the newer one replaces.
@@ -175,6 +177,7 @@ fn a_whole_run_shows_all_figures_and_numbers() {
     ] {
         assert!(page.contains(text), "`{text}` is not in the page");
     }
+    assert_eq!(page.matches("each row before skip/2.</p>").count(), 2, "once a runtime");
     assert!(!page.contains("class=\"missing\""), "a section is missing");
     assert!(!page.contains("77.7"), "an old measurement is shown");
     let linked = page.replace("http://www.w3.org/2000/svg", "");

@@ -83,6 +83,7 @@ pub fn bench(
             isolated_ns: None,
             foreign_table: None,
             predicted_layers: vec![],
+            interactions: vec![],
         })
     };
     (0..places.len()).map(row).collect()
@@ -94,6 +95,7 @@ impl BenchRow {
         self.predicted_ns = Some(prediction.latency);
         self.isolated_ns = prediction.isolated;
         self.predicted_layers = prediction.layers;
+        self.interactions = prediction.interactions;
     }
 
     fn same_subject(&self, other: &BenchRow) -> bool {

@@ -147,6 +147,8 @@ pub struct Prediction {
     pub isolated: Option<Latency>,
     /// Those that the output depends on.
     pub layers: Vec<LayerLatency>,
+    /// How layers act on each other, of the whole space.
+    pub interactions: Vec<String>,
 }
 
 /// A layer's part in a network's latency.
@@ -189,6 +191,8 @@ impl LatencyTable {
             Some(_) => model.polynomial.predict(&ops),
             None => isolated.unwrap_or_default(),
         };
-        Ok(Prediction { latency, isolated, layers })
+        let found = model.fit.iter().flat_map(|fit| &fit.interactions);
+        let interactions = found.map(|interaction| interaction.gain.interaction.clone()).collect();
+        Ok(Prediction { latency, isolated, layers, interactions })
     }
 }

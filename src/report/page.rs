@@ -183,6 +183,17 @@ fn layer_table(run: &Run) -> String {
         + "<p>Shapes are channels × height × width of one image. A layer adds what it costs in the deployed \
            network, and takes more as a model of its own; base is what the network takes beyond the sum of \
            its layers, stem and head and what neighbours change in each other among it.</p>\n"
+        + &interactions(&rows)
+}
+
+/// What the tables found of how layers act on each other, runtime by runtime.
+fn interactions(rows: &[&BenchRow]) -> String {
+    let with_any = rows.iter().filter(|r| !r.interactions.is_empty());
+    let said = |r: &&BenchRow| {
+        let (setting, found) = (r.setting().to_string(), r.interactions.join("; "));
+        format!("<p>Layers act on each other ({}): {}.</p>\n", escape(&setting), escape(&found))
+    };
+    with_any.map(said).collect()
 }
 
 fn conditions(run: &Run) -> String {
