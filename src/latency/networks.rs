@@ -70,7 +70,7 @@ impl Networks<'_> {
 
     /// So many networks tell the rows and what interactions there are apart.
     pub fn usual_number(&self) -> usize {
-        2 * self.isolated().len() + 50
+        3 * self.isolated().len() + 50
     }
 
     /// The candidates that a network holds; none where it is not of this space and these images.

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 /// A device is only ever slowed down by what else goes on, so that the fastest timing is the one that
 /// tells of the subject alone (Chen and Revels 2016, arXiv 1608.04295). On a busy machine the medians of
 /// two days differ by several percent, and these by a fraction of one. Where the anchor shows that the
-/// device itself got slower and faster, the fastest sample tells of the moment: there, every row's
-/// fastest sample counts, each divided by how slow the device was then.
+/// device itself got slower and faster, and slow models leave room for few samples a row, the fastest
+/// sample tells of the moment: there, every row's fastest sample counts, each divided by how slow the
+/// device was then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// What it takes where nothing disturbs it: the fastest sample of all rows, or the mean of the rows'
@@ -40,9 +41,16 @@ impl Reading<'_> {
 
 /// Rows in the order in which they were measured, each with what all of them say of the device.
 pub(super) fn readings(rows: &[Row]) -> Vec<Reading<'_>> {
-    let slowness = drift(rows).map(|_| slowness(rows));
+    let slowness = drift(rows).filter(|_| are_short(rows)).map(|_| slowness(rows));
     let at = |i: usize| slowness.as_ref().map(|slowness| slowness[i]);
     rows.iter().enumerate().map(|(i, row)| Reading { row, slowness: at(i) }).collect()
+}
+
+/// Whether most rows have too few samples to meet a moment in which nothing disturbs the device: where
+/// they have more, the fastest sample is the better one of the two (docs/measurement.md).
+fn are_short(rows: &[Row]) -> bool {
+    const FEW: usize = 16;
+    2 * rows.iter().filter(|row| row.samples_ns.len() < FEW).count() > rows.len()
 }
 
 impl Timing {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(flatten)]
     pub space: SpaceArgs,
-    /// Whole networks to fit the latency model to [default: two a layer of the space, and 50]
+    /// Whole networks to fit the latency model to [default: three a layer of the space, and 50]
     #[arg(long, value_parser = clap::value_parser!(u16).range(FEWEST as i64..))]
     pub networks: Option<u16>,
     /// Measure lone layers only: predictions are then their plain sum, and miss by a third
@@ -117,7 +117,7 @@ impl Args {
             }
             if let Some(drift) = drift(table.rows()) {
                 eprintln!(
-                    "warning: the device got slower and faster by {:.1} % while it was measured; its rows are corrected for that",
+                    "warning: the device got slower and faster by {:.1} % while it was measured",
                     100.0 * drift
                 );
             }
