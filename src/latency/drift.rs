@@ -1,6 +1,7 @@
 //! A device that gets slower and faster while a table is measured shows it by its anchor, and all rows
 //! tell by how much.
 
+use super::fit::MAD;
 use super::{Row, Subject};
 use statrs::statistics::{Data, OrderStatistics};
 use std::collections::BTreeMap;
@@ -55,8 +56,6 @@ fn drifts(readings: &[f64]) -> bool {
 const NOISE_TO_STEP: f64 = 1.0;
 /// Standard deviations from which on a row counts less (Huber 1964).
 const IN_LINE: f64 = 2.0;
-/// Of a normal distribution, in median absolute deviations.
-const MAD: f64 = 1.4826;
 /// Weights are found anew so many times, the drift to them in at most so many steps.
 const REWEIGHTED: usize = 8;
 const MOST_STEPS: usize = 200;

@@ -68,8 +68,11 @@ impl LatencyTable {
     pub fn facts(&self) -> BTreeMap<&Subject, Facts> {
         let readings = by_subject(self.rows()).into_iter();
         let measured = readings.filter_map(|(subject, readings)| Some((subject, Facts::of(&readings)?)));
-        let said = |(subject, timing)| (subject, Facts { timing, energy_uj: None, peak_bytes: None });
-        self.timings().into_iter().map(said).chain(measured).collect()
+        let published = self.published().iter().rev().map(|row| {
+            let timing = Timing::published(row.published);
+            (&row.subject, Facts { timing, energy_uj: None, peak_bytes: None })
+        });
+        published.chain(measured).collect()
     }
 
     /// By layer, what it adds after `model`, which is this table's model of `networks`; none where that

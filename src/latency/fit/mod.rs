@@ -19,6 +19,8 @@ pub use select::Gain;
 pub use structure::{Choice, Product, Role, Structure, Wiring};
 pub use validate::Accuracy;
 
+pub(super) use solve::MAD;
+
 use super::Latency;
 use nalgebra::DVector;
 use select::Selection;

@@ -23,7 +23,7 @@ impl Robust {
 }
 
 /// A normal distribution's standard deviation in median absolute deviations.
-const MAD: f64 = 1.4826;
+pub const MAD: f64 = 1.4826;
 
 /// By network a row, by unknown a column, divided by the network's measured latency: what a row is to
 /// add up to is 1, and errors are relative.
