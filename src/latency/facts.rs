@@ -87,7 +87,7 @@ impl LatencyTable {
             }
         }
         let of = |places: &[(usize, usize)]| {
-            let estimates = places.iter().map(|&(l, o)| fit.rows.get(l)?.get(o)?.as_ref());
+            let estimates = places.iter().map(|&(l, o)| fit.rows.get(l + 1)?.get(o)?.as_ref());
             let estimates: Vec<Estimate> = estimates.map(|row| Some(row?.estimate)).collect::<Option<_>>()?;
             let holds = |ops: &[usize]| places.iter().any(|&(l, o)| ops[l] == o);
             let widest = estimates.iter().map(|e| e.error().ns()).fold(0.0, f64::max);

@@ -25,14 +25,12 @@ impl LatencyModel {
         if table.header.networks == 0 {
             return Self::isolated(table, networks);
         }
-        let planned = networks.to_fit(table.header.networks);
-        let structure = networks.structure(&table.require(&planned)?);
-        let fit =
-            Fit::new(&structure, &networks.measured(table, false)).map_err(|reason| table.unfit(reason))?;
+        let (structure, measured) = networks.problem(table)?;
+        let fit = Fit::new(&structure, &measured).map_err(|reason| table.unfit(reason))?;
         Ok(LatencyModel {
             candidates: networks.space.candidates.clone(),
             layers: networks.space.layers.len(),
-            polynomial: fit.model.clone(),
+            polynomial: fit.model.between_ends(structure.layers.len()),
             fit: Some(fit),
         })
     }

@@ -116,8 +116,18 @@ impl Board {
 
     /// Mean absolute relative error over fresh networks.
     pub fn error(&mut self, predict: impl Fn(&[usize]) -> Latency) -> f64 {
+        let errors = self.errors(predict);
+        errors.iter().sum::<f64>() / errors.len() as f64
+    }
+
+    /// The largest one.
+    pub fn worst(&mut self, predict: impl Fn(&[usize]) -> Latency) -> f64 {
+        self.errors(predict).into_iter().fold(0.0, f64::max)
+    }
+
+    fn errors(&mut self, predict: impl Fn(&[usize]) -> Latency) -> Vec<f64> {
         let networks: Vec<Vec<usize>> = (0..300).map(|_| self.network()).collect();
-        networks.iter().map(|ops| (predict(ops).ns() / self.truth(ops) - 1.0).abs()).sum::<f64>() / 300.0
+        networks.iter().map(|ops| (predict(ops).ns() / self.truth(ops) - 1.0).abs()).collect()
     }
 }
 

@@ -87,7 +87,7 @@ impl Known {
             }
             Ok(model) => Ok(model),
             Err(TableError::Missing { missing, .. }) => Err(format!(
-                "what layers add to networks is left out: {} of {planned} networks are not measured; go on with `{measure}`",
+                "what layers add to networks is left out: {} networks are not measured; go on with `{measure}`",
                 missing.len()
             )),
             Err(why) => Err(why.to_string()),

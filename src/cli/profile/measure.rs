@@ -53,7 +53,7 @@ pub const PLAN: Plan = Plan {
         precision: 0.01,
         limit_ns: 40_000_000,
     },
-    fewest: 6,
+    fewest: 8,
     most: 16,
     precision: 0.005,
 };
@@ -82,7 +82,7 @@ impl Args {
         let networks = Networks { space: &space, images };
         let runtimes = self.measure.runtimes(&device);
         let mut sessions = self.board.open(&device, &runtimes)?;
-        let mut profiled = vec![];
+        let mut tables = vec![];
         for runtime in runtimes {
             let header = Header::of(&device.name, &sessions, runtime, self.measure.threads.get())?;
             let path = self.measure.table_path(&device, &space.name, runtime);
@@ -92,12 +92,19 @@ impl Args {
                 table.forget_disturbed();
             }
             let to_fit = self.plan(&mut table, &networks)?;
-            let subjects = [vec![Subject::Call(images.shape)], networks.isolated(), to_fit].concat();
+            let with_networks = !to_fit.is_empty();
+            let mut subjects = [vec![Subject::Call(images.shape)], networks.isolated(), to_fit].concat();
             let Some(anchor) = table.anchor(&networks).or(subjects.last()).cloned() else {
                 anyhow::bail!("{} has no layers", space.name)
             };
-            let Profiled { rows, disturbed, unsettled } =
+            let mut profiled =
                 profile(&mut sessions, &mut table, &subjects, &anchor, &BTreeSet::new(), PLAN)?;
+            if with_networks {
+                subjects.extend(networks.telling(&table, table.header.networks)?);
+                let rest = profile(&mut sessions, &mut table, &subjects, &anchor, &BTreeSet::new(), PLAN)?;
+                profiled = Profiled { rows: profiled.rows + rest.rows, ..rest };
+            }
+            let Profiled { rows, disturbed, unsettled } = profiled;
             let again = format!(
                 "see `nas devices check {}`, then measure them anew with --again",
                 self.measure.device
@@ -122,7 +129,7 @@ impl Args {
                 );
             }
             let model = LatencyModel::new(&table, &networks)?;
-            profiled.push(Table {
+            tables.push(Table {
                 table: path,
                 runtime_version: table.header.runtime_version.clone(),
                 measured: rows,
@@ -132,7 +139,7 @@ impl Args {
                 held_out_error: model.fit.map(|fit| fit.held_out_error()),
             });
         }
-        Ok(profiled)
+        Ok(tables)
     }
 
     /// The whole networks to measure, written down in the table.
@@ -141,8 +148,9 @@ impl Args {
             return Ok(vec![]);
         }
         let asked = self.networks.map_or(networks.usual_number(), usize::from);
-        let to_fit = networks.to_fit(asked.max(table.header.networks));
-        if to_fit.len() < FEWEST {
+        let planned = asked.max(table.header.networks);
+        let to_fit = networks.to_fit(planned);
+        if to_fit.len() + planned / 4 < FEWEST {
             eprintln!(
                 "warning: {} has too few networks to fit a latency model to: predictions are the plain sum of lone layers",
                 networks.space.name

@@ -3,7 +3,7 @@ use super::space::SpaceArgs;
 use crate::cli::measure::{BoardArgs, MeasureArgs};
 use crate::cli::output::{print, table};
 use crate::latency::fit::Accuracy;
-use crate::latency::{Header, LatencyModel, Networks, Validation, profile};
+use crate::latency::{Header, LatencyModel, Networks, Plan, Validation, profile};
 use nas_probe::Runtime;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -27,6 +27,9 @@ pub struct Args {
     #[command(flatten)]
     pub board: BoardArgs,
 }
+
+/// What predictions are held against is to be known better than what they are made of.
+const THOROUGH: Plan = Plan { fewest: 2 * PLAN.fewest, most: 2 * PLAN.most, ..PLAN };
 
 #[derive(Serialize)]
 pub struct Validated {
@@ -86,7 +89,7 @@ impl Args {
                 anyhow::bail!("{} has no networks that the table's model was not fitted to", space.name)
             };
             let unseen = fresh.iter().cloned().collect();
-            profile(&mut sessions, &mut table, &fresh, &anchor, &unseen, PLAN)?;
+            profile(&mut sessions, &mut table, &fresh, &anchor, &unseen, THOROUGH)?;
             let Some((validation, unseen)) = Validation::of(&table, &networks)? else {
                 anyhow::bail!("{} has no unseen networks", space.name)
             };

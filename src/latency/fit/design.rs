@@ -1,6 +1,7 @@
 //! Which networks to measure.
 
-use super::structure::{Place, Role, Structure};
+use super::structure::{Place, Structure};
+use nalgebra::DMatrix;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,12 +23,8 @@ pub fn balanced(structure: &Structure, networks: usize, seed: u64) -> Vec<Vec<us
         column.shuffle(rng);
         column
     };
-    let live = |layer: usize| {
-        let choices = &structure.layers[layer];
-        (0..choices.len()).filter(|&op| choices[op].role != Role::Zero).collect::<Vec<_>>()
-    };
     let mut columns: Vec<Vec<usize>> =
-        (0..structure.layers.len()).map(|layer| column(live(layer), &mut rng)).collect();
+        (0..structure.layers.len()).map(|layer| column(structure.live(layer), &mut rng)).collect();
     let mut together = Together::of(&columns);
     for _ in 0..EXCHANGES * networks * columns.len() {
         let [a, b] = [(); 2].map(|()| rng.random_range(0..networks));
@@ -39,6 +36,29 @@ pub fn balanced(structure: &Structure, networks: usize, seed: u64) -> Vec<Vec<us
         }
     }
     (0..networks).map(|i| columns.iter().map(|column| column[i]).collect()).collect()
+}
+
+/// `networks` networks, the same for a seed: in each layer every op (but `zero`) is as likely as any other.
+pub fn random(structure: &Structure, networks: usize, seed: u64) -> Vec<Vec<usize>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let live: Vec<Vec<usize>> = (0..structure.layers.len()).map(|layer| structure.live(layer)).collect();
+    (0..networks).map(|_| live.iter().map(|ops| ops[rng.random_range(0..ops.len())]).collect()).collect()
+}
+
+/// The `most` networks of which a fit is least sure, one after another, each as if the ones before it had
+/// been measured: a sequential D-optimal design (Fedorov 1972, Theory of Optimal Experiments). By network
+/// `x` has what it counts for each of the fit's unknowns, and `inverse` is that of the normal matrix.
+pub fn telling(x: &DMatrix<f64>, mut inverse: DMatrix<f64>, most: usize) -> Vec<usize> {
+    let mut chosen = vec![];
+    for _ in 0..most.min(x.nrows()) {
+        let variances = (x * &inverse).component_mul(x).column_sum();
+        let left = (0..x.nrows()).filter(|i| !chosen.contains(i));
+        let Some(best) = left.max_by(|&a, &b| variances[a].total_cmp(&variances[b])) else { break };
+        let covariances = &inverse * x.row(best).transpose();
+        inverse.ger(-1.0 / (1.0 + variances[best]), &covariances, &covariances, 1.0);
+        chosen.push(best);
+    }
+    chosen
 }
 
 /// How often two ops stand in two layers of one network.
@@ -96,7 +116,7 @@ impl Together {
 
 #[cfg(test)]
 mod tests {
-    use super::super::structure::{Choice, Wiring};
+    use super::super::structure::{Choice, Role, Wiring};
     use super::*;
 
     fn structure(layers: usize, ops: usize) -> Structure {
@@ -125,6 +145,26 @@ mod tests {
         }
         assert_eq!(networks, balanced(&structure(6, 8), 98, 3));
         assert_ne!(networks, balanced(&structure(6, 8), 98, 4));
+    }
+
+    #[test]
+    fn random_networks_hold_all_ops_but_zero() {
+        let networks = random(&structure(4, 6), 200, 0);
+        for op in 0..6 {
+            assert_eq!(networks.iter().any(|ops| ops.contains(&op)), op != 1, "{op}");
+        }
+        assert_eq!(networks, random(&structure(4, 6), 200, 0));
+    }
+
+    /// Three unknowns, of which the last one is not known yet.
+    #[test]
+    fn the_unknown_is_asked_for_first_and_nothing_twice() {
+        let inverse = DMatrix::from_diagonal(&[0.01, 0.02, 1.0].to_vec().into());
+        let x = DMatrix::from_row_slice(4, 3, &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.1, 0.1, 0.8, 0.1, 0.1, 0.7]);
+        assert_eq!(telling(&x, inverse.clone(), 2)[0], 2);
+        let mut all = telling(&x, inverse, 9);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod terms;
 mod validate;
 
 pub use crowding::Crowding;
-pub use design::balanced;
+pub use design::{balanced, random};
 pub use polynomial::{Monomial, Polynomial};
 pub use select::Gain;
 pub use structure::{Choice, Product, Role, Structure, Wiring};
@@ -99,14 +99,7 @@ impl Fit {
     /// Where networks are too few, do not belong to the structure, or have no latency; where some rows
     /// have isolated timings and others none.
     pub fn new(structure: &Structure, measured: &[Measured]) -> Result<Fit, FitError> {
-        check(structure, measured)?;
-        let mut latencies: Vec<f64> = measured.iter().map(|m| m.latency.ns()).collect();
-        latencies.sort_by(f64::total_cmp);
-        let typical = latencies[latencies.len() / 2];
-        let few = FitError::Few { measured: measured.len() };
-        let mut selection = Selection::new(measured, structure.rows(typical)).ok_or(few)?;
-        selection.grow(structure.interactions(typical));
-        selection.finish();
+        let selection = select(structure, measured)?;
         Ok(Fit {
             model: Polynomial::new(selection.terms().zip(selection.unknowns())),
             rows: rows(structure, measured, &selection),
@@ -120,6 +113,31 @@ impl Fit {
     pub fn held_out_error(&self) -> f64 {
         self.held_out.iter().map(|error| error.abs()).sum::<f64>() / self.held_out.len() as f64
     }
+}
+
+/// Of `networks` the `most` that it helps most to measure next, for predictions of all of them.
+///
+/// # Errors
+/// As [`Fit::new`].
+pub fn telling(
+    structure: &Structure,
+    measured: &[Measured],
+    networks: &[Vec<usize>],
+    most: usize,
+) -> Result<Vec<usize>, FitError> {
+    Ok(select(structure, measured)?.telling(networks, most))
+}
+
+fn select<'m>(structure: &Structure, measured: &'m [Measured]) -> Result<Selection<'m>, FitError> {
+    check(structure, measured)?;
+    let mut latencies: Vec<f64> = measured.iter().map(|m| m.latency.ns()).collect();
+    latencies.sort_by(f64::total_cmp);
+    let typical = latencies[latencies.len() / 2];
+    let few = FitError::Few { measured: measured.len() };
+    let mut selection = Selection::new(measured, structure.rows(typical)).ok_or(few)?;
+    selection.grow(structure.interactions(typical));
+    selection.finish();
+    Ok(selection)
 }
 
 fn check(structure: &Structure, measured: &[Measured]) -> Result<(), FitError> {

@@ -64,6 +64,24 @@ impl Polynomial {
         Polynomial { monomials, crowding: None }
     }
 
+    /// The same of `layers` layers without the first and the last of them, which hold their op 0 in every
+    /// network and have no weights.
+    pub fn between_ends(&self, layers: usize) -> Self {
+        let mut sums: BTreeMap<(usize, Product), Latency> = BTreeMap::new();
+        let is_inner = |layer: usize| (1..layers - 1).contains(&layer);
+        let can_hold =
+            |m: &&Monomial| m.holds.iter().all(|(layer, ops)| is_inner(*layer) || ops.contains(&0));
+        for monomial in self.monomials.iter().filter(can_hold) {
+            let inner = monomial.holds.iter().filter(|(layer, _)| is_inner(*layer));
+            let holds: Product = inner.map(|(layer, ops)| (layer - 1, ops.clone())).collect();
+            let sum = sums.entry((holds.len(), holds)).or_default();
+            *sum = *sum + monomial.ns;
+        }
+        let inner = |c: &Crowding| Crowding { weights: c.weights[1..layers - 1].to_vec(), ..c.clone() };
+        let monomials = sums.into_iter().map(|((_, holds), ns)| Monomial { ns, holds });
+        Polynomial { crowding: self.crowding.as_ref().map(inner), ..Self::of(monomials) }
+    }
+
     pub fn crowding(&self) -> Option<&Crowding> {
         self.crowding.as_ref()
     }

@@ -1,6 +1,7 @@
 //! Which terms a latency model has: those with which networks left out of the fit are predicted better.
 
 use super::Measured;
+use super::design::telling;
 use super::solve::{Problem, Robust, Solution};
 use super::terms::{Family, Term};
 use crate::latency::Latency;
@@ -114,6 +115,17 @@ impl<'a> Selection<'a> {
     pub fn standard_error(&self, form: &DVector<f64>) -> Latency {
         let variance = self.solution.variance * form.dot(&(&self.solution.inverse * form));
         Latency::from_ns(variance.max(0.0).sqrt())
+    }
+
+    /// Of some networks those that tell the most, so many of them.
+    pub fn telling(&self, networks: &[Vec<usize>], most: usize) -> Vec<usize> {
+        let share = |ops: &Vec<usize>| {
+            let ns = DVector::from_iterator(self.unknowns().len(), self.terms().map(|term| term.ns(ops)));
+            let latency = ns.dot(self.unknowns());
+            (ns / latency).transpose()
+        };
+        let x = DMatrix::from_rows(&networks.iter().map(share).collect::<Vec<_>>());
+        telling(&x, self.solution.inverse.clone(), most)
     }
 
     pub fn held_out(&self) -> &[f64] {

@@ -87,6 +87,11 @@ impl Structure {
         all.filter(|at| self.choice(*at).role != Role::Zero)
     }
 
+    /// The ops of a layer that networks to measure may hold.
+    pub fn live(&self, layer: usize) -> Vec<usize> {
+        self.having(layer, |role| role != Role::Zero)
+    }
+
     /// Products that add up to 1 where a choice is in the network and alive, else to 0.
     pub fn alive(&self, (layer, op): Place) -> Vec<Product> {
         self.where_alive(vec![(layer, vec![op])], &[layer])
