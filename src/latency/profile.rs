@@ -83,7 +83,8 @@ pub fn profile(
     let bar = progress::bar("profile", &header.runtime, to_come(table, &first, plan));
     let mut added = 0;
     for round in 0.. {
-        let mut order = due(table, subjects, plan, &rejected);
+        // One that was settled may look less so by the rows of others; its model lies on no board.
+        let mut order = due(table, &first, plan, &rejected);
         if order.is_empty() {
             break;
         }
