@@ -111,3 +111,18 @@ fn what_seldom_meets_is_predicted() {
     let after = worst(&table);
     assert!(after < 0.02 && after < before, "{before} -> {after}");
 }
+
+/// Of a space of 49 networks, none twice.
+#[test]
+fn a_small_space_runs_out_of_networks() {
+    let chain = SearchSpace::load("chain").unwrap();
+    let space = SearchSpace { layers: chain.layers[..2].to_vec(), ..chain };
+    let networks = Networks { space: &space, images: IMAGES };
+    let (_dir, mut table) = begun(&networks);
+    let chosen = networks.telling(&table, NETWORKS).unwrap();
+    measured(&mut table, &chosen);
+    let all: BTreeSet<&Subject> = table.rows().iter().map(|row| &row.subject).collect();
+    assert_eq!(all.len(), table.rows().len(), "some were measured twice");
+    let whole = all.iter().filter(|subject| matches!(subject, Subject::Network(_))).count();
+    assert_eq!(whole, 49);
+}

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{NAS, Workspace};
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -96,4 +97,34 @@ fn a_profile_measures_only_the_rows_that_are_missing() {
     assert!(ws.json(PROFILE)[0]["measured"].as_u64() >= Some(2));
     assert_eq!(ws.lines(TABLE)[..rows as usize], all[..rows as usize]);
     assert_eq!(ws.json(PROFILE)[0]["measured"], 0);
+}
+
+/// The rows that are there say that all is known but one layer. Those that come then show that the device
+/// was three times slower before, and so that nothing is known as well as it seemed.
+#[test]
+fn a_profile_goes_on_where_the_device_turns_out_to_drift() {
+    let ws = Workspace::new();
+    let profile = "profile --isolated --space tiny.toml --input 3x8x8 --classes 3 --runtime tract";
+    ws.nas(profile).assert().success();
+    let mut lines = ws.lines(TABLE);
+    let anchor = lines.iter().find(|row| row["anchor"] == true).unwrap()["layer"].clone();
+    let lost =
+        lines.iter().find(|row| row["layer"].is_object() && row["layer"] != anchor).unwrap()["layer"].clone();
+    lines.retain(|row| row["layer"] != lost);
+    // The two fastest rows of each are alike, the others differ and not all at the same times.
+    let mut seen: BTreeMap<String, (f64, usize)> = BTreeMap::new();
+    for row in lines.iter_mut().skip(1) {
+        let others = seen.len();
+        let new = (row["median_ns"].as_f64().unwrap(), others);
+        let (ns, rows) = seen.entry(row["model"].to_string()).or_insert(new);
+        *rows += 1;
+        let slow = 3.0 * *ns * if *rows % 3 == 0 { 1.0 } else { 1.1 };
+        row["samples_ns"] = serde_json::json!([slow, slow]);
+        row["median_ns"] = slow.into();
+        row.as_object_mut().unwrap().remove("disturbed");
+    }
+    let text: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
+    ws.write(TABLE, &text.concat());
+    ws.nas(profile).assert().success().stderr(predicates::str::contains("slower and faster"));
+    assert!(ws.lines(TABLE).iter().filter(|row| row["layer"] == lost).count() >= 8);
 }

@@ -73,10 +73,10 @@ impl Networks<'_> {
         let mut chosen: Vec<Subject> = fitted.filter(|network| !same.contains(network)).collect();
         let left = telling(networks).saturating_sub(chosen.len());
         if left > 0 {
-            let known: HashSet<&Subject> = table.rows().iter().map(|row| &row.subject).collect();
+            let mut known: HashSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
             let (structure, measured) = self.problem(table)?;
             let mut others = random(&structure, CANDIDATES, TELLING);
-            others.retain(|ops| !known.contains(&self.network(between_ends(ops))));
+            others.retain(|ops| known.insert(self.network(between_ends(ops))));
             let telling = fit::telling(&structure, &measured, &others, left);
             let telling = telling.map_err(|reason| table.unfit(reason))?;
             chosen.extend(telling.into_iter().map(|i| self.network(between_ends(&others[i]))));

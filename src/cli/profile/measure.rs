@@ -44,6 +44,9 @@ pub struct Table {
 /// Networks that a fit needs, to be any better than a sum.
 const FEWEST: usize = 20;
 
+/// Those of them that every fit begins with.
+const FEWEST_FIRST: usize = 15;
+
 /// Short rows, several a subject, so that whatever slows the device for a second meets one of them.
 pub const PLAN: Plan = Plan {
     measure: MeasurePlan {
@@ -148,9 +151,8 @@ impl Args {
             return Ok(vec![]);
         }
         let asked = self.networks.map_or(networks.usual_number(), usize::from);
-        let planned = asked.max(table.header.networks);
-        let to_fit = networks.to_fit(planned);
-        if to_fit.len() + planned / 4 < FEWEST {
+        let to_fit = networks.to_fit(asked.max(table.header.networks));
+        if to_fit.len() < FEWEST_FIRST {
             eprintln!(
                 "warning: {} has too few networks to fit a latency model to: predictions are the plain sum of lone layers",
                 networks.space.name

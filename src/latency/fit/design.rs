@@ -49,13 +49,16 @@ pub fn random(structure: &Structure, networks: usize, seed: u64) -> Vec<Vec<usiz
 /// been measured: a sequential D-optimal design (Fedorov 1972, Theory of Optimal Experiments). By network
 /// `x` has what it counts for each of the fit's unknowns, and `inverse` is that of the normal matrix.
 pub fn telling(x: &DMatrix<f64>, mut inverse: DMatrix<f64>, most: usize) -> Vec<usize> {
+    let mut variances = (x * &inverse).component_mul(x).column_sum();
     let mut chosen = vec![];
     for _ in 0..most.min(x.nrows()) {
-        let variances = (x * &inverse).component_mul(x).column_sum();
         let left = (0..x.nrows()).filter(|i| !chosen.contains(i));
         let Some(best) = left.max_by(|&a, &b| variances[a].total_cmp(&variances[b])) else { break };
+        let known = 1.0 / (1.0 + variances[best]);
         let covariances = &inverse * x.row(best).transpose();
-        inverse.ger(-1.0 / (1.0 + variances[best]), &covariances, &covariances, 1.0);
+        let with_best = x * &covariances;
+        variances -= known * with_best.component_mul(&with_best);
+        inverse.ger(-known, &covariances, &covariances, 1.0);
         chosen.push(best);
     }
     chosen

@@ -119,12 +119,13 @@ impl<'a> Selection<'a> {
 
     /// Of some networks those that tell the most, so many of them.
     pub fn telling(&self, networks: &[Vec<usize>], most: usize) -> Vec<usize> {
-        let share = |ops: &Vec<usize>| {
+        let shares = |ops: &Vec<usize>| {
             let ns = DVector::from_iterator(self.unknowns().len(), self.terms().map(|term| term.ns(ops)));
             let latency = ns.dot(self.unknowns());
-            (ns / latency).transpose()
+            (ns / latency).iter().copied().collect::<Vec<f64>>()
         };
-        let x = DMatrix::from_rows(&networks.iter().map(share).collect::<Vec<_>>());
+        let x = networks.iter().flat_map(shares);
+        let x = DMatrix::from_row_iterator(networks.len(), self.unknowns().len(), x);
         telling(&x, self.solution.inverse.clone(), most)
     }
 
