@@ -160,6 +160,23 @@ fn all_missing_layers_are_listed_with_the_command_that_measures_them() {
     assert!(message.contains(COMMAND), "{message}");
 }
 
+/// An eighth of the rows are from moments in which the device is faster than it usually is.
+#[test]
+fn one_fast_moment_in_eight_does_not_count() {
+    let (_dir, path) = two_rows();
+    let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    let conv = layer("conv_5x5", 8, 1);
+    let mut of = |ns: &[f64]| {
+        ns.iter().for_each(|&ns| table.append(row(conv.clone(), ns, 20)).unwrap());
+        let timing = table.timings()[&conv];
+        (timing.fastest.ns(), timing.gap.map(Latency::ns))
+    };
+    assert_eq!(of(&[1000.0]), (1000.0, None));
+    assert_eq!(of(&[970.0, 1001.0, 1005.0, 1200.0, 1001.0, 1003.0]), (970.0, Some(30.0)));
+    assert_eq!(of(&[1002.0]), (1000.0, Some(1.0)));
+    assert_eq!(of(&[970.0, 1001.0, 1001.0, 1001.0, 1001.0, 1001.0, 1001.0, 1001.0]), (1000.0, Some(1.0)));
+}
+
 #[test]
 fn where_the_anchor_shows_a_drift_rows_are_corrected_for_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 
 /// What the rows of a subject say together.
 ///
-/// A device is only ever slowed down by what else goes on, so that the fastest timing is the one that
-/// tells of the subject alone (Chen and Revels 2016, arXiv 1608.04295). On a busy machine the medians of
-/// two days differ by several percent, and these by a fraction of one. Where the anchor shows that the
-/// device itself got slower and faster, and slow models leave room for few samples a row, the fastest
-/// sample tells of the moment: there, every row's fastest sample counts, each divided by how slow the
-/// device was then.
+/// A device is slowed down by what else goes on, so that a row's fastest sample is the one that tells of
+/// the subject alone (Chen and Revels 2016, arXiv 1608.04295). On a busy machine the medians of two days
+/// differ by several percent, and these by a fraction of one. Now and then a device is faster than it
+/// usually is: an eighth of the rows may be. Where the anchor shows that the device itself got slower and
+/// faster, and slow models leave room for few samples a row, the fastest sample tells of the moment:
+/// there, every row's fastest sample counts, each divided by how slow the device was then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// What it takes where nothing disturbs it: the fastest sample of all rows, or the mean of the rows'
-    /// fastest ones, corrected for the drift. Of a published row, which has no samples, the mean.
+    /// What it takes where nothing disturbs it: the lower octile of the rows' fastest samples (of fewer
+    /// than eight rows the fastest one), or their mean, corrected for the drift. Of a published row,
+    /// which has no samples, the mean.
     pub fastest: Latency,
-    /// How well that repeats: how much slower the fastest sample of the second best row was, or
-    /// half of the mean's 95 % confidence interval; none of a single row.
+    /// How well that repeats: how much slower the fastest sample of the next best row was, or half of
+    /// the mean's 95 % confidence interval; none of a single row.
     pub gap: Option<Latency>,
     /// Median of the rows' medians: what it took on the device as it was; none of a published row.
     pub median: Option<Latency>,
@@ -67,11 +68,7 @@ impl Timing {
             latencies
         };
         let (fastest, medians) = (sorted(&|r| r.fastest()), sorted(&|r| r.row.median_ns.ns()));
-        let (level, gap) = if drifts {
-            mean(&fastest)
-        } else {
-            (fastest[0], fastest.get(1).map(|second| second - fastest[0]))
-        };
+        let (level, gap) = if drifts { mean(&fastest) } else { octile(&fastest) };
         Some(Timing {
             fastest: Latency::from_ns(level),
             gap: gap.map(Latency::from_ns),
@@ -89,6 +86,12 @@ impl Timing {
     pub fn relative_gap(&self) -> Option<f64> {
         self.gap.map(|gap| gap.ns() / self.fastest.ns())
     }
+}
+
+/// The value that an eighth of the sorted ones are below, and how far the next one is above it.
+fn octile(sorted: &[f64]) -> (f64, Option<f64>) {
+    let at = sorted.len() / 8;
+    (sorted[at], sorted.get(at + 1).map(|next| next - sorted[at]))
 }
 
 /// Mean of the middle half of the sorted values (rounded outwards), and half of the 95 % confidence
