@@ -34,9 +34,9 @@ pub struct Plan {
     pub measure: MeasurePlan,
     /// Every subject gets so many rows, in as many rounds.
     pub fewest: usize,
-    /// A subject whose two best rows differ by more than `precision` after those gets more, up to so many.
+    /// A subject whose gap is wider than `precision` after those gets more, up to so many.
     pub most: usize,
-    /// A share of the fastest sample.
+    /// A share of the latency.
     pub precision: f64,
 }
 
