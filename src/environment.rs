@@ -1,6 +1,5 @@
 //! Environment variables: those that libgomp and malloc read when a program starts, and paths.
 
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -20,8 +19,9 @@ pub fn start_again() {
     let missing: Vec<_> =
         VARIABLES.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
     if let (false, Ok(program)) = (missing.is_empty(), std::env::current_exe()) {
+        use std::os::unix::process::CommandExt;
         let error = Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
-        eprintln!("warning: training will be slower: cannot start again with other variables: {error}");
+        log::warn!("training will be slower: cannot start again with other variables: {error}");
     }
 }
 

@@ -3,27 +3,29 @@
 //! The pipeline, in order; each step reads files and writes the next:
 //!
 //! 1. [`space`] describes what can be built; each candidate op lowers to a [`nas_exporters::Graph`].
-//! 2. [`device`] reaches a board, where the probe measures; [`latency`] keeps the table.
-//! 3. `torch::search` trains a supernet against data ([`data`]) and table, and yields a genotype.
-//! 4. `torch::fit` trains the genotype; `export` writes it as ONNX, checked against both runtimes.
-//! 5. [`mod@bench`] measures it on the board, beside the baseline and the prediction.
-//! 6. [`report`] shows it all.
+//! 2. [`device`] reaches a board, where the probe measures; [`profile`] decides what is measured, [`table`] stores it,
+//!    and [`model`] predicts from it.
+//! 3. `train` trains a supernet against data ([`data`]) and latency, and [`search`] derives a genotype from it, which
+//!    `train` then trains from scratch.
+//! 4. [`run`] keeps the files of a run, and does all stages of an experiment; [`report`] shows them.
 
 pub mod artifact;
-pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod device;
 mod environment;
-#[cfg(feature = "torch")]
-pub mod export;
 pub mod latency;
+pub mod model;
+pub mod profile;
 mod progress;
 pub mod record;
 pub mod report;
+pub mod run;
+pub mod search;
 pub mod space;
+pub mod table;
 #[cfg(feature = "torch")]
-pub mod torch;
+pub mod train;
 
 /// BLAKE3 digest, in hex, of a value's JSON: equal for equal values.
 pub(crate) fn digest(value: &impl serde::Serialize) -> String {

@@ -1,15 +1,14 @@
 //! Progress bars on stderr; silent where stderr is no terminal.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::sync::LazyLock;
+
+/// All bars, which log messages are printed above.
+pub static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// A bar of `len` steps.
 pub fn bar(stage: &str, message: &str, len: usize) -> ProgressBar {
     styled("{pos}/{len} {elapsed}", stage, message, len as u64)
-}
-
-/// A bar of all steps of a training of `epochs`, of which `done` lie behind.
-pub fn epochs(stage: &str, message: &str, steps: usize, epochs: usize, done: usize) -> ProgressBar {
-    bar(stage, message, steps * epochs).with_position((steps * done) as u64)
 }
 
 /// A bar of `len` bytes.
@@ -20,6 +19,6 @@ pub fn bytes(stage: &str, message: &str, len: u64) -> ProgressBar {
 fn styled(done: &str, stage: &str, message: &str, len: u64) -> ProgressBar {
     let template = format!("{{prefix:>9}} {{bar:30}} {done} (about {{eta}} left) {{msg}}");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(len).with_style(style).with_prefix(stage.to_string());
+    let bar = BARS.add(ProgressBar::new(len)).with_style(style).with_prefix(stage.to_string());
     bar.with_message(message.to_string())
 }

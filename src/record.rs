@@ -1,44 +1,13 @@
-//! Lines of the JSON-lines files in a run's folder, and where the files lie.
+//! The lines of the files in a run's folder, and where the files are.
 
 use crate::data::Normalisation;
-use crate::latency::{Latency, LayerLatency};
-use crate::space::{CandidateOp, Genotype};
-use nas_exporters::{Graph, Shape};
+use crate::latency::Latency;
+use crate::search::{Constraint, Unit};
+use crate::space::Layer;
+use nas_exporters::Precision;
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-
-/// A network that can be trained and exported: what `network.json` holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "architecture", rename_all = "snake_case")]
-pub enum Network {
-    Genotype(Genotype),
-    /// The baseline.
-    MobilenetV2 {
-        width: f64,
-        input: Shape,
-        classes: usize,
-    },
-}
-
-impl Network {
-    /// `genotype`, or `mobilenet_v2_x0.5`.
-    pub fn name(&self) -> String {
-        match self {
-            Network::Genotype(_) => "genotype".into(),
-            Network::MobilenetV2 { width, .. } => format!("mobilenet_v2_x{width}"),
-        }
-    }
-
-    pub fn graph(&self) -> Graph {
-        match self {
-            Network::Genotype(genotype) => genotype.graph(),
-            Network::MobilenetV2 { width, input, classes } => {
-                crate::space::mobilenet_v2(*width, *input, *classes)
-            }
-        }
-    }
-}
 
 /// What a network was trained on, and how its input is to be prepared: what `data.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,16 +32,36 @@ pub struct SearchEpoch {
     /// trained.
     pub validation_loss: Option<f64>,
     pub validation_accuracy: Option<f64>,
-    /// Expected latency under softmax(alpha) at the epoch's end.
-    pub expected_ns: Latency,
-    pub target_ns: Latency,
+    /// What the search keeps within limits, at the epoch's end.
+    pub constraints: Vec<Expected>,
     /// In what the latency table differs from the device's own, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
-    /// Architecture weights at the epoch's end: a row a layer, a value a candidate.
+    /// Architecture weights at the epoch's end: a row for each layer that has several choices, a value for each of
+    /// them.
     pub alpha: Vec<Vec<f64>>,
-    pub candidates: Vec<CandidateOp>,
+    /// The names of these choices.
+    pub choices: Vec<Vec<String>>,
     pub seconds: f64,
+}
+
+/// A constraint, and what the networks cost under softmax(alpha).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Expected {
+    /// As `latency on host with ort`.
+    pub cost: String,
+    pub unit: Unit,
+    pub expected: f64,
+    pub limit: f64,
+}
+
+impl Expected {
+    /// `probabilities` are those of each layer's choices.
+    pub fn of(constraint: &Constraint, probabilities: &[Vec<f64>]) -> Expected {
+        let Constraint { cost, limit } = constraint;
+        let expected = cost.polynomial.expected(probabilities);
+        Expected { cost: cost.name.clone(), unit: cost.unit, expected, limit: *limit }
+    }
 }
 
 /// An epoch of training: a line of `train.jsonl`.
@@ -84,7 +73,7 @@ pub struct TrainEpoch {
     pub train_loss: f64,
     /// Share of the training images, as augmented, that were classified right.
     pub train_accuracy: f64,
-    /// Share of the test images. Nothing is chosen by it.
+    /// Share of the test images; nothing is chosen by it.
     pub test_accuracy: f64,
     pub seconds: f64,
 }
@@ -97,46 +86,59 @@ pub struct BenchRow {
     pub runtime: Runtime,
     pub runtime_version: String,
     /// ONNX Runtime's execution providers, the preferred one first; none for tract.
-    #[serde(default)]
     pub providers: Vec<String>,
     pub threads: usize,
-    pub precision: String,
+    pub precision: Precision,
+    /// What latency tables and predictions mean by a latency: [`crate::table::Estimate`] of the rounds.
+    pub latency_ns: Latency,
+    /// Median of all samples.
     pub median_ns: Latency,
-    /// What a prediction is of: the undisturbed device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fastest_ns: Option<Latency>,
-    /// Most memory that a process took which did nothing but run this model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peak_bytes: Option<u64>,
     pub p5_ns: Latency,
     pub p95_ns: Latency,
     /// Number of timed samples.
     pub samples: usize,
     /// Rounds that throttling or other programs disturbed.
-    #[serde(default)]
     pub disturbed_rounds: usize,
-    /// What the latency table of this device and runtime says, for networks of the space.
+    /// The peak memory of a process that only runs this model.
+    pub peak_bytes: u64,
+    /// What a latency table of this device and runtime predicts, for networks of its space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub predicted_ns: Option<Latency>,
-    /// What the sum of isolated layers would say, where the table has them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
+}
+
+/// What a latency table says of one network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    pub latency_ns: Latency,
+    /// The sum of its isolated layers, where the table has all of them.
     pub isolated_ns: Option<Latency>,
-    /// In what the latency table differs from this measurement, where that was allowed.
+    /// The layers that the output depends on.
+    pub layers: Vec<LayerLatency>,
+    /// How layers of the space change each other's latency.
+    pub interactions: Vec<String>,
+    /// In what the table differs from this measurement, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
-    /// The prediction by layer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub predicted_layers: Vec<LayerLatency>,
-    /// What the latency table found of how layers of its space act on each other.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub interactions: Vec<String>,
+}
+
+/// A layer's part in a network's latency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerLatency {
+    pub layer: Layer,
+    /// What it adds to the networks that hold it; absent for layers that all networks have, since that is part of
+    /// the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adds_ns: Option<Latency>,
+    /// What it takes as a model of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated_ns: Option<Latency>,
 }
 
 impl BenchRow {
-    /// What the network takes where nothing disturbs it; of a row of old, which has no fastest sample,
-    /// the median.
-    pub fn undisturbed(&self) -> Latency {
-        self.fastest_ns.unwrap_or(self.median_ns)
+    /// The error of the prediction, a share of the measured latency: predicted / measured − 1.
+    pub fn error(&self) -> Option<f64> {
+        let predicted = self.prediction.as_ref()?.latency_ns;
+        Some(predicted.ns() / self.latency_ns.ns() - 1.0)
     }
 }
 
@@ -170,12 +172,12 @@ impl RunDir {
         self.0.join("report.html")
     }
 
-    /// Where the found network lies: the run's folder itself.
+    /// Where the found network is stored: the run's folder itself.
     pub fn found(&self) -> ModelDir {
         ModelDir(self.0.clone())
     }
 
-    /// Where the baseline lies.
+    /// Where the baseline is stored.
     pub fn baseline(&self) -> ModelDir {
         ModelDir(self.0.join("baseline"))
     }
@@ -191,7 +193,7 @@ impl RunDir {
 pub struct ModelDir(pub PathBuf);
 
 impl ModelDir {
-    /// A [`Network`]
+    /// A [`crate::space::Network`]
     pub fn network(&self) -> PathBuf {
         self.0.join("network.json")
     }

@@ -3,77 +3,85 @@
 
 mod table;
 
-use edge_nas::latency::{Images, Latency, LatencyModel, LatencyTable, Networks, TableError, Target};
-use edge_nas::space::{CandidateOp, Genotype, LayerSpec, SearchSpace, Stem};
+use edge_nas::latency::{Latency, Target};
+use edge_nas::model::LatencyModel;
+use edge_nas::run::predict;
+use edge_nas::search::{Constraint, Cost, check, derive, latency_range};
+use edge_nas::space::{CandidateOp, Genotype, LayerSpec, Networks};
+use edge_nas::table::LatencyTable;
 use nas_exporters::Shape;
 use proptest::prelude::*;
-use table::filled;
+use table::{filled, op, space};
 
 const INPUT: Shape = Shape { channels: 3, height: 8, width: 8 };
 const CLASSES: usize = 4;
 
-fn op(name: &str) -> CandidateOp {
-    name.parse().unwrap()
-}
+const OPS: [&str; 12] = [
+    "conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "skip", "zero", "avg_pool_3x3", "max_pool_3x3", "mb_3x3_e1",
+    "mb_5x5_e3_se", "mb_7x7_e6", "fused_3x3_e3",
+];
 
 /// A small space, and its latency model from a table of random numbers.
 #[derive(Debug)]
 struct Case {
-    space: SearchSpace,
     table: LatencyTable,
     model: LatencyModel,
 }
 
-fn case(candidates: Vec<CandidateOp>, layers: Vec<LayerSpec>, ns: &[f64]) -> Case {
-    let stem = Stem { op: op("conv_3x3"), channels: 2, stride: 1 };
-    let space = SearchSpace { name: "random".into(), stem, candidates, layers };
+fn case(layers: Vec<LayerSpec>, ns: &[f64]) -> Case {
+    let mut space = space("random", LayerSpec { ops: vec![op("conv_3x3")], channels: vec![2], stride: 1 }, &[], &[]);
+    space.layers.extend(layers);
+    let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut next = ns.iter().cycle();
-    let layers = space.distinct_layers(INPUT, CLASSES);
-    let table = filled(&dir.path().join("t.jsonl"), &layers, 1, |_| *next.next().unwrap());
-    let images = Images { shape: INPUT, classes: CLASSES };
-    let model = LatencyModel::new(&table, &Networks { space: &space, images }).unwrap();
-    Case { space, table, model }
+    let table = filled(&dir.path().join("t.jsonl"), &networks, 1, |_| *next.next().unwrap());
+    let model = LatencyModel::new(&table, &networks).unwrap();
+    Case { table, model }
 }
 
-/// Up to four layers of up to four candidates, one of which is not `zero`.
+/// Up to four layers, each of up to four ops of its own, one of which is not `zero`, and up to two widths.
 fn cases() -> impl Strategy<Value = Case> {
-    let all: Vec<CandidateOp> = CandidateOp::names().into_iter().filter(|n| *n != "head").map(op).collect();
-    let candidates = proptest::sample::subsequence(all, 1..5).prop_shuffle();
-    let candidates = candidates.prop_filter("a network", |ops| ops.iter().any(|op| *op != CandidateOp::ZERO));
-    let layer = (1..4usize, 1..3usize).prop_map(|(channels, stride)| LayerSpec { channels, stride });
+    let ops = proptest::sample::subsequence(OPS.map(op).to_vec(), 1..5).prop_shuffle();
+    let ops = ops.prop_filter("a network", |ops| ops.iter().any(|op| *op != CandidateOp::Zero));
+    let channels = proptest::sample::subsequence(vec![1usize, 2, 3], 1..3);
+    let layer = (ops, channels, 1..3usize).prop_map(|(ops, channels, stride)| LayerSpec { ops, channels, stride });
     // Few round numbers among them, so that sums tie.
     let ns = prop_oneof![1e2..1e6, (1..4u32).prop_map(|n| f64::from(n) * 100.0)];
     let ns = proptest::collection::vec(ns, 18);
-    (candidates, proptest::collection::vec(layer, 1..5), ns).prop_map(|(c, l, ns)| case(c, l, &ns))
+    (proptest::collection::vec(layer, 1..4), ns).prop_map(|(layers, ns)| case(layers, &ns))
 }
 
 /// Every way to fill the layers.
-fn all_networks(space: &SearchSpace) -> Vec<Vec<usize>> {
-    space.layers.iter().fold(vec![vec![]], |networks: Vec<Vec<usize>>, _| {
+fn all_networks(networks: &Networks) -> Vec<Vec<usize>> {
+    networks.choices().iter().fold(vec![vec![]], |all: Vec<Vec<usize>>, choices| {
         let grow = |network: &Vec<usize>| {
-            (0..space.candidates.len()).map(|i| [network.as_slice(), &[i]].concat()).collect::<Vec<_>>()
+            (0..choices.len()).map(|i| [network.as_slice(), &[i]].concat()).collect::<Vec<_>>()
         };
-        networks.iter().flat_map(grow).collect()
+        all.iter().flat_map(grow).collect()
     })
 }
 
-fn ops(space: &SearchSpace, network: &[usize]) -> Vec<CandidateOp> {
-    network.iter().map(|&i| space.candidates[i]).collect()
+fn is_live(networks: &Networks, network: &[usize]) -> bool {
+    networks.first_live(network) == 0
 }
 
-fn one_hot(space: &SearchSpace, network: &[usize]) -> Vec<Vec<f64>> {
-    let row = |&chosen: &usize| (0..space.candidates.len()).map(|i| f64::from(i == chosen)).collect();
-    network.iter().map(row).collect()
+fn one_hot(networks: &Networks, network: &[usize]) -> Vec<Vec<f64>> {
+    let row = |(chosen, n): (&usize, usize)| (0..n).map(|i| f64::from(i == *chosen)).collect();
+    network.iter().zip(networks.choices().iter().map(Vec::len)).map(row).collect()
 }
 
-/// Reproducible numbers in 0..1 for each layer and candidate, with ties.
-fn scores(space: &SearchSpace, seed: u64) -> Vec<Vec<f64>> {
+/// Reproducible numbers in 0..1 for each layer and choice, with ties.
+fn scores(networks: &Networks, seed: u64) -> Vec<Vec<f64>> {
     let score = |l: usize, i: usize| {
         let mixed = (seed ^ (l * 31 + i) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
         mixed as f64 / 16.0
     };
-    (0..space.layers.len()).map(|l| (0..space.candidates.len()).map(|i| score(l, i)).collect()).collect()
+    let layers = networks.choices().iter().enumerate();
+    layers.map(|(l, choices)| (0..choices.len()).map(|i| score(l, i)).collect()).collect()
+}
+
+fn within(model: &LatencyModel, limit: Latency) -> Constraint {
+    Constraint { cost: Cost::latency(model), limit: limit.ns() }
 }
 
 proptest! {
@@ -81,19 +89,23 @@ proptest! {
 
     #[test]
     fn prediction_is_expectation_at_a_one_hot_distribution(case in cases()) {
-        let Case { space, table, model } = &case;
-        for network in all_networks(space) {
-            let predicted = model.predict(&ops(space, &network));
-            let expected = model.expected(&one_hot(space, &network));
-            prop_assert_eq!(predicted.ns().to_bits(), expected.ns().to_bits());
+        let Case { table, model } = &case;
+        let networks = &model.networks;
+        for network in all_networks(networks) {
+            let predicted = model.polynomial.value(&network, 0);
+            let expected = model.polynomial.expected(&one_hot(networks, &network));
+            prop_assert_eq!(predicted.to_bits(), expected.to_bits());
 
-            let genotype = Genotype::new(space.clone(), ops(space, &network), INPUT, CLASSES).unwrap();
-            if !genotype.ops.contains(&CandidateOp::ZERO) {
-                let said = table.predict(&genotype).unwrap();
-                let by_layer: Option<Latency> = said.layers.iter().map(|l| l.ns).sum();
-                for latency in [by_layer, said.isolated, Some(said.latency)] {
-                    prop_assert!((latency.unwrap().ns() / predicted.ns() - 1.0).abs() < 1e-5);
+            let genotype = Genotype::new(networks.clone(), network.clone());
+            let said = predict(table, &genotype).unwrap();
+            prop_assert_eq!(said.latency_ns, model.predict(&network));
+            if is_live(networks, &network) {
+                let by_layer: Option<Latency> = said.layers.iter().map(|l| l.adds_ns).sum();
+                for latency in [by_layer, said.isolated_ns, Some(said.latency_ns)] {
+                    prop_assert!((latency.unwrap().ns() / predicted - 1.0).abs() < 1e-5);
                 }
+            } else {
+                prop_assert!(said.latency_ns.ns() <= predicted);
             }
         }
     }
@@ -102,9 +114,10 @@ proptest! {
     /// between their expectations.
     #[test]
     fn expectation_is_linear_in_each_layer(case in cases(), seed: u64, at in 0.0..1.0f64, which: usize) {
-        let Case { space, model, .. } = &case;
+        let Case { model, .. } = &case;
+        let networks = &model.networks;
         let distribution = |seed| -> Vec<Vec<f64>> {
-            scores(space, seed)
+            scores(networks, seed)
                 .into_iter()
                 .map(|row| {
                     let sum: f64 = row.iter().map(|s| s + 0.1).sum();
@@ -112,41 +125,39 @@ proptest! {
                 })
                 .collect()
         };
-        let which = which % space.layers.len();
+        let which = which % networks.len();
         let a = distribution(seed);
         let (mut b, mut between) = (a.clone(), a.clone());
         b[which] = distribution(!seed)[which].clone();
         between[which] = a[which].iter().zip(&b[which]).map(|(a, b)| (1.0 - at) * a + at * b).collect();
-        let mixed = (1.0 - at) * model.expected(&a) + at * model.expected(&b);
-        let (found, (cheapest, dearest)) = (model.expected(&between), model.range());
-        prop_assert!((found.ns() / mixed.ns() - 1.0).abs() < 1e-12, "{found} {mixed}");
-        prop_assert!(found <= 1.000_001 * dearest);
-        if !space.candidates.contains(&CandidateOp::ZERO) {
-            prop_assert!(1.000_001 * found >= cheapest);
+        let expected = |p: &[Vec<f64>]| model.polynomial.expected(p);
+        let mixed = (1.0 - at) * expected(&a) + at * expected(&b);
+        let (found, (cheapest, dearest)) = (expected(&between), latency_range(model));
+        prop_assert!((found / mixed - 1.0).abs() < 1e-12, "{found} {mixed}");
+        prop_assert!(found <= 1.000_001 * dearest.ns());
+        if !networks.choices().iter().flatten().any(|choice| choice.op == CandidateOp::Zero) {
+            prop_assert!(1.000_001 * found >= cheapest.ns());
         }
     }
 
     #[test]
-    fn the_likeliest_network_within_a_target_is_that_of_brute_force(
+    fn the_derived_network_is_that_of_brute_force(
         case in cases(), seed: u64, percent in prop_oneof![Just(0.0), Just(100.0), 0.0..100.0f64],
     ) {
-        let Case { space, model, .. } = &case;
-        let scores = scores(space, seed);
-        let target = Target::Percent(percent).resolve(model);
+        let Case { model, .. } = &case;
+        let networks = &model.networks;
+        let scores = scores(networks, seed);
+        let target = Target::Percent(percent).resolve(latency_range(model));
         let score = |network: &[usize]| network.iter().zip(&scores).fold(0.0, |sum, (&i, row)| sum + row[i]);
-        let live: Vec<Vec<usize>> = all_networks(space)
-            .into_iter()
-            .filter(|network| !ops(space, network).contains(&CandidateOp::ZERO))
-            .collect();
-        let within = |network: &&Vec<usize>| model.predict(&ops(space, network)) <= target;
-        let best = live.iter().filter(within).map(|network| score(network)).reduce(f64::max).unwrap();
+        let mut live = all_networks(networks);
+        live.retain(|network| is_live(networks, network));
+        let fits = |network: &&Vec<usize>| model.predict(network) <= target;
+        let best = live.iter().filter(fits).map(|network| score(network)).reduce(f64::max).unwrap();
 
-        let found = model.likeliest_within(&scores, target).unwrap();
-        let network: Vec<usize> =
-            found.iter().map(|op| space.candidates.iter().position(|c| c == op).unwrap()).collect();
-        prop_assert!(!found.contains(&CandidateOp::ZERO));
-        prop_assert!(model.predict(&found) <= target);
-        prop_assert_eq!(score(&network), best);
+        let found = derive(networks, &scores, &[within(model, target)]).unwrap();
+        prop_assert!(is_live(networks, &found.choices));
+        prop_assert!(model.predict(&found.choices) <= target);
+        prop_assert_eq!(score(&found.choices), best);
         if percent == 100.0 {
             prop_assert_eq!(best, live.iter().map(|network| score(network)).reduce(f64::max).unwrap());
         }
@@ -154,24 +165,41 @@ proptest! {
 
     #[test]
     fn a_target_is_met_from_the_cheapest_network_on(case in cases()) {
-        let Case { space, model, .. } = &case;
-        let scores = scores(space, 0);
-        let (cheapest, dearest) = model.range();
-        let live = all_networks(space).into_iter().map(|network| ops(space, &network));
-        let latencies: Vec<f64> = live
-            .filter(|ops| !ops.contains(&CandidateOp::ZERO))
-            .map(|ops| model.predict(&ops).ns())
-            .collect();
+        let Case { model, .. } = &case;
+        let networks = &model.networks;
+        let scores = scores(networks, 0);
+        let (cheapest, dearest) = latency_range(model);
+        let mut live = all_networks(networks);
+        live.retain(|network| is_live(networks, network));
+        let latencies: Vec<f64> = live.iter().map(|network| model.predict(network).ns()).collect();
         prop_assert_eq!(Some(cheapest.ns()), latencies.iter().copied().reduce(f64::min));
         prop_assert_eq!(Some(dearest.ns()), latencies.iter().copied().reduce(f64::max));
 
-        prop_assert!(model.check_target(cheapest).is_ok());
-        prop_assert!(model.likeliest_within(&scores, cheapest).is_ok());
-        let below = Latency::from_ns(cheapest.ns().next_down());
-        let (checked, chosen) = (model.check_target(below), model.likeliest_within(&scores, below).map(drop));
-        for refused in [checked, chosen] {
-            let unreachable = matches!(refused, Err(TableError::Unreachable { .. }));
-            prop_assert!(unreachable, "{refused:?}");
+        prop_assert!(check(networks, &[within(model, cheapest)]).is_ok());
+        prop_assert!(derive(networks, &scores, &[within(model, cheapest)]).is_ok());
+        let below = [within(model, Latency::from_ns(cheapest.ns().next_down()))];
+        for refused in [check(networks, &below), derive(networks, &scores, &below).map(drop)] {
+            let error = refused.unwrap_err().to_string();
+            prop_assert!(error.contains("raise the limit"), "{error}");
+        }
+    }
+
+    /// Multiply-accumulates and parameters are polynomials as latency is, and a limit on activations is one on what
+    /// exceeds it.
+    #[test]
+    fn costs_are_those_of_the_networks(case in cases()) {
+        let networks = &case.model.networks;
+        let (macs, params) = (Cost::macs(networks), Cost::params(networks));
+        for network in all_networks(networks) {
+            let graph = Genotype::new(networks.clone(), network.clone()).graph();
+            let (cost, first) = (graph.cost(), networks.first_live(&network));
+            prop_assert_eq!(macs.polynomial.value(&network, first), cost.macs as f64);
+            prop_assert_eq!(params.polynomial.value(&network, first), cost.params as f64);
+            for limit in [cost.peak_activation_bytes, cost.peak_activation_bytes - 4] {
+                let constraint = Constraint::peak_activations(networks, limit);
+                let excess = constraint.cost.polynomial.value(&network, first);
+                prop_assert_eq!(excess <= constraint.limit, limit == cost.peak_activation_bytes);
+            }
         }
     }
 
@@ -200,13 +228,13 @@ proptest! {
 
 #[test]
 fn a_target_is_a_latency_or_a_share_of_the_range() {
-    let layers = vec![LayerSpec { channels: 2, stride: 1 }];
-    // Stem, the candidates, head.
-    let Case { model, .. } =
-        case(vec![op("conv_3x3"), op("zero"), op("conv_5x5")], layers, &[60.0, 10.0, 100.0, 50.0]);
-    assert_eq!(model.range(), (Latency::from_ns(120.0), Latency::from_ns(210.0)));
+    let layer = LayerSpec { ops: ["conv_3x3", "zero", "conv_5x5"].map(op).to_vec(), channels: vec![2], stride: 1 };
+    // Stem, the choices, head.
+    let Case { model, .. } = case(vec![layer], &[60.0, 10.0, 100.0, 50.0]);
+    let range = latency_range(&model);
+    assert_eq!(range, (Latency::from_ns(120.0), Latency::from_ns(210.0)));
     for (text, ns) in [("0%", 120.0), ("100%", 210.0), ("50 %", 165.0), ("1us", 1000.0), ("0.2 µs", 200.0)] {
-        assert_eq!(text.parse::<Target>().unwrap().resolve(&model).ns(), ns, "{text}");
+        assert_eq!(text.parse::<Target>().unwrap().resolve(range).ns(), ns, "{text}");
     }
     for text in ["-1%", "101%", "%", "NaN%", "5", "", "5 miles"] {
         assert!(text.parse::<Target>().is_err(), "{text}");

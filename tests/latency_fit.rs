@@ -4,7 +4,8 @@
 mod made_up;
 
 use edge_nas::latency::Latency;
-use edge_nas::latency::fit::{Fit, FitError, Measured, Polynomial, Role, balanced, random, telling};
+use edge_nas::model::{Fit, FitError, Measured, Polynomial, Role, balanced, d_optimal, random};
+use edge_nas::search::{Constraint, Cost, Unit, best_within, range};
 use made_up::{Board, Quirk};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -23,6 +24,10 @@ fn fitted(quirk: Quirk, isolated: bool, networks: usize, seed: u64) -> (Board, F
     (board, fit)
 }
 
+fn predict(model: &Polynomial, ops: &[usize]) -> Latency {
+    Latency::from_ns(model.value(ops, 0))
+}
+
 fn names(fit: &Fit) -> Vec<&str> {
     fit.interactions.iter().map(|found| found.gain.interaction.as_str()).collect()
 }
@@ -35,7 +40,7 @@ fn finds_nothing_where_latencies_add_up() {
         for (seed, isolated) in (0..8).flat_map(|seed| [(seed, true), (seed, false)]) {
             let (mut board, fit) = fitted(Quirk::None, isolated, networks, seed);
             found.extend(names(&fit).into_iter().map(String::from));
-            let error = board.error(|ops| fit.model.predict(ops));
+            let error = board.error(|ops| predict(&fit.polynomial, ops));
             assert!(error < most, "{networks} {seed} {isolated}: {error}");
         }
     }
@@ -47,7 +52,7 @@ fn finds_that_strided_skips_are_pulled_forward() {
     for seed in 0..8 {
         let (mut board, fit) = fitted(Quirk::PullsStridedSkips, true, 100, seed);
         assert!(names(&fit)[0].ends_with(" before skip/2"), "{seed}: {:?}", names(&fit));
-        let error = board.error(|ops| fit.model.predict(ops));
+        let error = board.error(|ops| predict(&fit.polynomial, ops));
         assert!(error < 0.005, "{seed}: {error}");
         let gain = &fit.interactions[0].gain;
         assert!(gain.after < 0.7 * gain.before, "{gain:?}");
@@ -62,19 +67,19 @@ fn finds_that_strided_skips_are_pulled_forward() {
 /// Of ten boards, by the worst network of 300: the same number of networks, all balanced or a quarter
 /// chosen.
 #[test]
-fn networks_that_tell_the_most_cut_the_worst_errors() {
+fn d_optimal_networks_reduce_the_worst_errors() {
     let mut better = 0;
     for seed in 0..10 {
         let mut board = Board::new(Quirk::PullsStridedSkips, true, seed);
         let even = measured(&mut board, 120, seed);
         let mut chosen = measured(&mut board, 90, seed);
         let networks: Vec<Vec<usize>> = random(&board.structure, 2000, seed);
-        for i in telling(&board.structure, &chosen.clone(), &networks, 30).unwrap() {
+        for i in d_optimal(&board.structure, &chosen.clone(), &networks, 30).unwrap() {
             chosen.push(board.measure(&networks[i], NOISE));
         }
         let mut worst = |measured: &[Measured]| {
             let fit = Fit::new(&board.structure, measured).unwrap();
-            board.worst(|ops| fit.model.predict(ops))
+            board.worst(|ops| predict(&fit.polynomial, ops))
         };
         better += u32::from(worst(&chosen) < worst(&even));
     }
@@ -90,19 +95,7 @@ fn finds_two_ops_that_do_not_go_together() {
             "{:?}",
             names(&fit)
         );
-        assert!(board.error(|ops| fit.model.predict(ops)) < 0.005);
-    }
-}
-
-#[test]
-fn finds_that_layers_crowd_each_others_weights() {
-    for (seed, quirk) in (0..4).flat_map(|seed| [(seed, Quirk::Crowds), (seed, Quirk::Befriends)]) {
-        let (mut board, fit) = fitted(quirk, true, 100, seed);
-        assert!(names(&fit)[0].starts_with("weights crowd"), "{seed}: {:?}", names(&fit));
-        let sign = if quirk == Quirk::Crowds { 1.0 } else { -1.0 };
-        let per_pair = sign * fit.model.crowding().unwrap().ns;
-        assert!((0.7e-3..1.3e-3).contains(&per_pair), "{seed}: {per_pair}");
-        assert!(board.error(|ops| fit.model.predict(ops)) < 0.004, "{seed}");
+        assert!(board.error(|ops| predict(&fit.polynomial, ops)) < 0.005);
     }
 }
 
@@ -115,7 +108,7 @@ fn disturbed_measurements_are_named_and_hardly_count() {
             measured[i].latency = (1.1 + i as f64 / 300.0) * measured[i].latency;
         }
         let fit = Fit::new(&board.structure, &measured).unwrap();
-        let error = board.error(|ops| fit.model.predict(ops));
+        let error = board.error(|ops| predict(&fit.polynomial, ops));
         assert!(error < 0.003, "{seed}: {error}");
         for i in [3, 41, 90] {
             assert!(fit.weights[i] < 0.01, "{seed} {i}: {}", fit.weights[i]);
@@ -135,8 +128,8 @@ fn standard_errors_hold() {
                 .iter()
                 .enumerate()
                 .filter_map(|(op, row)| {
-                    let estimate = (*row)?.estimate;
-                    Some((estimate.latency.ns(), board.row(layer, op), estimate.standard_error.ns()))
+                    let effect = (*row)?.effect;
+                    Some((effect.latency.ns(), board.row(layer, op), effect.standard_error.ns()))
                 })
                 .collect();
             let mean = |of: fn(&(f64, f64, f64)) -> f64| live.iter().map(of).sum::<f64>() / live.len() as f64;
@@ -159,8 +152,8 @@ fn what_cannot_be_fitted_is_named() {
     let fit = |measured: &[Measured]| Fit::new(&board.structure, measured).unwrap_err();
     assert_eq!(fit(&good[..9]), FitError::Few { measured: 9 });
     for bad in [
-        Measured { ops: vec![0; 5], ..good[4].clone() },
-        Measured { ops: vec![9; 6], ..good[4].clone() },
+        Measured { choices: vec![0; 5], ..good[4].clone() },
+        Measured { choices: vec![9; 6], ..good[4].clone() },
         Measured { latency: Latency::ZERO, ..good[4].clone() },
         Measured { latency: Latency::from_ns(f64::NAN), ..good[4].clone() },
         Measured { weight: 0.0, ..good[4].clone() },
@@ -170,20 +163,17 @@ fn what_cannot_be_fitted_is_named() {
         assert!(matches!(fit(&measured), FitError::Network { network: 4, .. }));
     }
     let mut structure = board.structure.clone();
-    structure.layers[2][0].isolated_ns = None;
+    structure.parts.iter_mut().find(|part| part.at == (2, 0)).unwrap().isolated_ns = None;
     assert_eq!(Fit::new(&structure, &good).unwrap_err(), FitError::Isolated { row: "conv_3x3 64/2".into() });
 }
 
-/// Models with interactions, of a space that is small enough to try every network: of neighbours, and of
-/// all layers with each other, either way.
-fn small(which: usize) -> &'static (Board, Polynomial) {
-    static SMALL: [std::sync::OnceLock<(Board, Polynomial)>; 3] = [const { std::sync::OnceLock::new() }; 3];
-    let quirk = [Quirk::PullsStridedSkips, Quirk::Crowds, Quirk::Befriends][which];
-    SMALL[which].get_or_init(|| {
-        let (board, fit) = fitted(quirk, quirk != Quirk::PullsStridedSkips, 150, 5);
-        let long = fit.model.monomials().iter().any(|monomial| monomial.holds.len() > 2);
-        assert!(long || fit.model.crowding().is_some());
-        (board, fit.model)
+/// A model with interactions, of a space that is small enough to try every network.
+fn small() -> &'static (Board, Polynomial) {
+    static SMALL: std::sync::OnceLock<(Board, Polynomial)> = std::sync::OnceLock::new();
+    SMALL.get_or_init(|| {
+        let (board, fit) = fitted(Quirk::PullsStridedSkips, false, 150, 5);
+        assert!(fit.polynomial.monomials().iter().any(|monomial| monomial.holds.len() > 2));
+        (board, fit.polynomial)
     })
 }
 
@@ -195,65 +185,101 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn one_hot_expectation_has_the_digits_of_the_prediction(ops in prop::collection::vec(0usize..8, 6), which in 0usize..3) {
-        let model = &small(which).1;
-        let predicted = model.predict(&ops).ns();
-        prop_assert_eq!(model.expected(&one_hot(&ops)).ns(), predicted);
+    fn one_hot_expectation_has_the_digits_of_the_prediction(ops in prop::collection::vec(0usize..8, 6)) {
+        let model = &small().1;
+        let predicted = model.value(&ops, 0);
+        prop_assert_eq!(model.expected(&one_hot(&ops)), predicted);
         let holds = |holds: &[(usize, Vec<usize>)]| holds.iter().all(|(l, set)| set.contains(&ops[*l]));
-        let backwards: f64 = model.monomials().iter().rev().filter(|m| holds(&m.holds)).map(|m| m.ns.ns()).sum();
-        prop_assert!(model.crowding().is_some() || backwards == predicted);
+        let backwards: f64 =
+            model.monomials().iter().rev().filter(|m| holds(&m.holds)).map(|m| m.coefficient).sum();
+        prop_assert_eq!(backwards, predicted);
     }
 
     #[test]
-    fn without_its_ends_a_model_predicts_the_same(inner in prop::collection::vec(0usize..8, 4), which in 0usize..3) {
-        let model = &small(which).1;
-        prop_assume!(model.crowding().is_none());
-        let ops = [&[0], inner.as_slice(), &[0]].concat();
-        prop_assert_eq!(model.between_ends(6).predict(&inner), model.predict(&ops));
+    fn with_a_layer_fixed_a_model_predicts_the_same(ops in prop::collection::vec(0usize..8, 6), layer in 0usize..6) {
+        let model = &small().1;
+        let given = model.given(layer, ops[layer]);
+        let mut others = ops.clone();
+        others[layer] = 0;
+        prop_assert_eq!(given.value(&others, 0), model.value(&ops, 0));
     }
 
-    /// In each layer the expectation is that of its ops, weighed; so in all.
     #[test]
-    fn the_expectation_is_multilinear(seed in 0u64..1000, layer in 0usize..6, which in 0usize..3) {
-        let model = &small(which).1;
+    fn no_network_costs_less_than_the_floor(ops in prop::collection::vec(0usize..8, 6), share in 0.5f64..1.5) {
+        let model = small().1.clone();
+        let value = model.value(&ops, 0);
+        let floored = model.with_floor(share * value);
+        prop_assert_eq!(floored.value(&ops, 0), value.max(share * value));
+        prop_assert_eq!(floored.expected(&one_hot(&ops)), value.max(share * value));
+    }
+
+    /// In each layer the expectation is that of its ops, weighted by their probabilities; and its slope is what the
+    /// gradient has.
+    #[test]
+    fn the_expectation_is_multilinear(seed in 0u64..1000, layer in 0usize..6) {
+        let model = &small().1;
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         let mut row = || { let p: [f64; 8] = std::array::from_fn(|_| rng.random()); p.map(|x| x / p.iter().sum::<f64>()).to_vec() };
         let mixed: Vec<Vec<f64>> = (0..6).map(|_| row()).collect();
-        let by_op = |op: usize| {
+        let gradient = model.gradient(&mixed);
+        let at = |op: usize| {
             let mut probabilities = mixed.clone();
             probabilities[layer] = one_hot(&[op])[0].clone();
-            mixed[layer][op] * model.expected(&probabilities).ns()
+            model.expected(&probabilities)
         };
-        let expected = model.expected(&mixed).ns();
-        prop_assert!(((0..8).map(by_op).sum::<f64>() / expected - 1.0).abs() < 1e-12);
+        let expected = model.expected(&mixed);
+        let sum = (0..8).map(|op| mixed[layer][op] * at(op)).sum::<f64>();
+        prop_assert!((sum / expected - 1.0).abs() < 1e-12);
+        for op in 0..8 {
+            let slope = gradient[layer][op] - gradient[layer][0];
+            prop_assert!((slope - (at(op) - at(0))).abs() < 1e-6 * expected, "{op}: {slope}");
+        }
     }
 
+    /// The best network within a limit on latency, and within another cost's limit too.
     #[test]
-    fn the_likeliest_network_within_a_target_is_that_of_a_full_search(
-        seed in 0u64..1000, share in 0.05f64..0.9, which in 0usize..3,
+    fn the_best_network_within_limits_is_that_of_a_full_search(
+        seed in 0u64..1000, share in 0.05f64..0.9, other_share in 0.3f64..1.0,
     ) {
-        let (board, model) = small(which);
+        let (board, model) = small();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         // Three ops a layer, so that all networks can be tried.
         let choices: Vec<Vec<usize>> = (0..6).map(|_| {
-            let live: Vec<usize> = (0..8).filter(|&op| board.structure.layers[0][op].role != Role::Zero).collect();
+            let live = board.structure.having(0, |role| role != Role::Zero);
             let start = rng.random_range(0..5);
             live[start..start + 3].to_vec()
         }).collect();
         let scores: Vec<Vec<f64>> = choices.iter().map(|ops| (0..8).map(|op| {
             if ops.contains(&op) { rng.random::<f64>() } else { f64::NEG_INFINITY }
         }).collect()).collect();
+        let other = Polynomial::sum((0..6).flat_map(|l| (0..8).map(move |o| (l, o)))
+            .map(|(l, o)| (vec![(l, vec![o])], rng.random_range(0..1000) as f64)).collect::<Vec<_>>());
         let networks: Vec<Vec<usize>> =
             (0..729usize).map(|n| (0..6).map(|l| choices[l][n / 3usize.pow(l as u32) % 3]).collect()).collect();
-        let ns = |ops: &Vec<usize>| model.predict(ops).ns();
-        let (cheapest, dearest) = model.range(&choices).unwrap();
-        prop_assert_eq!(cheapest.ns(), networks.iter().map(ns).reduce(f64::min).unwrap());
-        prop_assert_eq!(dearest.ns(), networks.iter().map(ns).reduce(f64::max).unwrap());
-        let target = Latency::from_ns(cheapest.ns() + share * (dearest.ns() - cheapest.ns()));
+        let limit = |cost: &Polynomial, share: f64| {
+            let (cheapest, dearest) = range(cost, &choices).unwrap();
+            let values = || networks.iter().map(|ops| cost.value(ops, 0));
+            assert_eq!(cheapest, values().reduce(f64::min).unwrap());
+            assert_eq!(dearest, values().reduce(f64::max).unwrap());
+            cheapest + share * (dearest - cheapest)
+        };
+        let constraint = |cost: &Polynomial, limit: f64| Constraint {
+            cost: Cost { name: "latency".into(), unit: Unit::Nanoseconds, polynomial: cost.clone() },
+            limit,
+        };
+        let (a, b) = (limit(model, share), limit(&other, other_share));
+        let constraints = [constraint(model, a), constraint(&other, b)];
         let score = |ops: &Vec<usize>| ops.iter().enumerate().map(|(l, &op)| scores[l][op]).sum::<f64>();
-        let best = networks.iter().filter(|ops| ns(ops) <= target.ns()).map(score).reduce(f64::max).unwrap();
-        let found = model.likeliest_within(&scores, target).unwrap();
-        prop_assert!(ns(&found) <= target.ns() && (score(&found) - best).abs() < 1e-9);
-        prop_assert_eq!(model.likeliest_within(&scores, Latency::from_ns(cheapest.ns() - 1.0)), None);
+        for constraints in [&constraints[..1], &constraints] {
+            let within = |ops: &&Vec<usize>| constraints.iter().all(|c| c.cost.polynomial.value(ops, 0) <= c.limit);
+            let best = networks.iter().filter(within).map(score).reduce(f64::max);
+            let found = best_within(&scores, constraints);
+            prop_assert_eq!(found.is_some(), best.is_some());
+            if let (Some(found), Some(best)) = (found, best) {
+                prop_assert!(within(&&found) && (score(&found) - best).abs() < 1e-9);
+            }
+        }
+        let below = range(model, &choices).unwrap().0 - 1.0;
+        prop_assert_eq!(best_within(&scores, &[constraint(model, below)]), None);
     }
 }

@@ -3,26 +3,20 @@
 
 mod table;
 
-use edge_nas::latency::{
-    Header, Images, Latency, LatencyModel, LatencyTable, Networks, Row, Subject, TableError,
-};
-use edge_nas::space::{CandidateOp, Layer, SearchSpace};
-use nas_exporters::Shape;
+use edge_nas::latency::Latency;
+use edge_nas::model::{LatencyModel, ModelError, isolated_subjects};
+use edge_nas::space::{Layer, Networks, SearchSpace};
+use edge_nas::table::{Drawn, Header, LatencyTable, Planned, Row, Subject, TableError};
+use nas_exporters::{Precision, Shape};
 use nas_probe::Runtime;
 use std::path::PathBuf;
-use table::{COMMAND, filled, header, row};
+use table::{COMMAND, header, header_of, row};
 use tempfile::TempDir;
 
 const INPUT: Shape = Shape { channels: 3, height: 8, width: 8 };
-const CLASSES: usize = 4;
 
 fn layer(name: &str, channels: usize, stride: usize) -> Subject {
     Subject::Layer(Layer { op: name.parse().unwrap(), input: INPUT, channels, stride })
-}
-
-fn as_layer(subject: &Subject) -> Layer {
-    let Subject::Layer(layer) = subject else { panic!("{subject}") };
-    *layer
 }
 
 /// Those of `subjects` that the table has no row of.
@@ -33,21 +27,25 @@ fn missing(table: &LatencyTable, subjects: &[Subject]) -> Vec<Subject> {
     }
 }
 
-fn fastest(table: &LatencyTable, subject: &Subject) -> Latency {
-    table.timings()[subject].fastest
+fn latency(table: &LatencyTable, subject: &Subject) -> Latency {
+    table.estimates()[subject].latency
+}
+
+fn rows() -> [Row; 2] {
+    [row(layer("conv_3x3", 8, 1), 94_123.25, 2), row(layer("skip", 8, 2), 0.1 + 0.2, 2)]
 }
 
 /// A folder with a table of two rows, and the table's path.
 fn two_rows() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("chain.ort.jsonl");
-    let layers = [layer("conv_3x3", 8, 1), layer("skip", 8, 2)].map(|subject| as_layer(&subject));
-    filled(&path, &layers, 2, |l| if l.stride == 1 { 94_123.25 } else { 0.1 + 0.2 });
+    let path = dir.path().join("table.jsonl");
+    let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    rows().map(|row| table.append(row).unwrap());
     (dir, path)
 }
 
-/// Where it changes on purpose, the format's number has to rise; where only `model` does, tables that
-/// people have measured go stale.
+/// Where it changes on purpose, the format's number has to rise; where only `key` does, the rows that
+/// people have measured become stale.
 #[test]
 fn the_file_format_is_the_golden_one() {
     let golden = include_str!("golden/table.jsonl");
@@ -58,8 +56,8 @@ fn the_file_format_is_the_golden_one() {
     std::fs::write(&copy, golden).unwrap();
     let read = LatencyTable::load(&copy, COMMAND).unwrap();
     assert_eq!(read.header, header());
-    let rows = [row(layer("conv_3x3", 8, 1), 94_123.25, 2), row(layer("skip", 8, 2), 0.1 + 0.2, 2)];
-    assert_eq!(read.rows(), rows);
+    assert_eq!(read.rows(), rows());
+    assert_eq!(read.stale(), 0);
 }
 
 #[test]
@@ -80,7 +78,7 @@ fn a_table_of_another_header_is_refused() {
     let (_dir, path) = two_rows();
     let before = std::fs::read(&path).unwrap();
     type Change = fn(&mut Header);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 11] = [
         ("device", |h| h.device = "other".into()),
         ("CPU", |h| h.cpu = "other".into()),
         ("architecture", |h| h.arch = "other".into()),
@@ -88,7 +86,10 @@ fn a_table_of_another_header_is_refused() {
         ("runtime", |h| h.runtime = Runtime::Tract.to_string()),
         ("runtime version", |h| h.runtime_version = "other".into()),
         ("threads", |h| h.threads = Some(2)),
-        ("precision", |h| h.precision = "int8".into()),
+        ("precision", |h| h.precision = Precision::Int8),
+        ("space", |h| h.space = SearchSpace::load("chain").unwrap()),
+        ("images", |h| h.input = Shape::new(3, 8, 9)),
+        ("layers", |h| h.space.layers[2].stride = 2),
     ];
     for (what, change) in changes {
         let mut ours = header();
@@ -104,16 +105,16 @@ fn a_table_of_another_header_is_refused() {
 }
 
 #[test]
-fn damaged_tables_are_told_with_file_and_line() {
+fn damaged_tables_are_named_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     let golden = include_str!("golden/table.jsonl");
     let lines: Vec<&str> = golden.lines().collect();
     for (text, words) in [
         (String::new(), "empty"),
-        (golden.replacen("\"latency_table\":2", "\"latency_table\":1", 1), "format 1"),
-        (format!("{}\n", lines[1]), "no latency table"),
+        (golden.replacen("\"latency_table\":3", "\"latency_table\":2", 1), "format 2"),
+        (format!("{}\n", lines[1]), "no format number"),
         (format!("{}\n{}\nnot json\n", lines[0], lines[1]), "line 3"),
-        (format!("{}\n{}\n", lines[0], lines[1].replace("conv_3x3", "conv_9x9")), "line 2"),
+        (format!("{}\n{}\n", lines[0], lines[1].replace("conv_3x3", "conv_8x8")), "line 2"),
     ] {
         let path = dir.path().join("bad.jsonl");
         std::fs::write(&path, text).unwrap();
@@ -126,50 +127,76 @@ fn damaged_tables_are_told_with_file_and_line() {
 }
 
 #[test]
-fn the_row_of_an_op_that_has_changed_is_measured_anew() {
+fn the_row_of_an_op_that_has_changed_is_counted_and_measured_again() {
     let (_dir, path) = two_rows();
     let conv = layer("conv_3x3", 8, 1);
-    let mut stale = row(conv.clone(), 5.0, 1);
-    stale.model = "0123456789abcdef".into();
     let text = std::fs::read_to_string(&path).unwrap();
-    let digest = row(conv.clone(), 5.0, 1).model;
-    std::fs::write(&path, text.replacen(&digest, &stale.model, 1)).unwrap();
+    std::fs::write(&path, text.replacen(&conv.key(), "0123456789abcdef", 1)).unwrap();
 
     let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    assert_eq!((table.rows().len(), table.stale()), (1, 1));
     assert_eq!(missing(&table, std::slice::from_ref(&conv)), std::slice::from_ref(&conv));
     table.append(row(conv.clone(), 7.0, 1)).unwrap();
     let read = LatencyTable::load(&path, COMMAND).unwrap();
-    assert_eq!(fastest(&read, &conv), Latency::from_ns(7.0));
+    assert_eq!(latency(&read, &conv), Latency::from_ns(7.0));
     assert_eq!(read.rows().len(), 2);
 }
 
 #[test]
-fn all_missing_layers_are_listed_with_the_command_that_measures_them() {
-    let space = SearchSpace::load("chain").unwrap();
+fn the_header_stays_as_it_was_written() {
+    let (_dir, path) = two_rows();
+    let first = |text: &str| text.lines().next().unwrap().to_string();
+    let before = first(&std::fs::read_to_string(&path).unwrap());
+    let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    for (networks, classes) in [(100, 10), (60, 10), (12, 20), (161, 10)] {
+        table.plan(Planned { networks, classes }).unwrap();
+    }
+    for table in [&table, &LatencyTable::load(&path, COMMAND).unwrap()] {
+        assert_eq!((table.planned(10), table.planned(20), table.planned(3)), (161, 12, 0));
+        assert_eq!(table.classes(), [10, 20]);
+    }
+    assert_eq!(first(&std::fs::read_to_string(&path).unwrap()), before);
+}
+
+#[test]
+fn what_is_missing_is_counted_with_three_examples_and_the_command_that_measures_it() {
+    let networks = Networks::new(SearchSpace::load("chain").unwrap(), INPUT, [4]).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let layers = space.distinct_layers(INPUT, CLASSES);
-    let table = filled(&dir.path().join("t.jsonl"), &layers[..5], 1, |_| 1.0);
-    let networks = Networks { space: &space, images: Images { shape: INPUT, classes: CLASSES } };
+    let mut table = LatencyTable::open(&dir.path().join("t.jsonl"), header_of(&networks), COMMAND).unwrap();
+    let subjects = isolated_subjects(&networks);
+    subjects[..5].iter().for_each(|subject| table.append(row(subject.clone(), 1.0, 1)).unwrap());
     let error = LatencyModel::new(&table, &networks).unwrap_err();
     let message = error.to_string();
-    let TableError::Missing { missing, .. } = error else { panic!("{message}") };
-    let live = layers[5..].iter().filter(|layer| layer.op != CandidateOp::ZERO);
-    let expected: Vec<Subject> = live.copied().map(Subject::Layer).collect();
-    assert_eq!(missing, expected);
-    assert!(expected.iter().all(|layer| message.contains(&layer.to_string())), "{message}");
+    let ModelError::Table(TableError::Missing { missing, .. }) = error else { panic!("{message}") };
+    assert_eq!(missing, subjects[5..]);
+    assert!(message.contains(&format!("lacks {} models", missing.len())), "{message}");
+    for (i, subject) in missing.iter().enumerate() {
+        assert_eq!(message.contains(&subject.to_string()), i < 3, "{subject} in {message}");
+    }
     assert!(message.contains(COMMAND), "{message}");
+}
+
+#[test]
+fn a_table_of_another_space_has_no_model() {
+    let (_dir, path) = two_rows();
+    let table = LatencyTable::load(&path, COMMAND).unwrap();
+    for (space, input) in [("chain", INPUT), ("chain_small", Shape::new(3, 9, 8))] {
+        let networks = Networks::new(SearchSpace::load(space).unwrap(), input, [4]).unwrap();
+        let error = LatencyModel::new(&table, &networks).unwrap_err().to_string();
+        assert!(error.contains("`chain_small` on 3x8x8") && error.contains(&format!("`{space}` on {input}")), "{error}");
+    }
 }
 
 /// An eighth of the rows are from moments in which the device is faster than it usually is.
 #[test]
-fn one_fast_moment_in_eight_does_not_count() {
+fn one_fast_moment_in_eight_is_discarded() {
     let (_dir, path) = two_rows();
     let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
     let conv = layer("conv_5x5", 8, 1);
     let mut of = |ns: &[f64]| {
         ns.iter().for_each(|&ns| table.append(row(conv.clone(), ns, 20)).unwrap());
-        let timing = table.timings()[&conv];
-        (timing.fastest.ns(), timing.gap.map(Latency::ns))
+        let estimate = table.estimates()[&conv];
+        (estimate.latency.ns(), estimate.gap.map(Latency::ns))
     };
     assert_eq!(of(&[1000.0]), (1000.0, None));
     assert_eq!(of(&[970.0, 1001.0, 1005.0, 1200.0, 1001.0, 1003.0]), (970.0, Some(30.0)));
@@ -195,8 +222,38 @@ fn where_the_anchor_shows_a_drift_rows_are_corrected_for_it() {
         }
     }
     for channels in [1, late, 10, 19] {
-        let timing = fastest(&table, &layer("conv_3x3", channels, 1));
-        let off = timing.ns() / undisturbed(channels) - 1.0;
+        let found = latency(&table, &layer("conv_3x3", channels, 1));
+        let off = found.ns() / undisturbed(channels) - 1.0;
         assert!(off.abs() < 0.005, "{channels}: {off}");
     }
+}
+
+/// More rows of the same distribution do not change what a benchmark or a table reports.
+#[test]
+fn the_number_of_rows_does_not_bias_an_estimate() {
+    use edge_nas::table::{Estimate, Timing};
+    use rand::{Rng, SeedableRng};
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+    let mut mean = |rows: usize| {
+        let mut one = || {
+            let timing = |fastest| Timing { fastest, median: fastest, disturbed: false, corrected: false };
+            let rows = (0..rows).map(|_| timing(1000.0 + 100.0 * rng.random::<f64>()));
+            Estimate::of(rows.collect::<Vec<_>>()).unwrap().latency.ns()
+        };
+        (0..2000).map(|_| one()).sum::<f64>() / 2000.0
+    };
+    let (few, many) = (mean(8), mean(64));
+    assert!((few - many).abs() < 11.0, "{few} {many}");
+}
+
+#[test]
+fn unseen_networks_are_kept_with_how_they_were_drawn() {
+    let (_dir, path) = two_rows();
+    let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    for drawn in [Drawn::Random, Drawn::Derived] {
+        table.append(Row { unseen: Some(drawn), ..row(layer("conv_5x5", 8, 1), 5.0, 1) }).unwrap();
+    }
+    let read = LatencyTable::load(&path, COMMAND).unwrap();
+    let drawn: Vec<Option<Drawn>> = read.rows().iter().map(|row| row.unseen).collect();
+    assert_eq!(drawn, [None, None, Some(Drawn::Random), Some(Drawn::Derived)]);
 }

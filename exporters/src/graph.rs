@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Shape of one sample's feature map, CHW: a batch adds N in front. A vector is C×1×1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,8 +54,8 @@ impl std::str::FromStr for Shape {
     fn from_str(s: &str) -> Result<Self, String> {
         let sizes: Result<Vec<usize>, _> = s.split('x').map(str::parse).collect();
         match sizes.as_deref() {
-            Ok(&[c, h, w]) if c * h * w > 0 => Ok(Shape::new(c, h, w)),
-            _ => Err(format!("`{s}` is no shape; write CHANNELSxHEIGHTxWIDTH, as in 3x32x32")),
+            Ok(&[c, h, w]) if check_size(Shape::new(c, h, w)).is_ok() => Ok(Shape::new(c, h, w)),
+            _ => Err(format!("`{s}` is not a shape; write CHANNELSxHEIGHTxWIDTH, as in 3x32x32")),
         }
     }
 }
@@ -71,7 +72,8 @@ impl NodeId {
 }
 
 /// What a node computes. Kernels are square and odd, padding is kernel / 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
     /// The graph's one input; always node 0.
     Input,
@@ -158,15 +160,103 @@ pub struct Param {
     pub role: Role,
 }
 
-/// A network, or a part of one: nodes in an order in which they can be computed, from one input to
-/// one output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A network, or a part of one: nodes in an order in which they can be computed, from one input to one output.
+///
+/// Its JSON is canonical: equal graphs have equal bytes. Shapes are left out, since they follow from the input's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Graph {
     nodes: Vec<Node>,
     output: NodeId,
 }
 
+/// A graph as JSON has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// CHW
+    input: Shape,
+    /// All nodes behind the input.
+    nodes: Vec<WrittenNode>,
+    /// Index of a node; 0 is the input.
+    output: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenNode {
+    name: String,
+    op: Op,
+    /// Indices of nodes before this one.
+    inputs: Vec<usize>,
+}
+
+impl From<Graph> for Written {
+    fn from(graph: Graph) -> Written {
+        let input = graph.input_shape();
+        let node = |Node { name, op, inputs, .. }: Node| {
+            let inputs = inputs.into_iter().map(NodeId::index).collect();
+            WrittenNode { name, op, inputs }
+        };
+        let output = graph.output.0;
+        Written { input, nodes: graph.nodes.into_iter().skip(1).map(node).collect(), output }
+    }
+}
+
+impl TryFrom<Written> for Graph {
+    type Error = GraphError;
+
+    fn try_from(Written { input, nodes, output }: Written) -> Result<Graph, GraphError> {
+        let mut graph = Graph::new(input);
+        check_size(input)?;
+        if nodes.len() > MOST_NODES || output > nodes.len() {
+            return Err(GraphError::Node { node: output });
+        }
+        for WrittenNode { name, op, inputs } in nodes {
+            if let Some(&node) = inputs.iter().find(|&&input| input >= graph.nodes.len()) {
+                return Err(GraphError::Node { node });
+            }
+            graph.try_add(&name, op, &inputs.into_iter().map(NodeId).collect::<Vec<_>>())?;
+        }
+        graph.output = NodeId(output);
+        Ok(graph)
+    }
+}
+
+/// Why nodes are no graph.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    #[error("two nodes are named `{name}`")]
+    Name { name: String },
+    #[error("`{name}`: {op:?} does not take inputs of {inputs:?}")]
+    Inputs { name: String, op: Op, inputs: Vec<Shape> },
+    #[error("there is no node {node} before it is read")]
+    Node { node: usize },
+    #[error("{shape} is empty or too large for a feature map")]
+    Size { shape: Shape },
+}
+
+/// A graph that is read has no more nodes, no larger feature maps, and no more weights in a node.
+const MOST_NODES: usize = 1 << 14;
+const MOST_VALUES: usize = 1 << 28;
+
+fn check_size(shape: Shape) -> Result<(), GraphError> {
+    let sizes = [shape.channels, shape.height, shape.width];
+    let len = sizes.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
+    match len {
+        Some(1..=MOST_VALUES) => Ok(()),
+        _ => Err(GraphError::Size { shape }),
+    }
+}
+
 impl Graph {
+    /// 64 hex digits that identify the graph: the SHA-256 of its JSON.
+    pub fn digest(&self) -> String {
+        // Plain data is always serialisable.
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        format!("{:x}", Sha256::digest(json))
+    }
+
     /// A graph that is only its input.
     pub fn new(input: Shape) -> Self {
         let node = Node { name: "input".into(), op: Op::Input, inputs: vec![], shape: input };
@@ -206,12 +296,24 @@ impl Graph {
     /// # Panics
     /// Where the inputs do not fit the op: a mistake in the code that describes the network.
     pub fn add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> NodeId {
-        assert!(!self.nodes.iter().any(|n| n.name == name), "two nodes named `{name}`");
+        self.try_add(name, op, inputs).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Appends a node, which becomes the output, and gives its id.
+    ///
+    /// # Errors
+    /// Where the inputs do not fit the op, the name is taken, or a size is out of range.
+    pub fn try_add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId, GraphError> {
+        if self.nodes.iter().any(|n| n.name == name) {
+            return Err(GraphError::Name { name: name.into() });
+        }
         let shapes: Vec<Shape> = inputs.iter().map(|&i| self.node(i).shape).collect();
-        let shape = output_shape(op, &shapes);
+        let unfit = || GraphError::Inputs { name: name.into(), op, inputs: shapes.clone() };
+        let shape = output_shape(op, &shapes).ok_or_else(unfit)?;
+        check_size(shape)?;
         self.nodes.push(Node { name: name.into(), op, inputs: inputs.to_vec(), shape });
         self.output = NodeId(self.nodes.len() - 1);
-        self.output
+        Ok(self.output)
     }
 
     /// Appends a copy of `part`, reading from `input`, its nodes' names below `prefix`.
@@ -302,20 +404,28 @@ impl Graph {
     }
 }
 
-fn output_shape(op: Op, inputs: &[Shape]) -> Shape {
+/// None where the op does not take such inputs.
+fn output_shape(op: Op, inputs: &[Shape]) -> Option<Shape> {
+    let window = |kernel: usize, stride: usize| kernel % 2 == 1 && kernel <= 127 && (1..=127).contains(&stride);
     match (op, inputs) {
         (Op::Conv2d { out_channels, kernel, stride, groups, .. }, &[x]) => {
-            assert!(kernel % 2 == 1, "kernel {kernel} is even");
-            assert!(x.channels % groups == 0 && out_channels % groups == 0, "{groups} groups of {x}");
-            x.strided(out_channels, stride)
+            let divides = groups > 0 && x.channels % groups == 0 && out_channels % groups == 0;
+            let fits = divides && window(kernel, stride) && out_channels > 0;
+            let weights = || (x.channels / groups).checked_mul(out_channels)?.checked_mul(kernel * kernel);
+            (fits && weights()? <= MOST_VALUES).then(|| x.strided(out_channels, stride))
         }
-        (Op::MaxPool { stride, .. } | Op::AvgPool { stride, .. }, &[x]) => x.strided(x.channels, stride),
-        (Op::BatchNorm | Op::Relu | Op::Relu6 | Op::HardSigmoid, &[x]) => x,
-        (Op::Add, &[a, b]) if a == b => a,
-        (Op::Mul, &[x, scale]) if scale == Shape::new(x.channels, 1, 1) => x,
-        (Op::GlobalAvgPool, &[x]) => Shape::new(x.channels, 1, 1),
-        (Op::Linear { out_features }, &[_]) => Shape::new(out_features, 1, 1),
-        (Op::Zero { shape }, []) => shape,
-        _ => panic!("{op:?} does not take inputs {inputs:?}"),
+        (Op::MaxPool { kernel, stride } | Op::AvgPool { kernel, stride }, &[x]) => {
+            window(kernel, stride).then(|| x.strided(x.channels, stride))
+        }
+        (Op::BatchNorm | Op::Relu | Op::Relu6 | Op::HardSigmoid, &[x]) => Some(x),
+        (Op::Add, &[a, b]) if a == b => Some(a),
+        (Op::Mul, &[x, scale]) if scale == Shape::new(x.channels, 1, 1) => Some(x),
+        (Op::GlobalAvgPool, &[x]) => Some(Shape::new(x.channels, 1, 1)),
+        (Op::Linear { out_features }, &[x]) => {
+            let weights = x.len().checked_mul(out_features)?;
+            (1..=MOST_VALUES).contains(&weights).then(|| Shape::new(out_features, 1, 1))
+        }
+        (Op::Zero { shape }, []) => Some(shape),
+        _ => None,
     }
 }

@@ -8,11 +8,14 @@ mod cost;
 mod fold;
 mod graph;
 pub mod onnx;
+mod precision;
 mod weights;
 
 pub use cost::Cost;
 pub use fold::fold_batch_norm;
-pub use graph::{Graph, Node, NodeId, Op, Param, Role, Shape};
+pub use graph::{Graph, GraphError, Node, NodeId, Op, Param, Role, Shape};
+pub use onnx::EncodeError;
+pub use precision::Precision;
 pub use weights::{Tensor, Weights, WeightsError};
 
 /// ε of batch norm, in training and in export; PyTorch's default.

@@ -1,6 +1,6 @@
 //! Writes a [`Graph`] as an ONNX model: opset 13, batch 1, input `input` and output `output`.
 
-use crate::{BATCH_NORM_EPS, Graph, Node, NodeId, Op, Shape, Weights, WeightsError, fold_batch_norm};
+use crate::{BATCH_NORM_EPS, Graph, Node, NodeId, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
@@ -12,11 +12,54 @@ const OPSET: i64 = 13;
 /// The IR version that came with opset 13.
 const IR_VERSION: i64 = 7;
 
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("networks cannot be written in {0} yet; use fp32")]
+    Precision(Precision),
+    #[error("it is not an ONNX model: {0}")]
+    NotOnnx(String),
+}
+
+/// The bytes of an untrained network, with weights that are the same every time and everywhere: what is measured of a
+/// graph.
+///
+/// # Errors
+/// [`EncodeError::Precision`]
+pub fn untrained(graph: &Graph, precision: Precision) -> Result<Vec<u8>, EncodeError> {
+    encode(graph, &Weights::random(graph, 0), precision)
+}
+
+/// The precision of an ONNX model, from what it contains.
+///
+/// # Errors
+/// [`EncodeError::NotOnnx`]
+pub fn precision_of(model: &[u8]) -> Result<Precision, EncodeError> {
+    let model = ModelProto::parse_from_bytes(model).map_err(|e| EncodeError::NotOnnx(e.to_string()))?;
+    if model.graph.node.is_empty() {
+        return Err(EncodeError::NotOnnx("it has no nodes".into()));
+    }
+    let quantised = |node: &NodeProto| {
+        let op = node.op_type.as_str();
+        op.starts_with("QLinear") || op.ends_with("Integer") || op.contains("QuantizeLinear")
+    };
+    let half = |tensor: &TensorProto| tensor.data_type == DataType::FLOAT16 as i32;
+    Ok(match &*model.graph {
+        graph if graph.node.iter().any(quantised) => Precision::Int8,
+        graph if graph.initializer.iter().any(half) => Precision::Fp16,
+        _ => Precision::Fp32,
+    })
+}
+
 /// The model's bytes: dead nodes removed, batch norm folded.
 ///
 /// # Errors
-/// Where a parameter of `graph` is not in `weights`.
-pub fn encode(graph: &Graph, weights: &Weights) -> Result<Vec<u8>, WeightsError> {
+/// Where a parameter of `graph` is not in `weights`, or the precision cannot be written.
+pub fn encode(graph: &Graph, weights: &Weights, precision: Precision) -> Result<Vec<u8>, EncodeError> {
+    if precision != Precision::Fp32 {
+        return Err(EncodeError::Precision(precision));
+    }
     let (graph, weights) = fold_batch_norm(&graph.live(), weights)?;
     let mut proto = GraphProto { name: "edge-nas".into(), ..Default::default() };
     proto.input.push(value_info("input", graph.input_shape(), false));

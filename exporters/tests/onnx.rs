@@ -1,7 +1,7 @@
 //! What is written as ONNX, read back.
 #![allow(clippy::unwrap_used)]
 
-use nas_exporters::{Graph, Op, Shape, Weights, WeightsError, fold_batch_norm, onnx};
+use nas_exporters::{EncodeError, Graph, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm, onnx};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message, ModelProto, TensorProto, ValueInfoProto,
     attribute_proto::AttributeType, tensor_proto::DataType,
@@ -95,7 +95,7 @@ fn values(t: &TensorProto) -> Vec<f32> {
 #[test]
 fn the_format_is_the_golden_one() {
     let g = network();
-    let found = dump(&onnx::encode(&g, &Weights::random(&g, 0)).unwrap());
+    let found = dump(&onnx::encode(&g, &Weights::random(&g, 0), Precision::Fp32).unwrap());
     if found != include_str!("golden/network.txt") {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("network.txt");
         std::fs::write(&path, &found).unwrap();
@@ -107,7 +107,7 @@ fn the_format_is_the_golden_one() {
 fn initializers_hold_the_folded_weights() {
     let g = network();
     let weights = Weights::random(&g, 0);
-    let (_, graph) = parse(&onnx::encode(&g, &weights).unwrap());
+    let (_, graph) = parse(&onnx::encode(&g, &weights, Precision::Fp32).unwrap());
     let (folded_graph, folded) = fold_batch_norm(&g.live(), &weights).unwrap();
     for param in folded_graph.params() {
         let tensor = folded.get(&param.name).unwrap();
@@ -128,7 +128,7 @@ fn a_zero_is_a_constant_and_what_is_before_it_is_not_written() {
     let zero = g.add("zero", Op::Zero { shape: Shape::new(3, 2, 2) }, &[]);
     g.add("pool", Op::GlobalAvgPool, &[zero]);
     // The stem's weights are not asked for.
-    let (_, graph) = parse(&onnx::encode(&g, &Weights::default()).unwrap());
+    let (_, graph) = parse(&onnx::encode(&g, &Weights::default(), Precision::Fp32).unwrap());
     let written: Vec<(&str, &str)> =
         graph.node.iter().map(|n| (n.op_type.as_str(), n.input[0].as_str())).collect();
     assert_eq!(written, [("GlobalAveragePool", "zero"), ("Identity", "pool")]);
@@ -139,7 +139,7 @@ fn a_zero_is_a_constant_and_what_is_before_it_is_not_written() {
 
 #[test]
 fn the_empty_network_passes_its_input_on() {
-    let (_, graph) = parse(&onnx::encode(&Graph::new(Shape::new(2, 4, 4)), &Weights::default()).unwrap());
+    let (_, graph) = parse(&onnx::encode(&Graph::new(Shape::new(2, 4, 4)), &Weights::default(), Precision::Fp32).unwrap());
     assert_eq!(graph.node.len(), 1);
     assert_eq!((graph.node[0].op_type.as_str(), graph.node[0].input[0].as_str()), ("Identity", "input"));
 }
@@ -147,7 +147,7 @@ fn the_empty_network_passes_its_input_on() {
 #[test]
 fn the_same_network_and_weights_are_the_same_bytes() {
     let g = network();
-    let encode = |seed| onnx::encode(&g, &Weights::random(&g, seed)).unwrap();
+    let encode = |seed| onnx::encode(&g, &Weights::random(&g, seed), Precision::Fp32).unwrap();
     assert_eq!(encode(1), encode(1));
     assert_ne!(encode(1), encode(2));
 }
@@ -157,8 +157,40 @@ fn weights_that_do_not_fit_are_an_error() {
     let g = network();
     let mut weights = Weights::random(&g, 0);
     weights.insert("head.linear.bias", vec![6], vec![0.0; 6]);
-    let error = onnx::encode(&g, &weights).unwrap_err();
-    assert!(matches!(&error, WeightsError::Shape { name, .. } if name == "head.linear.bias"), "{error}");
-    let error = onnx::encode(&g, &Weights::default()).unwrap_err();
-    assert!(matches!(&error, WeightsError::Missing { name } if name == "stem.conv.weight"), "{error}");
+    let error = onnx::encode(&g, &weights, Precision::Fp32).unwrap_err();
+    assert!(matches!(&error, EncodeError::Weights(WeightsError::Shape { name, .. }) if name == "head.linear.bias"), "{error}");
+    let error = onnx::encode(&g, &Weights::default(), Precision::Fp32).unwrap_err();
+    assert!(matches!(&error, EncodeError::Weights(WeightsError::Missing { name }) if name == "stem.conv.weight"), "{error}");
+}
+
+#[test]
+fn the_precision_is_what_a_model_contains() {
+    let mut g = Graph::new(Shape::new(2, 4, 4));
+    g.add("relu", Op::Relu, &[g.input()]);
+    let model = onnx::untrained(&g, Precision::Fp32).unwrap();
+    assert_eq!(onnx::precision_of(&model).unwrap(), Precision::Fp32);
+    let changed = |change: &dyn Fn(&mut ModelProto)| {
+        let mut model = ModelProto::parse_from_bytes(&model).unwrap();
+        change(&mut model);
+        onnx::precision_of(&model.write_to_bytes().unwrap())
+    };
+    let op = |name: &'static str| move |model: &mut ModelProto| {
+        model.graph.as_mut().unwrap().node[0].op_type = name.into();
+    };
+    for quantised in ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"] {
+        assert_eq!(changed(&op(quantised)).unwrap(), Precision::Int8, "{quantised}");
+    }
+    let half = |model: &mut ModelProto| {
+        let mut weight = TensorProto::new();
+        weight.data_type = onnx_protobuf::tensor_proto::DataType::FLOAT16 as i32;
+        model.graph.as_mut().unwrap().initializer.push(weight);
+    };
+    assert_eq!(changed(&half).unwrap(), Precision::Fp16);
+    for garbage in [b"no model".as_slice(), b""] {
+        assert!(matches!(onnx::precision_of(garbage), Err(EncodeError::NotOnnx(_))));
+    }
+    for other in [Precision::Int8, Precision::Fp16] {
+        let error = onnx::untrained(&g, other).unwrap_err().to_string();
+        assert!(error.contains(&other.to_string()) && error.contains("fp32"), "{error}");
+    }
 }

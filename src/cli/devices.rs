@@ -1,4 +1,5 @@
-use super::measure::ReachArgs;
+use super::flags::ReachFlags;
+use crate::run::Reach;
 use super::output::{print, table};
 use crate::device::{Board, Device, Finding, Session, findings};
 use nas_probe::Runtime;
@@ -15,15 +16,15 @@ pub struct Args {
 enum Verb {
     /// List the devices that ship
     List,
-    /// Start the probe on a device and show what is fine there, what is not, and what puts it right
+    /// Start the probe on a device, and show what is right there, what is not, and how to fix it
     Check {
         /// A name that `nas devices` lists, or a TOML file
         device: String,
-        /// Inference runtime that it is to have; may be given again [default: those of the device]
+        /// Inference runtime that it should have; may be repeated [default: those of the device]
         #[arg(long = "runtime")]
         runtimes: Vec<Runtime>,
         #[command(flatten)]
-        reach: ReachArgs,
+        reach: ReachFlags,
     },
 }
 
@@ -32,7 +33,7 @@ impl Args {
         match self.verb.unwrap_or(Verb::List) {
             Verb::List => list(json),
             Verb::Check { device, runtimes, reach } => {
-                check(&Device::load(&device)?, &runtimes, &reach, json)
+                check(&Device::load(&device)?, &runtimes, &reach.settings(), json)
             }
         }
     }
@@ -51,7 +52,7 @@ struct Checked {
     findings: Vec<Finding>,
 }
 
-fn check(device: &Device, runtimes: &[Runtime], reach: &ReachArgs, json: bool) -> anyhow::Result<()> {
+fn check(device: &Device, runtimes: &[Runtime], reach: &Reach, json: bool) -> anyhow::Result<()> {
     let runtimes = if runtimes.is_empty() { &device.runtimes } else { runtimes };
     let look = |board: Board| -> anyhow::Result<Checked> {
         let findings = findings(&Session::open(&board)?, &board);

@@ -1,20 +1,19 @@
-//! The verbs: one file each, with its arguments and a `run` that reads as what it does.
+//! The verbs, one file each: flags become settings, one call does the work, and its result is printed.
 
 mod bench;
 mod completions;
 mod devices;
 #[cfg(feature = "torch")]
-mod experiment;
-#[cfg(feature = "torch")]
 mod export;
-mod measure;
+mod flags;
+mod log;
 mod output;
 pub mod profile;
 mod report;
 #[cfg(feature = "torch")]
-mod search;
+mod run;
 #[cfg(feature = "torch")]
-mod stages;
+mod search;
 #[cfg(feature = "torch")]
 mod train;
 
@@ -43,7 +42,7 @@ enum Verb {
     Bench(bench::Args),
     Report(report::Args),
     #[cfg(feature = "torch")]
-    Run(experiment::Args),
+    Run(run::Args),
     Devices(devices::Args),
     Completions(completions::Args),
 }
@@ -76,8 +75,9 @@ fn trains(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     run()
 }
 
-/// Runs a command and turns its error into one line and an exit code.
+/// Runs a command, with what the library logs on stderr, and turns its error into one line and an exit code.
 pub fn main(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
+    self::log::init();
     match run() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

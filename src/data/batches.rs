@@ -1,4 +1,4 @@
-//! From images to batches: divided, shuffled, normalised, augmented, each by a seed alone.
+//! From images to batches: divided, shuffled, normalised and augmented, each by a seed alone.
 
 use std::num::NonZeroUsize;
 
@@ -41,7 +41,7 @@ pub fn split(
     Ok((rest, held_out))
 }
 
-/// Streams of one seed are independent: one for each epoch, and the last for [`split`].
+/// Streams of one seed are independent: there is one for each epoch, and the last is for [`split`].
 fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
@@ -113,14 +113,41 @@ pub struct Batches<'a> {
     pub size: NonZeroUsize,
 }
 
+/// All images once, shuffled and augmented. A batch depends on the seed, the epoch and the step alone, so that training
+/// resumes exactly at any step.
+pub struct Epoch<'a> {
+    batches: Batches<'a>,
+    order: Vec<usize>,
+    seed: u64,
+    epoch: u64,
+    augment: Augment,
+}
+
+impl Epoch<'_> {
+    /// Number of batches; never 0.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.batches.steps().len()
+    }
+
+    /// Batch `step`, from 0.
+    pub fn batch(&self, step: usize) -> Batch {
+        let mut rng = rng(self.seed, self.epoch);
+        // Each step has a segment of the stream to itself; the first one is the order's.
+        rng.set_word_pos((step as u128 + 1) << 40);
+        self.batches.batch(&self.order, step, || self.augment.draw(self.batches.dataset.shape, &mut rng))
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Batch> + '_ {
+        (0..self.len()).map(|step| self.batch(step))
+    }
+}
+
 impl<'a> Batches<'a> {
-    /// All images once, shuffled and augmented: a function of `seed` and `epoch` alone, so that training resumes
-    /// exactly at any epoch.
-    pub fn epoch(self, seed: u64, epoch: u64, augment: Augment) -> impl ExactSizeIterator<Item = Batch> + 'a {
-        let mut rng = rng(seed, epoch);
+    pub fn epoch(self, seed: u64, epoch: u64, augment: Augment) -> Epoch<'a> {
         let mut order = self.indices.to_vec();
-        order.shuffle(&mut rng);
-        self.steps().map(move |step| self.batch(&order, step, || augment.draw(self.dataset.shape, &mut rng)))
+        order.shuffle(&mut rng(seed, epoch));
+        Epoch { batches: self, order, seed, epoch, augment }
     }
 
     /// All images once, in order and as they are, for evaluation.
@@ -171,7 +198,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Where an image comes to lie, in pixels, before it is mirrored.
+/// By how many pixels an image is moved, before it is mirrored.
 #[derive(Clone, Copy, Default)]
 struct Placement {
     down: isize,

@@ -16,7 +16,7 @@ mod cifar10;
 mod folder;
 mod idx;
 
-pub use batches::{Augment, Batch, Batches, Normalisation, split};
+pub use batches::{Augment, Batch, Batches, Epoch, Normalisation, split};
 
 /// Labelled images of one shape, one byte a value.
 pub struct Dataset {
@@ -95,7 +95,7 @@ impl Data {
     }
 }
 
-/// One way in which data sets lie in a folder.
+/// One way in which data sets are stored in a folder.
 pub struct Format {
     /// What stands before the colon in a [`DataSpec`].
     pub name: &'static str,

@@ -1,6 +1,7 @@
 //! Devices, the links to them, and the session with the probe that runs there.
 
 mod check;
+mod fleet;
 mod link;
 mod parts;
 mod session;
@@ -8,7 +9,8 @@ mod site;
 mod ssh;
 
 pub use check::{Finding, findings};
-pub use session::{Model, Session, Ticket};
+pub use fleet::Fleet;
+pub use session::{Model, Session, Source, Ticket};
 pub use site::Site;
 pub use ssh::SshError;
 
@@ -26,12 +28,12 @@ pub enum DeviceError {
     #[error("{path}: {reason}", path = path.display())]
     Invalid { path: PathBuf, reason: String },
     #[error(
-        "nobody says where a {device} is: give --ssh user@host, or `ssh = \"user@host\"` below `[{device}]` in {file}, \
+        "it is not known where a {device} is: give --ssh user@host, or `ssh = \"user@host\"` below `[{device}]` in {file}, \
          or a `Host {device}` in ~/.ssh/config",
         file = file.display()
     )]
     NoAddress { device: String, file: PathBuf },
-    #[error("`{address}` is no address of a board: {reason}")]
+    #[error("`{address}` is not the address of a board: {reason}")]
     Address { address: String, reason: String },
     #[error("{device} is this machine and not reached over SSH; leave --ssh out, or give another --device")]
     NotABoard { device: String },
@@ -44,29 +46,31 @@ pub enum DeviceError {
     #[error("there is no probe at {path}; build it with `cargo build --release`, or set NAS_PROBE to it", path = path.display())]
     NoProbe { path: PathBuf },
     #[error(
-        "`{command}` is needed and lies in no folder around this program or the current one; run this in a clone of edge-nas, or set NAS_PROBE to a probe for the board, and `ort_dylib` in the device file to a library that it has"
+        "`{command}` is needed and was not found around this program or the current folder; run this in a clone of edge-nas, or set NAS_PROBE to a probe for the board, and `ort_dylib` in the device file to a library that it has"
     )]
     NoScript { command: String },
-    #[error("`{command}` failed ({reason}); what it says above tells what to do")]
+    #[error("`{command}` failed ({reason}); see its messages above")]
     Script { command: String, reason: String },
     #[error("cannot start the probe {path}: {reason}", path = path.display())]
     Start { path: PathBuf, reason: String },
     #[error(
-        "the probe speaks protocol {theirs} and this is {ours}; build both from one version: `cargo build --release`"
+        "the probe has protocol {theirs} and this program {ours}; build both from one version: `cargo build --release`"
     )]
     Protocol { theirs: u32, ours: u32 },
     #[error("the probe did not answer within {seconds} s ({doing})")]
     Deadline { seconds: u64, doing: String },
     #[error("the probe ended ({doing}): {reason}")]
     Ended { doing: String, reason: String },
-    #[error("the probe wrote something else than a reply ({doing}): {line}")]
+    #[error("the probe wrote something that is not a reply ({doing}): {line}")]
     Garbage { doing: String, line: String },
-    #[error("{runtime} is not to be had on {device}: {reason}")]
+    #[error("{runtime} is not available on {device}: {reason}")]
     NoRuntime { runtime: Runtime, device: String, reason: String },
     #[error("{model} failed with {runtime}: {reason}")]
     Failed { model: String, runtime: Runtime, reason: String },
     #[error("{device}: {doing}: {reason}")]
     Refused { device: String, doing: String, reason: String },
+    #[error(transparent)]
+    Encode(#[from] nas_exporters::EncodeError),
 }
 
 /// A kind of board, as its file in `devices/` describes it.
@@ -76,7 +80,7 @@ pub struct Device {
     /// Name of its file.
     #[serde(skip_deserializing)]
     pub name: String,
-    /// For people, a few words.
+    /// A few words for people.
     pub description: String,
     pub link: LinkKind,
     /// Rust's target triple, of the probe; where absent, this machine's.
@@ -85,12 +89,12 @@ pub struct Device {
     /// The oldest glibc that boards of this kind run; the probe needs 2.27.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
-    /// What it is measured with where nothing else is asked for.
+    /// What it is measured with unless another runtime is named.
     pub runtimes: Vec<Runtime>,
     /// Cores that `--pin` takes where it names none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cores: Vec<usize>,
-    /// Where probe and models lie there: relative to the home of who logs in, or absolute.
+    /// Where probe and models are stored there: relative to the home of who logs in, or absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
     /// Of its sshd, where that is not 22.
@@ -102,7 +106,7 @@ pub struct Device {
     /// Execution providers of ONNX Runtime, the preferred one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<String>,
-    /// Files that tell its state.
+    /// Files with its state.
     #[serde(default)]
     pub sensors: Sensors,
 }
@@ -113,19 +117,19 @@ pub struct Device {
 pub enum LinkKind {
     /// The probe is a child process.
     Local,
-    /// Logged in to, and the probe is started there.
+    /// The probe is started there over SSH.
     Ssh,
 }
 
-/// One device of its kind, and how it is to be while it measures.
+/// One device of its kind, and how it is set while it measures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Board {
     pub device: Device,
     /// None for this machine.
     pub site: Option<Site>,
-    /// Runtimes that the probe must bring along.
+    /// Runtimes that the probe must have.
     pub runtimes: Vec<Runtime>,
-    /// Cores that the probe is to stay on; any where empty.
+    /// Cores that the probe stays on; any where empty.
     pub pin: Vec<usize>,
     /// Scaling governor for as long as the probe runs.
     pub governor: Option<String>,

@@ -5,15 +5,16 @@ pub use runs::Ticket;
 use super::link::Link;
 use super::{Board, DeviceError};
 use crate::progress;
-use nas_probe::{Conditions, Hello, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, sha256};
+use nas_exporters::{Graph, Precision, onnx};
+use nas_probe::{Conditions, DeployedGraph, Hello, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, sha256};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// What the probe of this machine may take for anything but measuring: loading a runtime or a model.
+/// How long the probe of this machine may take for anything but measuring: loading a runtime or a model.
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
-/// What a probe may take to end once it is told to: it has a governor to put back.
+/// How long a probe may take to end once its stdin is closed: it may have a governor to restore.
 const PARTING: Duration = Duration::from_secs(3);
 
 /// One probe process on a device, for as long as this lives.
@@ -36,7 +37,7 @@ pub struct Ready {
     pub pinned: Vec<usize>,
 }
 
-/// A model that lies on the device.
+/// A model that the device can run.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// For messages.
@@ -45,8 +46,17 @@ pub struct Model {
     digest: String,
 }
 
+/// What a model is sent as.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// An untrained network: some hundred bytes, of which the probe makes the ONNX file.
+    Graph { graph: Graph, precision: Precision },
+    /// An ONNX file.
+    File(Vec<u8>),
+}
+
 impl Session {
-    /// Reaches a board, lays there what is missing, starts the probe and sets the board up.
+    /// Reaches a board, uploads what is missing there, starts the probe and sets the board up.
     ///
     /// # Errors
     /// Where the board is not reached, the probe does not answer or is of another version, or the
@@ -87,7 +97,7 @@ impl Session {
         let id = self.send(doing, |id| Request::Setup { id, sensors, pin, governor })?;
         match self.served(id, doing)? {
             Reply::Ready { conditions, pinned, notes, .. } => {
-                notes.iter().for_each(|note| eprintln!("warning: {}: {note}", self.board));
+                notes.iter().for_each(|note| log::warn!("{}: {note}", self.board));
                 self.ready = Ready { conditions, pinned };
                 Ok(())
             }
@@ -95,7 +105,7 @@ impl Session {
         }
     }
 
-    /// What the probe said of itself and the device.
+    /// What the probe reported of itself and the device.
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
@@ -128,42 +138,81 @@ impl Session {
         Err(DeviceError::NoRuntime { runtime, device: self.board.clone(), reason })
     }
 
-    /// Lays models, ONNX bytes by name, on the device: those that are not there yet, without waiting
-    /// for one before the next is sent.
+    /// Hands models over to the device, each with a name for messages: graphs as they are, and files that are not
+    /// there yet.
     ///
     /// # Errors
-    /// Where they cannot be written there.
-    pub fn put(&mut self, models: &[(String, Vec<u8>)]) -> Result<Vec<Model>, DeviceError> {
-        let model = |(name, bytes): &(String, Vec<u8>)| Model { name: name.clone(), digest: sha256(bytes) };
-        let placed: Vec<Model> = models.iter().map(model).collect();
+    /// Where a graph cannot be deployed, or a file cannot be stored there.
+    pub fn place(&mut self, models: &[(String, Source)]) -> Result<Vec<Model>, DeviceError> {
+        let (mut placed, mut graphs, mut files) = (vec![], vec![], vec![]);
+        let mut graph_bytes = 0;
+        for (name, source) in models {
+            let digest = match source {
+                Source::Graph { graph, precision } => {
+                    let bytes = onnx::untrained(graph, *precision)?;
+                    let (model, graph, precision) = (sha256(&bytes), graph.clone(), *precision);
+                    graph_bytes += bytes.len() as u64;
+                    graphs.push(DeployedGraph { model: model.clone(), graph, precision });
+                    model
+                }
+                Source::File(bytes) => {
+                    files.push((name, sha256(bytes), bytes));
+                    sha256(bytes)
+                }
+            };
+            placed.push(Model { name: name.clone(), digest });
+        }
+        if !graphs.is_empty() {
+            self.place_graphs(graphs, graph_bytes)?;
+        }
+        if !files.is_empty() {
+            self.place_files(&files)?;
+        }
+        Ok(placed)
+    }
+
+    fn place_graphs(&mut self, graphs: Vec<DeployedGraph>, bytes: u64) -> Result<(), DeviceError> {
+        let doing = "handing over graphs";
+        let id = self.send(doing, |id| Request::Graphs { id, graphs })?;
+        match self.served(id, doing)? {
+            Reply::Known { room_bytes, .. } if room_bytes < bytes => {
+                let mb = |bytes: u64| bytes.div_ceil(1_000_000);
+                let (board, room, all) = (&self.board, mb(room_bytes), mb(bytes));
+                log::info!("{board} keeps {room} of {all} MB of models loaded at a time and loads the others again");
+                Ok(())
+            }
+            Reply::Known { .. } => Ok(()),
+            other => Err(garbage(doing, &other)),
+        }
+    }
+
+    /// Stores those files, by name and digest, that are not there yet, without waiting for one before the next is
+    /// sent.
+    fn place_files(&mut self, files: &[(&String, String, &Vec<u8>)]) -> Result<(), DeviceError> {
         let doing = "asking for models";
-        let digests = placed.iter().map(|model| model.digest.clone()).collect();
+        let digests = files.iter().map(|(_, digest, _)| digest.clone()).collect();
         let id = self.send(doing, |id| Request::Have { id, models: digests })?;
         let missing = match self.served(id, doing)? {
             Reply::Missing { models, .. } => models,
             other => return Err(garbage(doing, &other)),
         };
-        let all = placed.iter().zip(models);
-        let absent: Vec<_> = all.filter(|(model, _)| missing.contains(&model.digest)).collect();
-        let bar = progress::bytes(
-            "upload",
-            "models",
-            absent.iter().map(|(_, (_, bytes))| bytes.len() as u64).sum(),
-        );
+        let absent: Vec<_> = files.iter().filter(|(_, digest, _)| missing.contains(digest)).collect();
+        let bytes = absent.iter().map(|(_, _, bytes)| bytes.len() as u64).sum();
+        let bar = progress::bytes("upload", "models", bytes);
         let mut sent = vec![];
-        for (model, (name, bytes)) in &absent {
-            let (digest, bytes) = (model.digest.clone(), bytes.clone());
-            sent.push(self.send(name, |id| Request::Put { id, model: digest, bytes })?);
+        for (name, digest, bytes) in &absent {
+            let (model, bytes) = (digest.clone(), bytes.to_vec());
+            sent.push(self.send(name, |id| Request::Put { id, model, bytes })?);
         }
-        for (id, (_, (name, bytes))) in sent.into_iter().zip(&absent) {
-            let doing = format!("laying down {name}");
+        for (id, (name, _, bytes)) in sent.into_iter().zip(&absent) {
+            let doing = format!("storing {name}");
             match self.served(id, &doing)? {
                 Reply::Stored { .. } => bar.inc(bytes.len() as u64),
                 other => return Err(garbage(&doing, &other)),
             }
         }
         bar.finish_and_clear();
-        Ok(placed)
+        Ok(())
     }
 
     fn send(&mut self, doing: &str, request: impl FnOnce(u64) -> Request) -> Result<u64, DeviceError> {
@@ -181,7 +230,7 @@ impl Session {
         }
     }
 
-    /// The reply to a request that has nothing to do with a runtime; that it failed is an error.
+    /// The reply to a request that has nothing to do with a runtime; a failure is an error.
     fn served(&mut self, id: u64, doing: &str) -> Result<Reply, DeviceError> {
         match self.answer(id, doing, self.timeout)? {
             Reply::Failed { error, .. } => {
@@ -207,7 +256,7 @@ impl Session {
         }
     }
 
-    /// Gives up on a probe that does not answer: nothing waits for it once more.
+    /// Gives up on a probe that does not answer, without waiting for it again.
     fn silent(&mut self, doing: &str, deadline: Duration) -> DeviceError {
         if let Some(link) = self.link.take() {
             link.abandon();
@@ -226,7 +275,7 @@ fn garbage(doing: &str, reply: &Reply) -> DeviceError {
 }
 
 impl Drop for Session {
-    /// The probe ends with its stdin, and is waited for, since it may have a governor to put back.
+    /// The probe ends with its stdin, and is waited for, since it may have a governor to restore.
     fn drop(&mut self) {
         let Some(link) = self.link.take() else { return };
         let _ = link.stream.shutdown(Shutdown::Write);

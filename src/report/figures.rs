@@ -2,8 +2,8 @@
 
 use super::chart::{Axes, Key, Series, color, label, lines, padded, svg, unit};
 use super::{Model, ReportError, Run, Setting, labels};
-use crate::record::TrainEpoch;
-use crate::space::CandidateOp;
+use crate::record::{SearchEpoch, TrainEpoch};
+use crate::space::{CandidateOp, Genotype};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
@@ -43,42 +43,55 @@ pub fn losses(run: &Run) -> Result<Figure, ReportError> {
     Ok(Figure { title, caption, legend: Series::legend(&series), panels })
 }
 
-pub fn expected_latency(run: &Run) -> Result<Figure, ReportError> {
-    let title = "Expected latency against the target";
-    let (scale, unit) = unit(run.search.iter().flat_map(|e| [e.expected_ns, e.target_ns]));
-    let mut series = [
-        Series::new("expected", 0, run.search.iter().map(|e| (e.epoch, e.expected_ns.ns() / scale))),
-        Series::new("target", 1, run.search.iter().map(|e| (e.epoch, e.target_ns.ns() / scale))),
-    ];
-    series[1].key.dashed = true;
-    let caption = "What the latency table says of the mixture of all candidates, each weighed by its \
-                   probability, at the end of each epoch.";
-    let y_title = format!("latency, {unit}");
-    let panels = Panel::only(lines(title, WIDE, &y_title, Series::range(&series), &series)?);
+pub fn expected_costs(run: &Run) -> Result<Figure, ReportError> {
+    let title = "Expected costs against their limits";
+    let constraints = run.search.last().map_or(0, |epoch| epoch.constraints.len());
+    let share = |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit.max(1.0));
+    let of = |i: usize| {
+        let name = run.search.last().map_or(String::new(), |epoch| epoch.constraints[i].cost.clone());
+        let points = run.search.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * share(epoch, i)?)));
+        Series::new(&name, i, points)
+    };
+    let mut series: Vec<Series> = (0..constraints).map(of).collect();
+    let mut limit = Series::new("limit", constraints, run.search.iter().map(|epoch| (epoch.epoch, 100.0)));
+    limit.key.dashed = true;
+    series.push(limit);
+    let caption = "What the mixture of all choices, each weighted by its probability, is expected to cost at the end of \
+                   each epoch, as a share of the limit. The network that is derived from it is within all limits.";
+    let panels = Panel::only(lines(title, WIDE, "share of the limit, %", Series::range(&series), &series)?);
     Ok(Figure { title, caption, legend: Series::legend(&series), panels })
 }
 
 pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
-    let title = "Probability of each candidate op";
-    let candidates = run.search.last().map(|e| e.candidates.as_slice()).unwrap_or_default();
-    let layers = run.search.last().map_or(0, |e| e.alpha.len());
+    let title = "Probability of each choice";
+    let Some(last) = run.search.last() else {
+        return Ok(Figure { title, caption: "", legend: vec![], panels: vec![] });
+    };
+    // Choices of one name have one colour in all panels.
+    let mut names: Vec<&String> = vec![];
+    for name in last.choices.iter().flatten() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let number = |name: &String| names.iter().position(|known| *known == name).unwrap_or(0);
     let series = |layer: usize| -> Vec<Series> {
-        let of = |c: usize| {
-            let probability = move |alpha: &Vec<Vec<f64>>| softmax(alpha.get(layer)?).get(c).copied();
+        let of = |choice: usize| {
+            let probability = move |alpha: &Vec<Vec<f64>>| softmax(alpha.get(layer)?).get(choice).copied();
             run.search.iter().filter_map(move |e| Some((e.epoch, probability(&e.alpha)?)))
         };
-        candidates.iter().enumerate().map(|(c, op)| Series::new(op.name(), c, of(c))).collect()
+        last.choices[layer].iter().enumerate().map(|(i, name)| Series::new(name, number(name), of(i))).collect()
     };
+    let chosen = run.genotype.as_ref().map(Genotype::names).unwrap_or_default();
     let panel = |layer: usize| {
-        let chosen = run.genotype.as_ref().and_then(|g| g.ops.get(layer));
-        let chosen = chosen.map(|op| format!(": {op}")).unwrap_or_default();
+        let chosen = chosen.get(layer).map(|name| format!(": {name}")).unwrap_or_default();
         let svg = lines(title, THIRD, "probability", 0.0..1.0, &series(layer))?;
         Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
     };
-    let caption = "Softmax of the architecture weights, a panel for each layer, headed by the op that was \
-                   chosen there.";
-    let panels = (0..layers).map(panel).collect::<Result<_, ReportError>>()?;
-    Ok(Figure { title, caption, legend: Series::legend(&series(0)), panels })
+    let caption = "Softmax of the architecture weights: a panel for each layer, headed by what was chosen there.";
+    let panels = (0..last.choices.len()).map(panel).collect::<Result<_, ReportError>>()?;
+    let key = |(i, name): (usize, &&String)| Series::new(name, i, std::iter::empty()).key;
+    Ok(Figure { title, caption, legend: names.iter().enumerate().map(key).collect(), panels })
 }
 
 fn softmax(alpha: &[f64]) -> Vec<f64> {
@@ -109,8 +122,8 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
         panel("training loss", "cross-entropy", &loss)?,
         panel("test accuracy", "accuracy, %", &accuracy)?,
     ];
-    let caption = "Each network by itself, from random weights. The accuracy that counts is that of the \
-                   last epoch: no epoch is picked by the test images.";
+    let caption = "Each network by itself, from random weights. The accuracy that is reported is that of the last epoch: \
+                   no epoch is chosen by the test images.";
     Ok(Some(Figure { title, caption, legend: Series::legend(&loss), panels }))
 }
 
@@ -140,7 +153,7 @@ pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
         let bar = 0.84 / rows.len() as f64;
         for (i, layer) in layers.iter().enumerate() {
             let name = match layer.layer.op {
-                CandidateOp::HEAD => layer.name.clone(),
+                CandidateOp::Head => layer.name.clone(),
                 op => format!("{}: {op}", layer.name),
             };
             label(&chart, (left_edge, i as f64 + 0.5), (-8, 0), &name, HPos::Right, VPos::Center)?;
@@ -156,10 +169,10 @@ pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
         }
         Ok(())
     })?;
-    let settings: Vec<Setting> = rows.iter().map(|row| row.setting()).collect();
+    let settings: Vec<Setting> = rows.iter().map(|(row, _)| row.setting()).collect();
     let key = |(r, label)| Key { label, color: color(r), dashed: false };
     let legend = labels(&settings).into_iter().enumerate().map(key).collect();
-    let caption = "How much of the found network's latency each layer accounts for, by the latency table.";
+    let caption = "How much each layer adds to the latency of the found network, by the latency table.";
     Ok(Some(Figure { title, caption, legend, panels: Panel::only(svg) }))
 }
 
@@ -172,9 +185,8 @@ pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
             panels.push(Panel { title: name, svg });
         }
     }
-    let caption = "Up and to the left is better. A point lies at the median of the measured latencies, its \
-                   bar goes from the 5th to the 95th percentile. The accuracy is that of the network as \
-                   trained, in 32-bit floats.";
+    let caption = "Up and to the left is better. A point is at the measured latency; its bar spans the 5th to the 95th \
+                   percentile of all samples. The accuracy is that of the network as trained, in 32-bit floats.";
     let figure = Figure { title: "Accuracy against latency", caption, legend: vec![], panels };
     Ok(Some(figure).filter(|f| !f.panels.is_empty()))
 }
@@ -182,7 +194,7 @@ pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
 fn scatter(run: &Run, setting: &Setting) -> Result<Option<String>, ReportError> {
     let measured = |(i, model): (usize, &Model)| {
         let row = run.bench_row(&model.name, setting)?;
-        Some((i, model.name.clone(), 100.0 * model.test_accuracy()?, [row.p5_ns, row.median_ns, row.p95_ns]))
+        Some((i, model.name.clone(), 100.0 * model.test_accuracy()?, [row.p5_ns, row.latency_ns, row.p95_ns]))
     };
     let points: Vec<_> = run.models.iter().enumerate().filter_map(measured).collect();
     if points.is_empty() {
@@ -203,18 +215,18 @@ fn scatter(run: &Run, setting: &Setting) -> Result<Option<String>, ReportError> 
         let chart = axes.draw(area)?;
         let plot = chart.plotting_area();
         for (i, name, accuracy, latencies) in &points {
-            let [p5, median, p95] = latencies.map(|l| l.ns() / scale);
+            let [p5, latency, p95] = latencies.map(|l| l.ns() / scale);
             let line = color(*i).stroke_width(2);
             plot.draw(&PathElement::new([(p5, *accuracy), (p95, *accuracy)], line))?;
             for end in [p5, p95] {
                 let cap = PathElement::new([(0, -5), (0, 5)], line);
                 plot.draw(&(EmptyElement::at((end, *accuracy)) + cap))?;
             }
-            plot.draw(&Circle::new((median, *accuracy), 5, color(*i).filled()))?;
+            plot.draw(&Circle::new((latency, *accuracy), 5, color(*i).filled()))?;
             // Labels stay inside, and those of two points go apart.
-            let (h, dx) = if median < max / 2.0 { (HPos::Left, -5) } else { (HPos::Right, 5) };
+            let (h, dx) = if latency < max / 2.0 { (HPos::Left, -5) } else { (HPos::Right, 5) };
             let (v, dy) = if *accuracy >= middle { (VPos::Bottom, -7) } else { (VPos::Top, 9) };
-            label(&chart, (median, *accuracy), (dx, dy), name, h, v)?;
+            label(&chart, (latency, *accuracy), (dx, dy), name, h, v)?;
         }
         Ok(())
     })?;

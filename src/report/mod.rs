@@ -1,4 +1,4 @@
-//! What a run's folder says, as a short table and as one page with figures.
+//! A run's folder as a short table and as one page with figures.
 //!
 //! Only artifacts are read, and only what they hold is shown: a part whose artifact is missing says
 //! which command writes it.
@@ -13,10 +13,10 @@ pub use scatter::scatter;
 pub use summary::{SummaryLatency, SummaryRow};
 
 use crate::artifact::{self, ArtifactError};
-use crate::latency::{Latency, LayerLatency};
-use crate::record::{BenchRow, ModelDir, Network, RunDir, SearchEpoch, TrainEpoch, TrainedOn};
-use crate::space::{Genotype, Layer};
-use nas_exporters::Cost;
+use crate::latency::Latency;
+use crate::record::{BenchRow, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch, TrainedOn};
+use crate::space::{Genotype, Layer, Network};
+use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
@@ -25,10 +25,10 @@ use std::path::{Path, PathBuf};
 pub enum ReportError {
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    #[error("{path} holds nothing to report on: name a run's folder, or begin one with `nas run` or `nas search`", path = .0.display())]
+    #[error("{path} has nothing to report on: name a run's folder, or begin one with `nas run` or `nas search`", path = .0.display())]
     Empty(PathBuf),
     #[error(
-        "cannot draw the figure `{figure}`: {reason}; the artifacts are whole, so this is a mistake in nas"
+        "cannot draw the figure `{figure}`: {reason}; the files of the run are not damaged, so this is a bug of nas"
     )]
     Draw { figure: &'static str, reason: String },
 }
@@ -57,13 +57,13 @@ pub struct Model {
     pub train: Vec<TrainEpoch>,
 }
 
-/// What a latency holds for; latencies of two settings are not comparable.
+/// What a latency was measured with; latencies of two settings are not comparable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
     pub device: String,
     pub runtime: Runtime,
     pub threads: usize,
-    pub precision: String,
+    pub precision: Precision,
 }
 
 /// A layer of the found network, and what each setting's table says of it.
@@ -131,34 +131,30 @@ impl Run {
         self.bench.iter().find(|r| r.model == model && r.setting() == *setting)
     }
 
-    /// The rows of the found network that have a prediction by layer.
-    fn by_layer(&self) -> Vec<&BenchRow> {
+    /// The rows of the found network that have a prediction.
+    fn by_layer(&self) -> Vec<(&BenchRow, &Prediction)> {
         let name = self.genotype.clone().map(|g| Network::Genotype(g).name());
-        let found = |row: &&BenchRow| name.as_ref() == Some(&row.model) && !row.predicted_layers.is_empty();
-        self.bench.iter().filter(found).collect()
+        let found = self.bench.iter().filter(|row| name.as_ref() == Some(&row.model));
+        found.filter_map(|row| Some((row, row.prediction.as_ref()?))).collect()
     }
 
     /// The layers of the found network; `predicted` is in the order of [`Run::by_layer`].
     fn layers(&self) -> Vec<LayerRow> {
         let layers = self.genotype.as_ref().map(Genotype::layers).unwrap_or_default();
-        let predicted: Vec<_> = self.by_layer().iter().map(|row| align(&layers, row)).collect();
+        let predicted: Vec<_> = self.by_layer().iter().map(|(_, prediction)| align(&layers, prediction)).collect();
         let row = |(i, &layer): (usize, &Layer)| LayerRow {
-            name: match i {
-                0 => "stem".into(),
-                _ if i + 1 == layers.len() => "head".into(),
-                _ => format!("layer {i}"),
-            },
+            name: self.genotype.as_ref().map_or(String::new(), |genotype| genotype.networks.layer_name(i)),
             layer,
-            predicted: predicted.iter().map(|p| p[i]?.ns).collect(),
+            predicted: predicted.iter().map(|p| p[i]?.adds_ns).collect(),
             isolated: predicted.iter().map(|p| p[i]?.isolated_ns).collect(),
         };
         layers.iter().enumerate().map(row).collect()
     }
 }
 
-/// The prediction of each layer. Rows hold the live layers only, which are the last ones.
-fn align<'r>(layers: &[Layer], row: &'r BenchRow) -> Vec<Option<&'r LayerLatency>> {
-    let mut rest = row.predicted_layers.iter().rev().peekable();
+/// The prediction of each layer. A prediction has the live layers only, which are the last ones.
+fn align<'r>(layers: &[Layer], prediction: &'r Prediction) -> Vec<Option<&'r LayerLatency>> {
+    let mut rest = prediction.layers.iter().rev().peekable();
     let mut aligned: Vec<_> = layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer)).collect();
     aligned.reverse();
     aligned
@@ -166,10 +162,7 @@ fn align<'r>(layers: &[Layer], row: &'r BenchRow) -> Vec<Option<&'r LayerLatency
 
 impl Model {
     fn load(network: Network, dir: &ModelDir) -> Result<Model, ArtifactError> {
-        let ops = match &network {
-            Network::Genotype(genotype) => Some(genotype.to_string()),
-            Network::MobilenetV2 { .. } => None,
-        };
+        let ops = network.genotype().map(Genotype::to_string);
         let data = optional::<TrainedOn>(&dir.trained_on())?.map(|on| on.data);
         let train = artifact::read_lines(&dir.train_log())?;
         Ok(Model { name: network.name(), ops, cost: network.graph().cost(), data, train })
@@ -184,12 +177,12 @@ impl Model {
 impl BenchRow {
     pub fn setting(&self) -> Setting {
         let BenchRow { device, runtime, threads, precision, .. } = self;
-        Setting { device: device.clone(), runtime: *runtime, threads: *threads, precision: precision.clone() }
+        Setting { device: device.clone(), runtime: *runtime, threads: *threads, precision: *precision }
     }
 }
 
 impl Setting {
-    /// What is to be said after the runtime.
+    /// What follows the runtime.
     fn details(&self) -> [String; 3] {
         let s = if self.threads == 1 { "" } else { "s" };
         [
@@ -211,8 +204,8 @@ fn labels(settings: &[Setting]) -> Vec<String> {
     let details: Vec<[String; 3]> = settings.iter().map(Setting::details).collect();
     let differs = |d: usize| details.iter().any(|other| other[d] != details[0][d]);
     let label = |(setting, details): (&Setting, &[String; 3])| {
-        let telling: String = (0..3).filter(|&d| differs(d)).map(|d| details[d].as_str()).collect();
-        format!("{}{telling}", setting.runtime)
+        let distinct: String = (0..3).filter(|&d| differs(d)).map(|d| details[d].as_str()).collect();
+        format!("{}{distinct}", setting.runtime)
     };
     settings.iter().zip(&details).map(label).collect()
 }

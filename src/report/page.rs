@@ -5,7 +5,7 @@ use super::figures::{self, Figure};
 use super::summary::{SummaryLatency, SummaryRow, millions, or_dash, percent};
 use super::{LayerRow, Model, ReportError, Run, Setting, labels};
 use crate::latency::Latency;
-use crate::record::BenchRow;
+use crate::record::{BenchRow, Expected, Prediction};
 
 /// Text into HTML. [`table`], [`figure`] and [`missing`] take text and escape it themselves.
 fn escape(text: &str) -> String {
@@ -15,14 +15,14 @@ fn escape(text: &str) -> String {
 pub fn html(run: &Run) -> Result<String, ReportError> {
     let search = match run.search.is_empty() {
         true => missing("There is no search.jsonl in this run", "nas search"),
-        false => [figures::losses(run)?, figures::expected_latency(run)?, figures::alpha(run)?]
+        false => [figures::losses(run)?, figures::expected_costs(run)?, figures::alpha(run)?]
             .map(figure)
             .concat(),
     };
     let training = figures::training(run)?
         .map_or_else(|| missing("There is no train.jsonl in this run", "nas train"), figure);
     let layers = figures::layer_latency(run)?.map_or_else(
-        || missing("There is no prediction by layer in this run: it stands in bench.jsonl for a network of the search space", "nas bench"),
+        || missing("There is no prediction by layer in this run, which bench.jsonl has for a network of the search space", "nas bench"),
         figure,
     );
     let scatter = figures::accuracy_latency(run)?.map_or_else(
@@ -69,16 +69,20 @@ fn title(run: &Run) -> String {
 fn headline(run: &Run) -> String {
     let mut html = String::new();
     if let Some(genotype) = &run.genotype {
-        let ops: String = genotype.ops.iter().map(|op| format!("<li><code>{op}</code></li>")).collect();
+        let ops: String = genotype.names().iter().map(|op| format!("<li><code>{op}</code></li>")).collect();
         html += &format!("<ol class=\"genotype\">{ops}</ol>\n");
     }
     let labels = labels(&run.settings());
     let mut sentences: Vec<String> = run.rows().iter().filter_map(|row| sentence(row, &labels)).collect();
     if let Some(epoch) = run.search.last() {
-        sentences.push(format!("The target of the search was {}.", epoch.target_ns));
+        let limit = |c: &Expected| format!("{} of {}", c.unit.show(c.limit), c.cost);
+        let limits: Vec<String> = epoch.constraints.iter().map(limit).collect();
+        sentences.push(format!("The search was limited to {}.", limits.join(" and ")));
     }
     let search = run.search.iter().find_map(|epoch| epoch.foreign_table.as_ref()).map(|d| ("searched", d));
-    let bench = run.bench.iter().find_map(|row| row.foreign_table.as_ref()).map(|d| ("predicted", d));
+    let foreign = |row: &'_ BenchRow| row.prediction.as_ref()?.foreign_table.clone();
+    let bench = run.bench.iter().find_map(foreign);
+    let bench = bench.as_ref().map(|d| ("predicted", d));
     for (what, difference) in search.into_iter().chain(bench) {
         sentences.push(format!("It was {what} with a foreign latency table: {difference}."));
     }
@@ -105,44 +109,43 @@ fn result(run: &Run) -> String {
         return missing("There is neither genotype.json nor network.json in this run", "nas search");
     }
     table(1, &run.summary_header(), &run.summary_cells())
-        + "<p>Latencies are of one image. A measured one is the median; a predicted one is what the latency \
-           table of that device and runtime says of the network.</p>\n"
+        + "<p>Latencies are of one image, on the undisturbed device. A predicted one is what the latency table of that \
+           device and runtime says of the network.</p>\n"
 }
 
 fn bench_table(run: &Run) -> String {
     let header = [
         "network",
         "measured with",
+        "latency",
+        "predicted",
+        "error",
         "median",
-        "fastest",
         "5th percentile",
         "95th percentile",
         "samples",
-        "predicted",
-        "error",
         "peak memory",
     ];
     let row = |r: &BenchRow| {
-        let error =
-            |predicted: Latency| format!("{:+.1} %", 100.0 * (predicted.ns() / r.undisturbed().ns() - 1.0));
         vec![
             r.model.clone(),
             r.setting().to_string(),
+            r.latency_ns.to_string(),
+            or_dash(r.prediction.as_ref().map(|prediction| prediction.latency_ns)),
+            or_dash(r.error().map(|error| format!("{:+.1} %", 100.0 * error))),
             r.median_ns.to_string(),
-            or_dash(r.fastest_ns),
             r.p5_ns.to_string(),
             r.p95_ns.to_string(),
             r.samples.to_string(),
-            or_dash(r.predicted_ns),
-            or_dash(r.predicted_ns.map(error)),
-            or_dash(r.peak_bytes.map(|bytes| format!("{:.1} MB", bytes as f64 / 1e6))),
+            format!("{:.1} MB", r.peak_bytes as f64 / 1e6),
         ]
     };
     let rows: Vec<_> = run.bench.iter().map(row).collect();
     table(2, &header, &rows)
-        + "<p>The error is that of the prediction, which is of the undisturbed device, that is of the fastest sample: a \
-           positive one means that the network is faster than predicted. Peak memory is that of a process that does \
-           nothing but run the network.</p>\n"
+        + "<p>The latency is that of the undisturbed device, estimated from the rounds as a latency table is from its \
+           rows; percentiles are of all samples. The error is predicted / measured − 1, of the latency: a positive one \
+           means that the network is faster than predicted. Peak memory is that of a process that only runs the \
+           network.</p>\n"
 }
 
 fn layer_table(run: &Run) -> String {
@@ -152,7 +155,7 @@ fn layer_table(run: &Run) -> String {
     }
     let rows = run.by_layer();
     let mut header = ["layer", "op", "input", "output", "stride", "MACs"].map(String::from).to_vec();
-    let settings: Vec<Setting> = rows.iter().map(|r| r.setting()).collect();
+    let settings: Vec<Setting> = rows.iter().map(|(row, _)| row.setting()).collect();
     let columns = |label: String| [format!("{label}\nadds"), format!("{label}\nalone")];
     header.extend(labels(&settings).into_iter().flat_map(columns));
     let cells = |l: &LayerRow| {
@@ -167,9 +170,9 @@ fn layer_table(run: &Run) -> String {
     };
     let mut body: Vec<Vec<String>> = layers.iter().map(cells).collect();
     if !rows.is_empty() {
-        let sum = |r: &&BenchRow| r.predicted_layers.iter().filter_map(|l| l.ns).sum::<Latency>();
-        let rest = |r: &&BenchRow| [or_dash(r.predicted_ns.map(|p| p + -1.0 * sum(r))), String::new()];
-        let total = |r: &&BenchRow| [or_dash(r.predicted_ns), or_dash(r.isolated_ns)];
+        let sum = |p: &Prediction| p.layers.iter().filter_map(|l| l.adds_ns).sum::<Latency>();
+        let rest = |(_, p): &(&BenchRow, &Prediction)| [(p.latency_ns + -1.0 * sum(p)).to_string(), String::new()];
+        let total = |(_, p): &(&BenchRow, &Prediction)| [p.latency_ns.to_string(), or_dash(p.isolated_ns)];
         let line = |name: &str, cells: Vec<String>| {
             let mut row = vec![String::new(); 6];
             row[0] = name.into();
@@ -180,20 +183,20 @@ fn layer_table(run: &Run) -> String {
         body.push(line("network", rows.iter().flat_map(total).collect()));
     }
     table(2, &header, &body)
-        + "<p>Shapes are channels × height × width of one image. A layer adds what it costs in the deployed \
-           network, and takes more as a model of its own; base is what the network takes beyond the sum of \
-           its layers, stem and head and what neighbours change in each other among it.</p>\n"
+        + "<p>Shapes are channels × height × width of one image. A layer adds what it costs in the deployed network, and \
+           takes more as a model of its own. The base is the rest of the network's latency: stem and head, and how \
+           layers change each other's latency.</p>\n"
         + &interactions(&rows)
 }
 
-/// What the tables found of how layers act on each other, runtime by runtime.
-fn interactions(rows: &[&BenchRow]) -> String {
-    let with_any = rows.iter().filter(|r| !r.interactions.is_empty());
-    let said = |r: &&BenchRow| {
-        let (setting, found) = (r.setting().to_string(), r.interactions.join("; "));
-        format!("<p>Layers act on each other ({}): {}.</p>\n", escape(&setting), escape(&found))
+/// How layers change each other's latency by the tables, runtime by runtime.
+fn interactions(rows: &[(&BenchRow, &Prediction)]) -> String {
+    let with_any = rows.iter().filter(|(_, p)| !p.interactions.is_empty());
+    let sentence = |(row, p): &(&BenchRow, &Prediction)| {
+        let (setting, found) = (row.setting().to_string(), p.interactions.join("; "));
+        format!("<p>Layers change each other's latency ({}): {}.</p>\n", escape(&setting), escape(&found))
     };
-    with_any.map(said).collect()
+    with_any.map(sentence).collect()
 }
 
 fn conditions(run: &Run) -> String {

@@ -1,15 +1,16 @@
 use super::ReportError;
 use super::chart::{Axes, color, label, padded, svg, unit};
 use crate::artifact;
-use crate::latency::{Unseen, Validation};
+use crate::model::{Accuracy, Unseen, Validation};
+use crate::table::Drawn;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 use std::path::Path;
 
 const SIZE: (u32, u32) = (560, 520);
 
-/// Draws what networks were predicted to take against what they take, with what the plain sum of their
-/// isolated layers says, as an SVG file.
+/// Draws predicted against measured latencies of networks that no fit has seen, with the plain sum of their isolated
+/// layers, as an SVG file.
 ///
 /// # Errors
 /// Where the file cannot be written.
@@ -25,12 +26,14 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
         left: 64,
         whole_x: false,
     };
-    let percent = |accuracy: &crate::latency::fit::Accuracy| format!("{:.2} %", 100.0 * accuracy.mape);
+    let percent = |accuracy: &Accuracy| format!("{:.2} %", 100.0 * accuracy.mape);
     let plain = validation
         .plain_sum
         .as_ref()
         .map(|accuracy| format!("plain sum of isolated layers: {}", percent(accuracy)));
-    let legend = [(0, Some(format!("latency model: {}", percent(&validation.accuracy)))), (1, plain)];
+    let derived = validation.derived.as_ref().map(|accuracy| format!("derived networks: {}", percent(accuracy)));
+    let random = Some(format!("random networks: {}", percent(&validation.random)));
+    let legend = [(0, random), (2, derived), (1, plain)];
     let drawing = svg("Predicted against measured", SIZE, |area| {
         area.fill(&WHITE)?;
         let mut chart = axes.draw(area)?;
@@ -42,7 +45,7 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
                 chart.plotting_area().draw(&Cross::new(at(sum.ns()), 3, color(1).stroke_width(1)))?;
             }
             let predicted = network.predicted_ns.ns();
-            chart.plotting_area().draw(&Circle::new(at(predicted), 3, color(0).filled()))?;
+            chart.plotting_area().draw(&Circle::new(at(predicted), 3, color(if network.drawn == Drawn::Random { 0 } else { 2 }).filled()))?;
         }
         let corner = (range.start, range.end);
         for (line, (i, text)) in legend.iter().enumerate() {

@@ -23,7 +23,6 @@ pub struct SummaryLatency {
     pub setting: Setting,
     /// By the latency table, for networks of the space.
     pub predicted_ns: Option<Latency>,
-    /// Median.
     pub measured_ns: Option<Latency>,
 }
 
@@ -47,8 +46,8 @@ impl Run {
         let row = self.bench_row(model, &setting);
         SummaryLatency {
             setting,
-            predicted_ns: row.and_then(|r| r.predicted_ns),
-            measured_ns: row.map(|r| r.median_ns),
+            predicted_ns: row.and_then(|r| Some(r.prediction.as_ref()?.latency_ns)),
+            measured_ns: row.map(|r| r.latency_ns),
         }
     }
 

@@ -1,93 +1,95 @@
-use super::{CandidateOp, Layer, SearchSpace, SpaceError};
+use super::{Choice, Layer, Networks, SearchSpace, SpaceError, chained};
 use nas_exporters::{Graph, Shape};
 use serde::{Deserialize, Serialize};
 
-/// A network of a search space: the op of each of its layers. With the space, the images' shape and
-/// the number of classes, so that a genotype file stands by itself.
+/// A network of a search space: a choice of each layer. Its file has the space, the images' shape and the number
+/// of classes beside the choices, and so stands by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Unchecked")]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Genotype {
-    pub ops: Vec<CandidateOp>,
-    /// Shape of the images, CHW.
-    pub input: Shape,
-    pub classes: usize,
-    pub space: SearchSpace,
+    pub networks: Networks,
+    /// By layer, the classifier among them.
+    pub choices: Vec<usize>,
 }
 
-/// A genotype as it stands in a file.
-#[derive(Deserialize)]
+/// A genotype as a file has it: the choices of the layers that have several.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Unchecked {
-    ops: Vec<CandidateOp>,
+struct Written {
+    ops: Vec<String>,
+    /// Shape of the images, CHW.
     input: Shape,
     classes: usize,
     space: SearchSpace,
 }
 
-impl TryFrom<Unchecked> for Genotype {
+impl TryFrom<Written> for Genotype {
     type Error = SpaceError;
 
-    fn try_from(Unchecked { ops, input, classes, space }: Unchecked) -> Result<Self, SpaceError> {
-        space.validate()?;
-        if input.is_empty() || classes == 0 {
-            let reason = format!("images of {input} and {classes} classes: sizes start at 1");
-            return Err(SpaceError::Invalid { space: space.name, reason });
-        }
-        Genotype::new(space, ops, input, classes)
+    fn try_from(Written { ops, input, classes, space }: Written) -> Result<Self, SpaceError> {
+        Genotype::of_names(Networks::new(space, input, [classes])?, &ops)
+    }
+}
+
+impl From<Genotype> for Written {
+    fn from(genotype: Genotype) -> Written {
+        let ops = genotype.names();
+        let Networks { space, input, classes, .. } = genotype.networks;
+        Written { ops, input, classes: classes[0], space }
     }
 }
 
 impl Genotype {
-    /// # Errors
-    /// Where the number of ops is not that of the space's layers, or an op is none of its candidates.
-    pub fn new(
-        space: SearchSpace,
-        ops: Vec<CandidateOp>,
-        input: Shape,
-        classes: usize,
-    ) -> Result<Self, SpaceError> {
-        let (expected, found) = (space.layers.len(), ops.len());
-        if expected != found {
-            return Err(SpaceError::Length { space: space.name, expected, found });
-        }
-        if let Some(i) = ops.iter().position(|op| !space.candidates.contains(op)) {
-            let candidates = space.candidates.iter().map(|c| c.name()).collect::<Vec<_>>().join(", ");
-            return Err(SpaceError::NotACandidate {
-                space: space.name,
-                layer: i + 1,
-                op: ops[i].to_string(),
-                candidates,
-            });
-        }
-        Ok(Genotype { ops, input, classes, space })
+    /// The network of these choices, one of each layer.
+    ///
+    /// # Panics
+    /// Where `choices` is not a choice of each layer.
+    pub fn new(networks: Networks, choices: Vec<usize>) -> Self {
+        assert!(choices.len() == networks.len(), "{choices:?} for {} layers", networks.len());
+        Genotype { networks, choices }
     }
 
-    /// Reads `conv_3x3,skip,…`.
+    /// Reads `conv_3x3,skip,…`, a choice of each layer that has several.
     ///
     /// # Errors
-    /// As [`Genotype::new`], and where an op is unknown.
-    pub fn parse(space: SearchSpace, ops: &str, input: Shape, classes: usize) -> Result<Self, SpaceError> {
-        let ops: Result<Vec<CandidateOp>, _> = ops.split(',').map(|op| op.trim().parse()).collect();
-        Self::new(space, ops?, input, classes)
+    /// Where there are too many or too few, or one is no choice of its layer.
+    pub fn parse(networks: Networks, names: &str) -> Result<Self, SpaceError> {
+        Self::of_names(networks, &names.split(',').map(str::trim).collect::<Vec<_>>())
     }
 
-    /// Stem, the chosen ops, head.
-    pub fn layers(&self) -> Vec<Layer> {
-        let mixed = self.space.mixed_layers(self.input);
-        let chosen = self.ops.iter().zip(&mixed).flat_map(|(op, layers)| layers.iter().find(|l| l.op == *op));
-        let mut layers = vec![self.space.stem(self.input)];
-        layers.extend(chosen);
-        layers.push(self.space.head(self.input, self.classes));
-        layers
-    }
-
-    /// The layers that the output depends on: a `zero` makes itself and what is before it dead.
-    pub fn live_layers(&self) -> Vec<Layer> {
-        let mut layers = self.layers();
-        if let Some(zero) = layers.iter().rposition(|l| l.op == CandidateOp::ZERO) {
-            layers.drain(..=zero);
+    fn of_names(networks: Networks, names: &[impl AsRef<str>]) -> Result<Self, SpaceError> {
+        let space = || networks.space.name.clone();
+        let searched: Vec<usize> = networks.searched().collect();
+        let (expected, found) = (searched.len(), names.len());
+        if expected != found {
+            return Err(SpaceError::Length { space: space(), expected, found });
         }
-        layers
+        let mut choices = vec![0; networks.len()];
+        for (layer, name) in searched.into_iter().zip(names) {
+            let of_layer = names_of(&networks.choices()[layer]);
+            let Some(choice) = of_layer.iter().position(|known| known == name.as_ref()) else {
+                let (choice, choices) = (name.as_ref().into(), of_layer.join(", "));
+                return Err(SpaceError::NotAChoice { space: space(), layer, choice, choices });
+            };
+            choices[layer] = choice;
+        }
+        Ok(Genotype { choices, networks })
+    }
+
+    /// The names of the choices of the layers that have several.
+    pub fn names(&self) -> Vec<String> {
+        let name = |layer: usize| names_of(&self.networks.choices()[layer]).swap_remove(self.choices[layer]);
+        self.networks.searched().map(name).collect()
+    }
+
+    /// Of each layer, by its name and choice.
+    pub fn layers(&self) -> Vec<Layer> {
+        self.networks.layers_of(&self.choices)
+    }
+
+    /// The layers that the output depends on.
+    pub fn live_layers(&self) -> Vec<Layer> {
+        self.layers().split_off(self.networks.first_live(&self.choices))
     }
 
     /// The network.
@@ -96,25 +98,15 @@ impl Genotype {
     }
 }
 
-/// The network of these layers, their graphs one after another, below `stem`, `layer1`…, `head`.
-pub fn chained(layers: &[Layer]) -> Graph {
-    let mut graph = Graph::new(layers.first().map_or(Shape::new(0, 0, 0), |stem| stem.input));
-    let last = layers.len().saturating_sub(1);
-    for (i, layer) in layers.iter().enumerate() {
-        let prefix = match i {
-            0 => "stem".to_string(),
-            _ if i == last => "head".to_string(),
-            _ => format!("layer{i}"),
-        };
-        let end = graph.output();
-        graph.append(&prefix, &layer.graph(), end);
-    }
-    graph
+/// By choice: its op, and its channels where the layer has several widths, as `conv_3x3:24`.
+pub fn names_of(choices: &[Choice]) -> Vec<String> {
+    let widths = choices.iter().any(|choice| choice.channels != choices[0].channels);
+    let name = |Choice { op, channels }: &Choice| if widths { format!("{op}:{channels}") } else { op.to_string() };
+    choices.iter().map(name).collect()
 }
 
 impl std::fmt::Display for Genotype {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<&str> = self.ops.iter().map(|op| op.name()).collect();
-        f.write_str(&names.join(","))
+        f.write_str(&self.names().join(","))
     }
 }

@@ -2,7 +2,7 @@ use super::CandidateOp;
 use nas_exporters::{Graph, Shape};
 use serde::{Deserialize, Serialize};
 
-/// An op at one place of a network: what a latency table has a row of.
+/// An op at one place of a network: what a latency table has rows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
@@ -15,8 +15,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The layer as a network of its own: the micro-model that is measured, and the branch that is
-    /// trained.
+    /// The layer as a network of its own: the micro-model that is measured, and the branch that is trained.
     pub fn graph(&self) -> Graph {
         let mut graph = Graph::new(self.input);
         self.op.describe(&mut graph, self);
@@ -25,7 +24,15 @@ impl Layer {
 
     /// CHW
     pub fn output(&self) -> Shape {
-        self.input.strided(self.channels, self.stride)
+        match self.op {
+            CandidateOp::Head => Shape::new(self.channels, 1, 1),
+            _ => self.input.strided(self.channels, self.stride),
+        }
+    }
+
+    /// Whether it is a `skip` that has nothing to compute.
+    pub fn is_identity(&self) -> bool {
+        self.op == CandidateOp::Skip && self.input == self.output()
     }
 }
 

@@ -1,81 +1,128 @@
-//! What can be built: search spaces, candidate ops, and the networks that a genotype names.
+//! What can be built: search spaces, candidate ops, genotypes, and the networks that they name.
 
-mod candidate;
+pub mod baselines;
+mod blocks;
 mod genotype;
 mod layer;
-mod mobile;
-mod mobilenet_v2;
+mod network;
+mod networks;
+mod op;
 
-pub use candidate::CandidateOp;
-pub use genotype::{Genotype, chained};
+pub use genotype::{Genotype, names_of};
 pub use layer::Layer;
-pub use mobilenet_v2::mobilenet_v2;
+pub use network::{Baseline, Network};
+pub use networks::{Choice, Networks, Variant, chained};
+pub use op::{CandidateOp, Expansion, Kernel, PoolKind};
 
 use crate::artifact::{self, ArtifactError};
-use nas_exporters::Shape;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpaceError {
-    #[error("there is no space `{0}`: name a built-in one ({names}) or a TOML file", names = SearchSpace::BUILT_IN.map(|(n, _)| n).join(", "))]
+    #[error("there is no space `{0}`: name a built-in one ({names}) or a TOML file", names = SearchSpace::names().join(", "))]
     Unknown(String),
     #[error("{0}; src/space/chain.toml is an example of a space to copy")]
     Artifact(#[from] ArtifactError),
     #[error("space `{space}`: {reason}")]
     Invalid { space: String, reason: String },
-    #[error("there is no candidate op `{0}`; there are {names}", names = CandidateOp::names().join(", "))]
+    #[error("there is no candidate op `{0}`; there are {forms}", forms = CandidateOp::FORMS)]
     UnknownOp(String),
     #[error(
-        "the genotype has {found} ops and space `{space}` has {expected} layers: {expected} ops are needed, separated by commas"
+        "the genotype has {found} ops and space `{space}` chooses in {expected} layers: give {expected} ops, separated by commas"
     )]
     Length { space: String, expected: usize, found: usize },
-    #[error("layer {layer} of space `{space}` has no candidate `{op}`; it has {candidates}")]
-    NotACandidate { space: String, layer: usize, op: String, candidates: String },
+    #[error("layer {layer} of space `{space}` has no choice `{choice}`; it has {choices}")]
+    NotAChoice { space: String, layer: usize, choice: String, choices: String },
+    #[error("there is no baseline `{0}`; there are {names}", names = Network::baselines().collect::<Vec<_>>().join(", "))]
+    UnknownBaseline(String),
 }
 
-/// A chain of layers: a stem, mixed layers that each hold one candidate op, and a head of global
-/// average pool and classifier.
+/// A chain of layers, each with choices of its own. Behind them follows a classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct SearchSpace {
     pub name: String,
-    pub stem: Stem,
-    /// Names of the ops that each layer chooses from.
-    pub candidates: Vec<CandidateOp>,
     pub layers: Vec<LayerSpec>,
 }
 
-/// The first layer of every network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stem {
-    pub op: CandidateOp,
-    pub channels: usize,
-    #[serde(default = "one")]
+/// What a layer chooses from: every op with every number of output channels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerSpec {
+    pub ops: Vec<CandidateOp>,
+    pub channels: Vec<usize>,
     pub stride: usize,
 }
 
-/// A mixed layer: what all its candidate ops give.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+impl LayerSpec {
+    /// In the order in which alpha, fits and genotypes count them.
+    pub fn choices(&self) -> Vec<Choice> {
+        let with = |op| self.channels.iter().map(move |&channels| Choice { op, channels });
+        self.ops.iter().flat_map(|&op| with(op)).collect()
+    }
+}
+
+/// A space as a person writes it.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LayerSpec {
-    pub channels: usize,
+struct Written {
+    name: String,
+    /// The ops of the layers that name none.
+    #[serde(default)]
+    candidates: Vec<CandidateOp>,
+    layers: Vec<WrittenLayer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLayer {
+    ops: Option<Vec<CandidateOp>>,
+    channels: OneOrMany,
     #[serde(default = "one")]
-    pub stride: usize,
+    stride: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(usize),
+    Many(Vec<usize>),
 }
 
 fn one() -> usize {
     1
 }
 
+impl TryFrom<Written> for SearchSpace {
+    type Error = SpaceError;
+
+    fn try_from(Written { name, candidates, layers }: Written) -> Result<Self, SpaceError> {
+        let layer = |WrittenLayer { ops, channels, stride }| {
+            let channels = match channels {
+                OneOrMany::One(channels) => vec![channels],
+                OneOrMany::Many(channels) => channels,
+            };
+            LayerSpec { ops: ops.unwrap_or_else(|| candidates.clone()), channels, stride }
+        };
+        SearchSpace { layers: layers.into_iter().map(layer).collect(), name }.checked()
+    }
+}
+
+/// The files of this folder, by name.
+macro_rules! built_in {
+    ($($name:literal),*) => { [$(($name, include_str!(concat!($name, ".toml")))),*] };
+}
+
+const BUILT_IN: [(&str, &str); 5] = built_in!["chain", "chain_small", "mobile", "mobile_224", "proxylessnas"];
+
+/// More are a mistake, and would only exhaust the memory.
+const MOST_CHANNELS: usize = 1 << 14;
+
 impl SearchSpace {
-    const BUILT_IN: [(&str, &str); 4] = [
-        ("chain", include_str!("chain.toml")),
-        ("chain_small", include_str!("chain_small.toml")),
-        ("mobile", include_str!("mobile.toml")),
-        ("mobile_224", include_str!("mobile_224.toml")),
-    ];
+    /// Of the built-in spaces.
+    pub fn names() -> Vec<&'static str> {
+        BUILT_IN.map(|(name, _)| name).to_vec()
+    }
 
     /// The built-in space of that name, or the one in that TOML file.
     ///
@@ -83,75 +130,49 @@ impl SearchSpace {
     /// Where there is neither, or the file does not describe a space.
     pub fn load(name_or_file: &str) -> Result<Self, SpaceError> {
         let path = Path::new(name_or_file);
-        let space: SearchSpace = match Self::BUILT_IN.iter().find(|(name, _)| *name == name_or_file) {
-            Some((_, text)) => artifact::parse_toml(path, text)?,
-            None if path.is_file() => artifact::read_toml(path)?,
-            None => return Err(SpaceError::Unknown(name_or_file.into())),
-        };
-        space.validate()?;
-        Ok(space)
-    }
-
-    fn validate(&self) -> Result<(), SpaceError> {
-        let invalid = |reason: String| Err(SpaceError::Invalid { space: self.name.clone(), reason });
-        if self.layers.is_empty() || self.candidates.iter().all(|op| *op == CandidateOp::ZERO) {
-            return invalid("it needs at least one layer, and one candidate besides zero".into());
+        match BUILT_IN.iter().find(|(name, _)| *name == name_or_file) {
+            Some((_, text)) => Ok(artifact::parse_toml(path, text)?),
+            None if path.is_file() => Ok(artifact::read_toml(path)?),
+            None => Err(SpaceError::Unknown(name_or_file.into())),
         }
-        let stem = (self.stem.channels, self.stem.stride);
-        let sizes = self.layers.iter().map(|l| (l.channels, l.stride)).chain([stem]);
-        if sizes.into_iter().any(|(channels, stride)| channels == 0 || stride == 0) {
-            return invalid("channels and strides start at 1".into());
+    }
+
+    /// # Errors
+    /// Names what is wrong.
+    pub fn checked(self) -> Result<Self, SpaceError> {
+        let wrong = self.layers.iter().enumerate().find_map(|(i, layer)| {
+            let reason = layer.wrong()?;
+            Some(format!("layer {}: {reason}", i + 1))
+        });
+        let reason = if self.layers.is_empty() { Some("it needs at least one layer".into()) } else { wrong };
+        match reason {
+            Some(reason) => Err(SpaceError::Invalid { space: self.name, reason }),
+            None => Ok(self),
         }
-        for (i, op) in self.candidates.iter().enumerate() {
-            if self.candidates[..i].contains(op) {
-                return invalid(format!("candidate `{op}` stands twice"));
-            }
-            if !op.keeps_shape() {
-                return invalid(format!(
-                    "`{op}` cannot be a candidate: it does not give the layer's output shape"
-                ));
-            }
+    }
+}
+
+impl LayerSpec {
+    fn wrong(&self) -> Option<String> {
+        let LayerSpec { ops, channels, stride } = self;
+        if ops.iter().all(|op| *op == CandidateOp::Zero) {
+            return Some("it needs an op besides zero: give it `ops`, or the space `candidates`".into());
         }
-        if !self.stem.op.keeps_shape() {
-            return invalid(format!("`{}` cannot be the stem", self.stem.op));
+        if ops.contains(&CandidateOp::Head) {
+            return Some("`head` cannot be chosen: it follows the last layer by itself".into());
         }
-        Ok(())
+        if let Some(op) = repeated(ops) {
+            return Some(format!("op `{op}` is listed twice"));
+        }
+        if let Some(channels) = repeated(channels) {
+            return Some(format!("{channels} channels are listed twice"));
+        }
+        let sizes = || channels.iter().chain([stride]);
+        let in_range = !channels.is_empty() && sizes().all(|size| (1..=MOST_CHANNELS).contains(size));
+        (!in_range).then(|| format!("channels and strides are numbers from 1 to {MOST_CHANNELS}"))
     }
+}
 
-    /// The stem for images of shape `input`.
-    pub fn stem(&self, input: Shape) -> Layer {
-        let Stem { op, channels, stride } = self.stem;
-        Layer { op, input, channels, stride }
-    }
-
-    /// For each mixed layer its candidates, for images of shape `input`.
-    pub fn mixed_layers(&self, input: Shape) -> Vec<Vec<Layer>> {
-        let mut shape = self.stem(input).output();
-        self.layers
-            .iter()
-            .map(|spec| {
-                let of = |&op| Layer { op, input: shape, channels: spec.channels, stride: spec.stride };
-                let candidates = self.candidates.iter().map(of).collect();
-                shape = shape.strided(spec.channels, spec.stride);
-                candidates
-            })
-            .collect()
-    }
-
-    /// The classifier, for images of shape `input`.
-    pub fn head(&self, input: Shape, classes: usize) -> Layer {
-        let input =
-            self.layers.iter().fold(self.stem(input).output(), |s, l| s.strided(l.channels, l.stride));
-        Layer { op: CandidateOp::HEAD, input, channels: classes, stride: 1 }
-    }
-
-    /// Every distinct layer of every network of the space.
-    pub fn distinct_layers(&self, input: Shape, classes: usize) -> Vec<Layer> {
-        let mut layers = vec![self.stem(input)];
-        layers.extend(self.mixed_layers(input).into_iter().flatten());
-        layers.push(self.head(input, classes));
-        let mut seen = std::collections::HashSet::new();
-        layers.retain(|layer| seen.insert(*layer));
-        layers
-    }
+fn repeated<T: PartialEq>(values: &[T]) -> Option<&T> {
+    values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)).map(|(_, value)| value)
 }

@@ -17,8 +17,7 @@ pub const NAS_PROFILE: &str = env!("CARGO_BIN_EXE_nas-profile");
 pub const SPACE: &str = r#"
 name = "tiny"
 candidates = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "skip", "zero", "avg_pool_3x3", "max_pool_3x3"]
-stem = { op = "conv_3x3", channels = 4 }
-layers = [{ channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
+layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
 "#;
 
 /// Classes of the data set: red, green and blue images, with noise.
@@ -28,7 +27,7 @@ pub const CLASSES: [&str; 3] = ["blue", "green", "red"];
 static TABLES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let ws = Workspace::new();
     ws.nas("profile --space tiny.toml --data folder:images --networks 24").assert().success();
-    let name = |runtime: &str| format!("profiles/host/tiny.{runtime}.jsonl");
+    let name = |runtime: &str| format!("profiles/host/tiny.3x8x8.{runtime}.fp32.jsonl");
     ["tract", "ort"].map(|runtime| (name(runtime), ws.read(&name(runtime)))).into()
 });
 

@@ -1,7 +1,7 @@
 //! A board that is made up: networks of a chain whose true latency is known.
 
 use edge_nas::latency::Latency;
-use edge_nas::latency::fit::{Choice, Measured, Role, Structure, Wiring};
+use edge_nas::model::{Measured, Part, Role, Structure};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -21,8 +21,6 @@ const OPS: [(&str, f64); 8] = [
 const LAYERS: [&str; 6] = ["32", "32", "64/2", "64", "128/2", "128"];
 /// What of a layer's cost is gone where a strided skip is pulled forward through it.
 const PULLED: f64 = 0.3;
-/// Nanoseconds for each two weights in two layers.
-const PER_PAIR: f64 = 1e-3;
 
 /// What the board does that a sum of rows cannot say.
 #[derive(Clone, Copy, PartialEq)]
@@ -32,14 +30,12 @@ pub enum Quirk {
     PullsStridedSkips,
     /// One op after one other costs more.
     SlowPair,
-    /// Layers with weights slow each other down, or speed each other up.
-    Crowds,
-    Befriends,
 }
 
 pub struct Board {
     pub structure: Structure,
     pub quirk: Quirk,
+    all: Vec<Part>,
     rows: BTreeMap<String, f64>,
     rng: ChaCha8Rng,
 }
@@ -48,27 +44,32 @@ impl Board {
     pub fn new(quirk: Quirk, isolated: bool, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut rows = BTreeMap::new();
-        let mut choice = |layer: &str, (op, cost): (&str, f64)| {
+        let mut part = |(at, layer, op, cost): ((usize, usize), &str, &str, f64)| {
             let stride = if layer.ends_with("/2") { "/2" } else { "" };
-            let role = match op {
-                "zero" => Role::Zero,
-                "skip" if stride.is_empty() => Role::Identity,
-                _ => Role::Real,
-            };
+            let role = role(layer, op);
             let cost = if stride.is_empty() || op == "zero" { cost } else { 0.5 * cost + 0.06e6 };
             let row = format!("{op} {layer}");
             let share = 0.75 + 0.15 * normal(&mut rng);
             rows.entry(row.clone()).or_insert(cost * share.max(0.2));
-            let weights = (1e4 * cost / 1e6).round();
             let isolated_ns = (isolated || role != Role::Real).then_some(cost);
-            Choice { row, kind: format!("{op}{stride}"), op: op.into(), role, isolated_ns, weights }
+            let products = vec![vec![(at.0, vec![at.1])]];
+            Part { at, products, row, kind: format!("{op}{stride}"), op: op.into(), role, isolated_ns }
         };
-        let layers = LAYERS.map(|layer| OPS.map(|op| choice(layer, op)).to_vec()).to_vec();
-        Board { structure: Structure { layers, wiring: Wiring::Chain }, quirk, rows, rng }
+        let all = LAYERS.iter().enumerate().flat_map(|(l, layer)| {
+            OPS.iter().enumerate().map(move |(o, (op, cost))| ((l, o), *layer, *op, *cost))
+        });
+        let all: Vec<Part> = all.map(&mut part).collect();
+        let roles = LAYERS.map(|layer| OPS.map(|(op, _)| role(layer, op)).to_vec()).to_vec();
+        let parts = all.iter().filter(|part| part.role != Role::Zero).cloned().collect();
+        Board { structure: Structure::chain(roles, parts), quirk, all, rows, rng }
     }
 
     pub fn row(&self, layer: usize, op: usize) -> f64 {
-        self.rows[&self.structure.layers[layer][op].row]
+        self.rows[&self.part(layer, op).row]
+    }
+
+    fn part(&self, layer: usize, op: usize) -> &Part {
+        &self.all[layer * OPS.len() + op]
     }
 
     /// Without noise, in nanoseconds.
@@ -77,12 +78,12 @@ impl Board {
         let mut last: Option<(usize, usize)> = None;
         for (layer, &op) in ops.iter().enumerate() {
             ns += self.row(layer, op);
-            let choice = &self.structure.layers[layer][op];
+            let choice = self.part(layer, op);
             if choice.role == Role::Identity {
                 continue;
             }
             if let Some((l, o)) = last {
-                let before = &self.structure.layers[l][o];
+                let before = self.part(l, o);
                 match self.quirk {
                     Quirk::PullsStridedSkips if choice.kind == "skip/2" => ns -= PULLED * self.row(l, o),
                     Quirk::SlowPair if before.kind == "sep_conv_5x5" && choice.kind == "conv_3x3" => {
@@ -93,19 +94,13 @@ impl Board {
             }
             last = Some((layer, op));
         }
-        let weights = ops.iter().enumerate().map(|(l, &op)| self.structure.layers[l][op].weights);
-        let (_, pairs) = weights.fold((0.0, 0.0), |(sum, pairs), w| (sum + w, pairs + sum * w));
-        match self.quirk {
-            Quirk::Crowds => ns + PER_PAIR * pairs,
-            Quirk::Befriends => ns - PER_PAIR * pairs,
-            _ => ns,
-        }
+        ns
     }
 
     /// Measured with `noise`, a relative standard deviation.
     pub fn measure(&mut self, ops: &[usize], noise: f64) -> Measured {
         let ns = self.truth(ops) * (1.0 + noise * normal(&mut self.rng));
-        Measured { ops: ops.to_vec(), latency: Latency::from_ns(ns), weight: 1.0 }
+        Measured { choices: ops.to_vec(), latency: Latency::from_ns(ns), weight: 1.0 }
     }
 
     /// A random network without a zero.
@@ -134,4 +129,12 @@ impl Board {
 /// A normal number, near enough.
 pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
+}
+
+fn role(layer: &str, op: &str) -> Role {
+    match op {
+        "zero" => Role::Zero,
+        "skip" if !layer.ends_with("/2") => Role::Identity,
+        _ => Role::Real,
+    }
 }

@@ -1,16 +1,37 @@
 //! Latency tables with chosen numbers, for tests and benchmarks.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use edge_nas::latency::{Header, Latency, LatencyTable, Row, Subject};
-use edge_nas::space::{CandidateOp, Layer};
+use edge_nas::latency::Latency;
+use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
+use edge_nas::table::{FORMAT, Header, LatencyTable, Row, Subject};
+use nas_exporters::{Precision, Shape};
 use nas_probe::{Conditions, Runtime};
 use std::path::Path;
 
 pub const COMMAND: &str = "nas-profile --device board";
 
+/// A space whose first layer holds `stem` and whose others choose from `candidates`.
+pub fn space(name: &str, stem: LayerSpec, candidates: &[CandidateOp], layers: &[(usize, usize)]) -> SearchSpace {
+    let layer = |&(channels, stride): &(usize, usize)| LayerSpec {
+        ops: candidates.to_vec(),
+        channels: vec![channels],
+        stride,
+    };
+    SearchSpace { name: name.into(), layers: [stem].into_iter().chain(layers.iter().map(layer)).collect() }
+}
+
+pub fn op(name: &str) -> CandidateOp {
+    name.parse().unwrap()
+}
+
 pub fn header() -> Header {
+    header_of(&Networks::new(SearchSpace::load("chain_small").unwrap(), Shape::new(3, 8, 8), [4]).unwrap())
+}
+
+/// The header of a table of these networks.
+pub fn header_of(networks: &Networks) -> Header {
     Header {
-        latency_table: 2,
+        latency_table: FORMAT,
         device: "board".into(),
         cpu: "0x41/0xd08".into(),
         arch: "aarch64".into(),
@@ -18,11 +39,11 @@ pub fn header() -> Header {
         runtime: Runtime::Ort.to_string(),
         runtime_version: "1.28.0".into(),
         threads: Some(1),
-        precision: "fp32".into(),
+        precision: Precision::Fp32,
         providers: vec!["cpu".into()],
         pinned: vec![3],
-        networks: 0,
-        validations: vec![],
+        space: networks.space.clone(),
+        input: networks.input,
     }
 }
 
@@ -38,7 +59,7 @@ pub fn row(subject: Subject, ns: f64, samples: usize) -> Row {
         power_mw: None,
     };
     Row {
-        model: subject.digest(),
+        key: subject.key(),
         subject,
         median_ns: Latency::from_ns(ns),
         samples_ns: vec![ns; samples],
@@ -50,20 +71,15 @@ pub fn row(subject: Subject, ns: f64, samples: usize) -> Row {
         others: Some(0.02),
         disturbed: vec![],
         anchor: false,
-        unseen: false,
+        unseen: None,
         peak_bytes: None,
     }
 }
 
-/// A new table at `path` with a row for each of `layers` but `zero`.
-pub fn filled(
-    path: &Path,
-    layers: &[Layer],
-    samples: usize,
-    mut ns: impl FnMut(&Layer) -> f64,
-) -> LatencyTable {
-    let mut table = LatencyTable::open(path, header(), COMMAND).unwrap();
-    for layer in layers.iter().filter(|layer| layer.op != CandidateOp::ZERO) {
+/// A new table of `networks` at `path`, with a row for each of their layers but `zero`.
+pub fn filled(path: &Path, networks: &Networks, samples: usize, mut ns: impl FnMut(&Layer) -> f64) -> LatencyTable {
+    let mut table = LatencyTable::open(path, header_of(networks), COMMAND).unwrap();
+    for layer in networks.distinct_layers().iter().filter(|layer| layer.op != CandidateOp::Zero) {
         table.append(row(Subject::Layer(*layer), ns(layer), samples)).unwrap();
     }
     table

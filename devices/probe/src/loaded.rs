@@ -1,23 +1,22 @@
 //! The models that are kept loaded.
 
-use crate::runtime::{Error, Model};
+use crate::{runtime::Model, store::ModelFile};
 use nas_probe::ModelRef;
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fs,
     path::Path,
 };
 
-/// The files of the models that are kept loaded may have this part of the free memory together; a
-/// runtime holds a few times as much.
+/// The files of the models that are kept loaded may together have this part of the free memory; a runtime holds a few
+/// times as much.
 const PART_OF_FREE: u64 = 8;
-/// Where the device does not tell what is free: bytes.
+/// Where the device does not report what is free: bytes.
 const LEAST_ROOM: u64 = 64 << 20;
 
 pub struct Loaded {
     models: HashMap<ModelRef, (Box<dyn Model>, u64)>,
     /// What all their files may have together, bytes. One that is larger is kept alone.
-    room: u64,
+    pub room: u64,
 }
 
 impl Loaded {
@@ -27,28 +26,29 @@ impl Loaded {
         Loaded { models: HashMap::new(), room }
     }
 
-    /// The model of a file, loaded by `load` where it is not kept. Where it finds no room all others
-    /// go, so that a long profile can't fill the memory.
+    /// A model; where it is not kept, `load` reads it from its `file`. Where there is no room for it, all others are
+    /// dropped, so that a long profile cannot fill the memory.
     ///
     /// # Errors
-    /// Those of `load`.
+    /// Those of `file` and `load`.
     pub fn get(
         &mut self,
         model: &ModelRef,
-        file: &Path,
-        load: impl FnOnce() -> Result<Box<dyn Model>, Error>,
-    ) -> Result<&mut dyn Model, Error> {
-        // A file that can't be looked at does not load either.
-        let bytes = fs::metadata(file).map_or(0, |file| file.len());
-        let kept: u64 = self.models.values().map(|(_, bytes)| bytes).sum();
-        if kept + bytes > self.room && !self.models.contains_key(model) {
-            self.models.clear();
+        file: impl FnOnce() -> Result<ModelFile, String>,
+        load: impl FnOnce(&Path) -> Result<Box<dyn Model>, String>,
+    ) -> Result<&mut dyn Model, String> {
+        if !self.models.contains_key(model) {
+            let file = file()?;
+            let kept: u64 = self.models.values().map(|(_, bytes)| bytes).sum();
+            if kept + file.bytes > self.room {
+                self.models.clear();
+            }
+            self.models.insert(model.clone(), (load(&file.path)?, file.bytes));
         }
-        let (model, _) = match self.models.entry(model.clone()) {
-            Entry::Occupied(kept) => kept.into_mut(),
-            Entry::Vacant(place) => place.insert((load()?, bytes)),
-        };
-        Ok(model.as_mut())
+        match self.models.entry(model.clone()) {
+            Entry::Occupied(kept) => Ok(kept.into_mut().0.as_mut()),
+            Entry::Vacant(_) => Err("the model was not kept".into()),
+        }
     }
 
     pub fn drop(&mut self, model: &ModelRef) {
@@ -62,24 +62,21 @@ mod tests {
     use super::*;
     use crate::measure::tests::spins;
     use nas_probe::Runtime;
-    use std::{fs::File, time::Duration};
+    use std::time::Duration;
 
     const ROOM: u64 = 256 << 20;
 
-    /// Loads models of files of so many bytes in turn, and tells how many were not kept.
+    /// Loads models of files of so many bytes in turn, and counts those that were not kept.
     fn loads(kept: &mut Loaded, models: impl Iterator<Item = (usize, u64)>) -> usize {
-        let folder = tempfile::tempdir().unwrap();
         let mut loads = 0;
         for (name, bytes) in models {
-            let file = folder.path().join(name.to_string());
-            // A hole, of no size on the disk.
-            File::create(&file).unwrap().set_len(bytes).unwrap();
             let model = ModelRef { model: name.to_string(), runtime: Runtime::Tract, threads: 1 };
-            let load = || {
+            let file = || Ok(ModelFile { path: name.to_string().into(), bytes, temporary: false });
+            let load = |_: &Path| {
                 loads += 1;
                 Ok(Box::new(spins(Duration::ZERO)) as Box<dyn Model>)
             };
-            kept.get(&model, &file, load).unwrap().run().unwrap();
+            kept.get(&model, file, load).unwrap().run().unwrap();
         }
         loads
     }

@@ -6,7 +6,7 @@ use crate::{
     runtime::{Error, Model},
     sensors::Watch,
 };
-use nas_probe::{FEWEST_SETTLED, MeasurePlan, Samples, settled};
+use nas_probe::{MeasurePlan, Samples};
 use std::time::{Duration, Instant};
 
 const FEWEST_WARMUP_RUNS: usize = 3;
@@ -39,7 +39,6 @@ pub fn measure(
     let before = watch.read();
     let mut ns = Vec::with_capacity(plan.samples.min(RECENT));
     let start = Instant::now();
-    let mut look_at = FEWEST_SETTLED;
     let mut sample_until = |samples: usize, fewest: usize, limit_ns: u64| -> Result<(), Error> {
         if ns.len() < samples {
             // The first run after a pause finds the caches as others left them.
@@ -48,18 +47,10 @@ pub fn measure(
         let limit = Duration::from_nanos(limit_ns);
         while ns.len() < samples && (ns.len() < fewest || start.elapsed() < limit) {
             ns.push(time(model, batch)? / batch as f64);
-            if ns.len() == look_at && plan.precision > 0.0 {
-                if settled(&ns, plan.precision) {
-                    break;
-                }
-                look_at += (look_at / 10).max(FEWEST_SETTLED);
-            }
         }
         Ok(())
     };
-    let half = plan.samples.div_ceil(2);
-    let half = if plan.precision > 0.0 { half.min(FEWEST_SETTLED / 2) } else { half };
-    sample_until(half, FEWEST_SAMPLES.div_ceil(2), plan.limit_ns / 2)?;
+    sample_until(plan.samples.div_ceil(2), FEWEST_SAMPLES.div_ceil(2), plan.limit_ns / 2)?;
     let during = watch.read();
     sample_until(plan.samples, FEWEST_SAMPLES, plan.limit_ns)?;
     let others = busy.others(pinned);
@@ -147,7 +138,6 @@ pub mod tests {
         min_sample_ns: 500_000,
         samples: 20,
         limit_ns: 5_000_000_000,
-        precision: 0.0,
     };
 
     fn measure(model: &mut dyn Model, plan: &MeasurePlan) -> Result<Samples, Error> {
@@ -179,20 +169,6 @@ pub mod tests {
         let plan = MeasurePlan { min_sample_ns: 10_000_000, ..PLAN };
         let samples = measure(&mut spins(Duration::from_millis(1)), &plan).unwrap();
         assert!(samples.others.is_some_and(|others| others >= 0.0), "{:?}", samples.others);
-    }
-
-    #[test]
-    fn sampling_ends_early_where_the_precision_is_reached_and_only_there() {
-        let plan = MeasurePlan { samples: 60, min_sample_ns: 0, precision: 0.05, ..PLAN };
-        let taken = |model: &mut dyn Model, plan| measure(model, &plan).unwrap().ns.len();
-        let steady = || spins(Duration::from_micros(500));
-        let few = taken(&mut steady(), plan);
-        assert!(few < 60 && few.is_multiple_of(10), "{few}");
-        assert_eq!(taken(&mut steady(), MeasurePlan { precision: 0.0, ..plan }), 60);
-        assert_eq!(taken(&mut steady(), MeasurePlan { samples: 8, ..plan }), 8, "`samples` is the most");
-        // Runs of 200 to 600 µs, evenly: 60 of them tell the median to ±10 %.
-        let mut noisy = Spins(0, |run| Duration::from_micros(200 + u64::from(run * 7 % 11) * 40));
-        assert_eq!(taken(&mut noisy, plan), 60);
     }
 
     /// How many blocks of such medians and so many runs each warm a model up, and the time of a run then.

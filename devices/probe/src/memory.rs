@@ -1,4 +1,4 @@
-//! What a model takes of the memory: this program runs itself once more, for the one model alone.
+//! The peak memory of a model: this program runs itself once more, for the one model alone.
 
 use crate::{
     noise::feed,
@@ -12,11 +12,11 @@ use std::{
     ffi::{OsStr, OsString},
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
-/// The argument that makes a probe such a child: `--peak RUNTIME THREADS [MODEL]`, after all others.
+/// The argument that makes a probe such a child: `--peak RUNTIME THREADS MODEL`, after all others.
 /// It is for the probe alone and may change with it, so it is not in the usage.
 pub const PEAK: &str = "--peak";
 
@@ -28,16 +28,15 @@ struct Peak {
     bytes: u64,
 }
 
-/// Most that a fresh process had resident that opened a runtime and, if one is given, loaded the model
-/// of a file and ran it; bytes.
+/// The most that was resident in a new process that loaded the model of a file and ran it, bytes.
 ///
 /// # Errors
-/// How the process ended, with its last words.
+/// How the process ended, with the last line that it wrote.
 pub fn peak(
     options: &Options,
     runtime: Runtime,
     threads: usize,
-    model: Option<&Path>,
+    model: &Path,
 ) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|e| format!("can't find this program: {e}"))?;
     let mut child = Command::new(program);
@@ -47,19 +46,19 @@ pub fn peak(
     if !options.providers.is_empty() {
         child.arg("--providers").arg(options.providers.join(","));
     }
-    child.arg(PEAK).arg(runtime.name()).arg(threads.to_string()).args(model).stdin(Stdio::null());
+    child.arg(PEAK).arg(runtime.name()).arg(threads.to_string()).arg(model).stdin(Stdio::null());
     end_with_this(&mut child);
-    let output = child.output().map_err(|e| format!("can't run a fresh process for it: {e}"))?;
+    let output = child.output().map_err(|e| format!("can't run a new process for it: {e}"))?;
     if output.status.success() {
         let said: Result<Peak, _> = serde_json::from_slice(&output.stdout);
         return said
             .map(|peak| peak.bytes)
-            .map_err(|e| format!("the fresh process for it told no peak: {e}"));
+            .map_err(|e| format!("the new process for it reported no peak: {e}"));
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     let last = stderr.lines().last().map(|line| line.strip_prefix("nas-probe: ").unwrap_or(line));
     let last = last.map_or(String::new(), |words| format!(": {words}"));
-    Err(format!("the fresh process for it failed, {}{last}", output.status))
+    Err(format!("the new process for it failed, {}{last}", output.status))
 }
 
 /// What the child does with the arguments after [`PEAK`], and prints.
@@ -67,18 +66,15 @@ pub fn peak(
 /// # Errors
 /// In one line.
 pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
-    let (runtime, threads, model) = match args {
-        [runtime, threads] => (runtime, threads, None),
-        [runtime, threads, model] => (runtime, threads, Some(PathBuf::from(model))),
-        _ => return Err(format!("{PEAK} takes a runtime, threads and perhaps a model")),
+    let [runtime, threads, model] = args else {
+        return Err(format!("{PEAK} takes a runtime, threads and a model"));
     };
     let text = |arg: &OsStr| arg.to_string_lossy().into_owned();
     let runtime: Runtime = text(runtime).parse()?;
     let threads = text(threads).parse().map_err(|e| format!("{}: {e}", threads.display()))?;
     let run = || -> Result<(), runtime::Error> {
         let opened = runtime::open(runtime, options.ort_library.as_deref(), &options.providers);
-        let Some(model) = model else { return opened.map(drop).map_err(runtime::Error::NotHere) };
-        let mut model = runtime::load(&opened, &model, threads)?;
+        let mut model = runtime::load(&opened, Path::new(model), threads)?;
         feed(model.as_mut())?;
         (0..RUNS).try_for_each(|_| model.run())
     };
@@ -87,7 +83,7 @@ pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
         Err(panic) => return Err(format!("the runtime panicked: {}", one_line(&words(panic)))),
     }
     let peak =
-        Peak { bytes: own_peak().map_err(|e| format!("the system tells no peak of the memory: {e}"))? };
+        Peak { bytes: own_peak().map_err(|e| format!("the system reports no peak memory: {e}"))? };
     println!("{}", serde_json::to_string(&peak).map_err(|e| e.to_string())?);
     Ok(())
 }

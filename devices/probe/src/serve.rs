@@ -11,9 +11,9 @@ use crate::{
     store::Store,
     words::{name, one_line, short, words},
 };
-use nas_probe::{Hello, Memory, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
+use nas_probe::{Hello, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -33,8 +33,6 @@ pub struct Probe {
     options: Options,
     runtimes: BTreeMap<Runtime, Result<Opened, String>>,
     loaded: Loaded,
-    /// Peak of a process that opened the runtime alone, bytes; of those that were asked for.
-    bases: BTreeMap<Runtime, u64>,
     store: Store,
     watch: Watch,
     governor: Arc<Governor>,
@@ -60,7 +58,6 @@ impl Probe {
         Ok(Probe {
             runtimes: Runtime::ALL.map(open).into(),
             loaded: Loaded::new(watch.read().free_bytes),
-            bases: BTreeMap::new(),
             store: Store::new(options.models.clone()),
             options,
             watch,
@@ -124,6 +121,10 @@ impl Probe {
                 let notes = self.watch.notes().to_vec();
                 Ok(Reply::Ready { id, conditions, pinned, governor_was, notes })
             }
+            Request::Graphs { id, graphs } => {
+                self.store.take(graphs).map_err(|e| e.to_string())?;
+                Ok(Reply::Known { id, room_bytes: self.loaded.room })
+            }
             Request::Have { id, models } => {
                 let models = self.store.missing(models).map_err(|e| e.to_string())?;
                 Ok(Reply::Missing { id, models })
@@ -145,14 +146,14 @@ impl Probe {
             }
             Request::Memory { id, model } => {
                 let name = name(&model);
-                let memory = self.memory(model).map_err(|error| format!("{name}: {error}"))?;
-                Ok(Reply::Memory { id, memory })
+                let peak_bytes = self.memory(model).map_err(|error| format!("{name}: {error}"))?;
+                Ok(Reply::Memory { id, peak_bytes })
             }
         }
     }
 
-    /// Takes the place of an earlier setup; after an error there is none. Gives the governor that was
-    /// there, where one is set.
+    /// Replaces an earlier setup; after an error there is none. Gives the governor that was set before, where one is
+    /// set.
     fn set_up(
         &mut self,
         sensors: &Sensors,
@@ -194,28 +195,23 @@ impl Probe {
         act: impl FnOnce(&mut dyn Model, &mut Watch, &[usize]) -> Result<T, Error>,
     ) -> Result<T, String> {
         let done = catch_unwind(AssertUnwindSafe(|| {
-            let file = self.store.file(&model.model).map_err(|e| e.to_string())?;
-            let runtime = self.runtimes.get(&model.runtime).ok_or("it is unknown to this probe")?;
-            let load = || runtime::load(runtime, &file, model.threads);
-            let loaded = self.loaded.get(&model, &file, load).map_err(|e| e.to_string())?;
+            let runtime = self.runtimes.get(&model.runtime).ok_or("this probe does not know it")?;
+            let file = || self.store.file(&model.model).map_err(|e| e.to_string());
+            let load = |path: &Path| runtime::load(runtime, path, model.threads).map_err(|e| e.to_string());
+            let loaded = self.loaded.get(&model, file, load)?;
             act(loaded, &mut self.watch, &self.pinned).map_err(|e| e.to_string())
         }));
         done.unwrap_or_else(|panic| Err(format!("the runtime panicked: {}", words(panic)))).map_err(|error| {
-            // A failure may leave a model in any state: the next request loads it anew.
+            // A failure may leave a model in any state: the next request loads it again.
             self.loaded.drop(&model);
             format!("{}: {error}", name(&model))
         })
     }
 
-    fn memory(&mut self, model: ModelRef) -> Result<Memory, String> {
+    fn memory(&self, model: ModelRef) -> Result<u64, String> {
         let ModelRef { model, runtime, threads } = model;
         let file = self.store.file(&model).map_err(|e| e.to_string())?;
-        let peak_bytes = peak(&self.options, runtime, threads, Some(&file))?;
-        let base_bytes = match self.bases.entry(runtime) {
-            Entry::Occupied(base) => *base.get(),
-            Entry::Vacant(place) => *place.insert(peak(&self.options, runtime, threads, None)?),
-        };
-        Ok(Memory { peak_bytes, base_bytes })
+        peak(&self.options, runtime, threads, &file.path)
     }
 }
 

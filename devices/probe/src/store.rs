@@ -1,7 +1,11 @@
-//! The models on the device: `FOLDER/DIGEST.onnx`, each under the SHA-256 of its bytes.
+//! The models on the device, named by the SHA-256 of their ONNX bytes: graphs in memory, and files
+//! `FOLDER/DIGEST.onnx`.
 
+use nas_exporters::{Graph, Precision, onnx};
+use nas_probe::DeployedGraph;
 use sha2::{Digest, Sha256};
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -11,37 +15,92 @@ use std::{
 pub enum Error {
     #[error("the probe was given no folder for models (--models DIR)")]
     NoFolder,
-    #[error("`{0}` names no model: send the SHA-256 of its bytes as 64 lowercase hex digits")]
+    #[error("`{0}` does not name a model: send the SHA-256 of its bytes as 64 lowercase hex digits")]
     Name(String),
-    #[error("it is not on the device; put it there first")]
+    #[error("it is not on the device; send it first")]
     Absent,
     #[error("its bytes arrived with the digest {0}; send them again")]
     Digest(String),
-    #[error("can't write {path}: {error}")]
-    Write { path: PathBuf, error: io::Error },
+    #[error("can't write {path} ({bytes} bytes): {error}")]
+    Write { path: PathBuf, bytes: u64, error: io::Error },
+    #[error("its graph makes no model: {0}")]
+    Graph(String),
+    #[error("its graph makes a model with the digest {0} here: build host and probe from one version")]
+    Differs(String),
 }
 
-pub struct Store(Option<PathBuf>);
+/// The models of a device: files in a folder, and graphs from which such files are made.
+pub struct Store {
+    folder: Option<PathBuf>,
+    graphs: HashMap<String, (Graph, Precision)>,
+}
+
+/// The ONNX file of a model. One that was made from a graph is deleted when this is dropped.
+pub struct ModelFile {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub temporary: bool,
+}
+
+impl Drop for ModelFile {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
 
 impl Store {
-    /// The folder is made when the first model is put there.
+    /// The folder is made when the first model is stored.
     pub fn new(folder: Option<PathBuf>) -> Store {
-        Store(folder)
+        Store { folder, graphs: HashMap::new() }
     }
 
     /// # Errors
     /// [`Error::NoFolder`].
     pub fn folder(&self) -> Result<&Path, Error> {
-        self.0.as_deref().ok_or(Error::NoFolder)
+        self.folder.as_deref().ok_or(Error::NoFolder)
     }
 
-    /// The file of a model that is here.
+    /// Takes networks as graphs.
     ///
     /// # Errors
-    /// [`Error::NoFolder`], [`Error::Name`], [`Error::Absent`].
-    pub fn file(&self, model: &str) -> Result<PathBuf, Error> {
+    /// [`Error::NoFolder`], [`Error::Name`].
+    pub fn take(&mut self, graphs: Vec<DeployedGraph>) -> Result<(), Error> {
+        for DeployedGraph { model, graph, precision } in graphs {
+            self.place(&model)?;
+            self.graphs.insert(model, (graph, precision));
+        }
+        Ok(())
+    }
+
+    /// The file of a model, made from its graph where there is one.
+    ///
+    /// # Errors
+    /// All but [`Error::Digest`] of [`Store::put`]; [`Error::Absent`]; [`Error::Differs`] where the graph makes another
+    /// model here than on the host.
+    pub fn file(&self, model: &str) -> Result<ModelFile, Error> {
         let path = self.place(model)?;
-        if path.is_file() { Ok(path) } else { Err(Error::Absent) }
+        if let Some((graph, precision)) = self.graphs.get(model) {
+            let bytes = onnx::untrained(graph, *precision).map_err(|e| Error::Graph(e.to_string()))?;
+            let digest = nas_probe::sha256(&bytes);
+            if digest != model {
+                return Err(Error::Differs(digest));
+            }
+            // Two probes may make the same model at the same time.
+            let path = path.with_extension(format!("{}.onnx", std::process::id()));
+            let file = ModelFile { path, bytes: bytes.len() as u64, temporary: true };
+            let write = || {
+                fs::create_dir_all(self.folder.as_deref().unwrap_or(Path::new(".")))?;
+                fs::write(&file.path, &bytes)
+            };
+            return match write() {
+                Ok(()) => Ok(file),
+                Err(error) => Err(Error::Write { path: file.path.clone(), bytes: file.bytes, error }),
+            };
+        }
+        let bytes = fs::metadata(&path).map_err(|_| Error::Absent)?.len();
+        if path.is_file() { Ok(ModelFile { path, bytes, temporary: false }) } else { Err(Error::Absent) }
     }
 
     /// Those of `models` that are not here in full: a power cut may leave an empty file.
@@ -59,7 +118,7 @@ impl Store {
         Ok(missing)
     }
 
-    /// Lays a model down; a file of that name is there in full or not at all.
+    /// Stores a model as a file, which is there in full or not at all.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::Name`], [`Error::Digest`], [`Error::Write`].
@@ -78,7 +137,7 @@ impl Store {
         };
         write().map_err(|error| {
             let _ = fs::remove_file(&part);
-            Error::Write { path, error }
+            Error::Write { path, bytes: bytes.len() as u64, error }
         })
     }
 
@@ -113,7 +172,7 @@ mod tests {
         assert_eq!(missing(), [ABC]);
         assert!(matches!(store.file(ABC), Err(Error::Absent)));
         store.put(ABC, b"abc").unwrap();
-        let file = store.file(ABC).unwrap();
+        let file = store.file(ABC).unwrap().path.clone();
         assert_eq!(fs::read(&file).unwrap(), b"abc");
         assert!(missing().is_empty());
         fs::write(&file, "ab").unwrap();
@@ -121,6 +180,26 @@ mod tests {
         store.put(ABC, b"abc").unwrap();
         assert!(missing().is_empty());
         assert_eq!(fs::read_dir(root.path().join("a/b")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_graph_makes_a_file_for_as_long_as_it_is_used() {
+        let root = tempfile::tempdir().unwrap();
+        let mut store = Store::new(Some(root.path().to_owned()));
+        let mut graph = Graph::new(nas_exporters::Shape::new(2, 4, 4));
+        graph.add("relu", nas_exporters::Op::Relu, &[graph.input()]);
+        let precision = Precision::Fp32;
+        let bytes = onnx::untrained(&graph, precision).unwrap();
+        let model = nas_probe::sha256(&bytes);
+        let files = || fs::read_dir(root.path()).unwrap().count();
+        store.take(vec![DeployedGraph { model: model.clone(), graph: graph.clone(), precision }]).unwrap();
+        assert_eq!(files(), 0);
+        let file = store.file(&model).unwrap();
+        assert_eq!((fs::read(&file.path).unwrap(), file.bytes), (bytes.clone(), bytes.len() as u64));
+        drop(file);
+        assert_eq!(files(), 0);
+        store.take(vec![DeployedGraph { model: ABC.to_owned(), graph, precision }]).unwrap();
+        assert!(matches!(store.file(ABC), Err(Error::Differs(digest)) if digest == model));
     }
 
     #[test]

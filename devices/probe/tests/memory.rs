@@ -6,7 +6,7 @@ mod onnx;
 mod runtimes;
 mod talk;
 
-use nas_probe::{MeasurePlan, Memory, ModelRef, Reply, Request, Runtime, sha256};
+use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, sha256};
 use runtimes::runtimes;
 use std::{
     fs,
@@ -40,10 +40,10 @@ fn put(probe: &mut Probe, bytes: Vec<u8>) -> String {
     model
 }
 
-fn memory(probe: &mut Probe, model: &str, runtime: Runtime) -> Memory {
+fn memory(probe: &mut Probe, model: &str, runtime: Runtime) -> u64 {
     let model = ModelRef { model: model.to_owned(), runtime, threads: 1 };
     match probe.ask(&Request::Memory { id: 2, model }) {
-        Reply::Memory { id: 2, memory } => memory,
+        Reply::Memory { id: 2, peak_bytes } => peak_bytes,
         other => panic!("{runtime}: {other:?}"),
     }
 }
@@ -55,15 +55,12 @@ fn a_model_takes_its_weights_and_nothing_of_what_the_probe_has() {
     for runtime in runtimes {
         // The probe itself has the big model from now on.
         let model = ModelRef { model: big.clone(), runtime, threads: 1 };
-        let measured = probe.ask(&Request::Measure { id: 3, model, plan: plan(0.0) });
+        let measured = probe.ask(&Request::Measure { id: 3, model, plan: PLAN });
         assert!(matches!(measured, Reply::Samples { .. }), "{measured:?}");
         let of_small = memory(&mut probe, &small, runtime);
         let of_big = memory(&mut probe, &big, runtime);
-        println!("{runtime}: {of_small:?} {of_big:?}");
-        assert_eq!(of_small.base_bytes, of_big.base_bytes, "{runtime}: it is measured once");
-        assert!(of_small.base_bytes > MB, "{runtime}: {of_small:?}");
-        assert!(of_small.peak_bytes < of_small.base_bytes + 15 * MB, "{runtime}: {of_small:?}");
-        assert!(of_big.peak_bytes > of_big.base_bytes + 40 * MB, "{runtime}: {of_big:?}");
+        assert!(of_small > MB, "{runtime}: {of_small}");
+        assert!(of_big > of_small + 40 * MB, "{runtime}: {of_small} {of_big}");
     }
 }
 
@@ -81,9 +78,9 @@ fn what_can_not_be_loaded_fails_in_one_line_and_the_probe_goes_on() {
             assert_eq!(reply.id(), Some(4));
         };
         fails(&sha256(b"never put"), 1, "not on the device");
-        fails(&broken, 1, "the fresh process for it failed, exit status: 1: the model does not load");
+        fails(&broken, 1, "the new process for it failed, exit status: 1: the model does not load");
         fails(&good, 0, "0 threads");
-        assert!(memory(&mut probe, &good, runtime).peak_bytes > 0);
+        assert!(memory(&mut probe, &good, runtime) > 0);
     }
     // A runtime that is not there, in the child's words.
     let mut without = Probe::start(folder.path());
@@ -99,7 +96,7 @@ fn a_child_that_is_killed_is_told_and_a_killed_probe_leaves_none() {
     probe.send(&ask);
     signal("KILL", &stopped_child(probe.child.id()));
     let reply = probe.receive();
-    assert!(error(&reply).ends_with("the fresh process for it failed, signal: 9 (SIGKILL)"), "{reply:?}");
+    assert!(error(&reply).ends_with("the new process for it failed, signal: 9 (SIGKILL)"), "{reply:?}");
 
     probe.send(&ask);
     let child = stopped_child(probe.child.id());
@@ -143,30 +140,5 @@ fn signal(name: &str, process: &str) {
     assert!(Command::new("kill").args(["-s", name, process]).status().unwrap().success());
 }
 
-fn plan(precision: f64) -> MeasurePlan {
-    MeasurePlan {
-        warmup_ns: 1_000_000,
-        min_sample_ns: 100_000,
-        samples: 200,
-        limit_ns: 10_000_000_000,
-        precision,
-    }
-}
-
-#[test]
-fn sampling_ends_where_the_precision_is_reached() {
-    let (mut probe, runtimes, _folder) = start();
-    let model = put(&mut probe, small());
-    for runtime in runtimes {
-        let mut taken = |precision| {
-            let model = ModelRef { model: model.clone(), runtime, threads: 1 };
-            match probe.ask(&Request::Measure { id: 7, model, plan: plan(precision) }) {
-                Reply::Samples { samples, .. } => samples.ns,
-                other => panic!("{other:?}"),
-            }
-        };
-        let few = taken(0.2);
-        assert!((10..200).contains(&few.len()) && nas_probe::settled(&few, 0.2), "{runtime}: {few:?}");
-        assert_eq!(taken(0.0).len(), 200);
-    }
-}
+const PLAN: MeasurePlan =
+    MeasurePlan { warmup_ns: 1_000_000, min_sample_ns: 100_000, samples: 200, limit_ns: 10_000_000_000 };

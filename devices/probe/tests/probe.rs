@@ -6,7 +6,8 @@ mod onnx;
 mod runtimes;
 
 use assert_cmd::Command;
-use nas_probe::{Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData};
+use nas_exporters::{Graph, Op, Precision, Shape};
+use nas_probe::{DeployedGraph, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData};
 use onnx::{SHAPE, fixed, model};
 use runtimes::{ort_library, runtimes};
 use sha2::{Digest, Sha256};
@@ -17,7 +18,6 @@ const PLAN: MeasurePlan = MeasurePlan {
     min_sample_ns: 100_000,
     samples: 8,
     limit_ns: 2_000_000_000,
-    precision: 0.0,
 };
 
 /// Starts a probe on an empty folder of models, puts these there, sends the lines and returns its
@@ -253,5 +253,33 @@ fn arguments_are_told_apart() {
     assert!(String::from_utf8(help).unwrap().contains("--models"));
     for wrong in ["--wrong", "--ort", "--models", "--providers"] {
         probe().arg(wrong).assert().code(2);
+    }
+}
+
+/// A graph is measured as its ONNX file is, and leaves no file.
+#[test]
+fn a_graph_makes_the_model_that_the_host_means() {
+    let mut graph = Graph::new(Shape::new(2, 4, 4));
+    let conv = Op::Conv2d { out_channels: 3, kernel: 3, stride: 1, groups: 1, bias: false };
+    let x = graph.add("conv", conv, &[graph.input()]);
+    graph.add("bn", Op::BatchNorm, &[x]);
+    let bytes = nas_exporters::onnx::untrained(&graph, Precision::Fp32).unwrap();
+    for (runtime, args) in runtimes() {
+        let graphs = |model: String| {
+            let graphs = vec![DeployedGraph { model, graph: graph.clone(), precision: Precision::Fp32 }];
+            line(&Request::Graphs { id: 8, graphs })
+        };
+        let asked = [infer(1, &bytes, runtime, vec![ramp()]), measure(2, &bytes, runtime, 1)];
+        let (_, by_file) = talk(&args, &[&bytes], &asked);
+        let lines = [&[graphs(digest(&bytes))], asked.as_slice()].concat();
+        let (_, by_graph) = talk(&args, &[], &lines);
+        assert!(matches!(by_graph[0], Reply::Known { id: 8, room_bytes } if room_bytes > 1_000_000));
+        assert_eq!(by_graph[1], by_file[0], "{runtime}");
+        assert!(matches!(&by_graph[2], Reply::Samples { .. }), "{runtime}: {:?}", by_graph[2]);
+        let other = digest(b"another model");
+        let place = ModelRef { model: other.clone(), runtime, threads: 1 };
+        let ask = line(&Request::Measure { id: 3, model: place, plan: PLAN });
+        let (_, replies) = talk(&args, &[], &[graphs(other), ask]);
+        assert!(failed(&replies[1]).1.contains("one version"), "{:?}", replies[1]);
     }
 }

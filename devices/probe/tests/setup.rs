@@ -71,7 +71,6 @@ fn long_measurement(probe: &mut Probe) -> Request {
         min_sample_ns: 1_000_000,
         samples: usize::MAX,
         limit_ns: 300_000_000_000,
-        precision: 0.0,
     };
     Request::Measure { id: 3, model: ModelRef { model, runtime: Runtime::Tract, threads: 1 }, plan }
 }

@@ -1,7 +1,8 @@
-use super::known::{Known, KnownArgs};
+use super::Opened;
 use crate::cli::output::{date, or_dash, percent, print, table};
-use crate::latency::{Agreement, Latency, Subject, Timing};
+use crate::latency::Latency;
 use crate::space::Layer;
+use crate::table::{Agreement, Estimate, Subject};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,8 +14,6 @@ pub struct Args {
     a: PathBuf,
     /// Latency table that is compared with it
     b: PathBuf,
-    #[command(flatten)]
-    known: KnownArgs,
 }
 
 #[derive(Serialize)]
@@ -27,7 +26,7 @@ struct Diff {
     in_situ: Vec<Pair>,
     networks: Vec<(Latency, Latency)>,
     agreement: Agreements,
-    /// Layers that one has alone and the other has not.
+    /// Layers that one table has alone, and the other has not.
     only_a: Vec<Layer>,
     only_b: Vec<Layer>,
     notes: Vec<String>,
@@ -40,13 +39,13 @@ struct Fact {
     b: String,
 }
 
-/// A layer that both have.
+/// A layer that both tables have.
 #[derive(Serialize)]
 struct Pair {
     layer: Layer,
     a_ns: Latency,
     b_ns: Latency,
-    /// B / A; none where one of them is nothing, or less.
+    /// B / A; none where one of them is not positive.
     ratio: Option<f64>,
 }
 
@@ -59,30 +58,30 @@ struct Agreements {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let diff = Diff::of(self.known.open(&self.a)?, self.known.open(&self.b)?);
+        let diff = Diff::of(Opened::load(&self.a)?, Opened::load(&self.b)?);
         print(json, &diff, || diff.text())
     }
 }
 
 impl Diff {
-    fn of(a: Known, b: Known) -> Diff {
-        let timings = (a.table.timings(), b.table.timings());
-        let alone = |timings: &BTreeMap<&Subject, Timing>| -> BTreeMap<Layer, Latency> {
-            let layer = |(subject, timing): (&&Subject, &Timing)| match subject {
-                Subject::Layer(layer) => Some((*layer, timing.fastest)),
+    fn of(a: Opened, b: Opened) -> Diff {
+        let estimates = (a.table.estimates(), b.table.estimates());
+        let alone = |estimates: &BTreeMap<&Subject, Estimate>| -> BTreeMap<Layer, Latency> {
+            let layer = |(subject, estimate): (&&Subject, &Estimate)| match subject {
+                Subject::Layer(layer) => Some((*layer, estimate.latency)),
                 _ => None,
             };
-            timings.iter().filter_map(layer).collect()
+            estimates.iter().filter_map(layer).collect()
         };
-        let isolated = (alone(&timings.0), alone(&timings.1));
-        let networks = timings.0.iter().filter(|(subject, _)| matches!(subject, Subject::Network(_)));
+        let isolated = (alone(&estimates.0), alone(&estimates.1));
+        let networks = estimates.0.iter().filter(|(subject, _)| matches!(subject, Subject::Network(_)));
         let networks: Vec<(Latency, Latency)> =
-            networks.filter_map(|(subject, a)| Some((a.fastest, timings.1.get(subject)?.fastest))).collect();
+            networks.filter_map(|(subject, a)| Some((a.latency, estimates.1.get(subject)?.latency))).collect();
         let only = |these: &BTreeMap<Layer, Latency>, those: &BTreeMap<Layer, Latency>| {
             these.keys().filter(|layer| !those.contains_key(layer)).copied().collect()
         };
         let (pairs, in_situ) = (pairs(&isolated.0, &isolated.1), pairs(&in_situ(&a), &in_situ(&b)));
-        let note = |known: &Known| Some(format!("{}: {}", known.path.display(), known.note.as_ref()?));
+        let note = |opened: &Opened| Some(format!("{}: {}", opened.table.path().display(), opened.note.as_ref()?));
         Diff {
             facts: facts(&a, &b),
             agreement: Agreements {
@@ -96,8 +95,8 @@ impl Diff {
             only_a: only(&isolated.0, &isolated.1),
             only_b: only(&isolated.1, &isolated.0),
             notes: [note(&a), note(&b)].into_iter().flatten().collect(),
-            a: a.path,
-            b: b.path,
+            a: a.table.path().into(),
+            b: b.table.path().into(),
         }
     }
 
@@ -105,7 +104,7 @@ impl Diff {
         let mut parts = vec![format!("A is {}, B is {}", self.a.display(), self.b.display())];
         let facts = self.facts.iter().map(|fact| vec![fact.what.into(), fact.a.clone(), fact.b.clone()]);
         if self.facts.is_empty() {
-            parts.push("their headers are alike".into());
+            parts.push("their headers are equal".into());
         } else {
             parts.push(table(&["what differs", "A", "B"], facts.collect()));
         }
@@ -143,10 +142,10 @@ impl Diff {
     }
 }
 
-fn facts(a: &Known, b: &Known) -> Vec<Fact> {
+fn facts(a: &Opened, b: &Opened) -> Vec<Fact> {
     let differences = a.table.header.differences(&b.table.header).into_iter();
     let mut facts: Vec<Fact> = differences.map(|d| Fact { what: d.what, a: d.theirs, b: d.ours }).collect();
-    let last = |known: &Known| or_dash(known.table.rows().iter().map(|row| row.measured_at).max().map(date));
+    let last = |opened: &Opened| or_dash(opened.table.rows().iter().map(|row| row.measured_at).max().map(date));
     let (a, b) = (last(a), last(b));
     if a != b {
         facts.push(Fact { what: "last row", a, b });
@@ -154,9 +153,9 @@ fn facts(a: &Known, b: &Known) -> Vec<Fact> {
     facts
 }
 
-fn in_situ(known: &Known) -> BTreeMap<Layer, Latency> {
-    let Some((model, networks)) = known.fitted() else { return BTreeMap::new() };
-    known.table.adds(model, &networks).into_iter().map(|(layer, adds)| (layer, adds.latency)).collect()
+fn in_situ(opened: &Opened) -> BTreeMap<Layer, Latency> {
+    let Some(model) = &opened.model else { return BTreeMap::new() };
+    model.adds().into_iter().map(|(layer, adds)| (layer, adds.latency)).collect()
 }
 
 /// Of the layers that both have, those dearest in A first.

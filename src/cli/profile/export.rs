@@ -1,8 +1,9 @@
-use super::known::KnownArgs;
+use super::Opened;
 use crate::artifact;
 use crate::cli::output::print;
-use crate::latency::{Adds, Facts, Subject};
+use crate::model::Adds;
 use crate::space::Layer;
+use crate::table::{Facts, Subject};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,8 +16,6 @@ pub struct Args {
     /// File to write [default: stdout]
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    #[command(flatten)]
-    known: KnownArgs,
 }
 
 /// A line; what is not known is empty.
@@ -26,7 +25,7 @@ struct Line {
     kind: &'static str,
     /// The layer; the ops of a network's mixed layers, separated by commas; the shape of a call.
     subject: String,
-    fastest_ns: Option<f64>,
+    latency_ns: Option<f64>,
     gap_ns: Option<f64>,
     median_ns: Option<f64>,
     rows: usize,
@@ -38,11 +37,11 @@ struct Line {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let known = self.known.open(&self.table)?;
-        let adds = known.fitted().map(|(model, networks)| known.table.adds(model, &networks));
-        let lines = lines(&known.table.facts(), &adds.unwrap_or_default());
-        if let Some(note) = &known.note {
-            eprintln!("note: {note}");
+        let opened = Opened::load(&self.table)?;
+        let adds = opened.model.as_ref().map(|model| model.adds());
+        let lines = lines(&opened.table.facts(), &adds.unwrap_or_default());
+        if let Some(note) = &opened.note {
+            log::info!("note: {note}");
         }
         let csv = csv(&lines)?;
         match &self.csv {
@@ -59,7 +58,7 @@ fn lines(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Vec
     let layers = adds.keys().map(|layer| Subject::Layer(*layer));
     let all: BTreeSet<Subject> = facts.keys().map(|&subject| subject.clone()).chain(layers).collect();
     let line = |subject: &Subject| {
-        let timing = facts.get(subject).map(|facts| facts.timing);
+        let estimate = facts.get(subject).map(|facts| facts.estimate);
         let (kind, shown, adds) = match subject {
             Subject::Layer(layer) => ("layer", layer.to_string(), adds.get(layer)),
             Subject::Network(_) => ("network", subject.to_string().replace("network ", ""), None),
@@ -69,10 +68,10 @@ fn lines(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Vec
         Line {
             kind,
             subject: shown,
-            fastest_ns: timing.map(|timing| timing.fastest.ns()),
-            gap_ns: timing.and_then(|timing| timing.gap).map(|gap| gap.ns()),
-            median_ns: timing.and_then(|timing| timing.median).map(|median| median.ns()),
-            rows: timing.map_or(0, |timing| timing.rows),
+            latency_ns: estimate.map(|estimate| estimate.latency.ns()),
+            gap_ns: estimate.and_then(|estimate| estimate.gap).map(|gap| gap.ns()),
+            median_ns: estimate.and_then(|estimate| estimate.median).map(|median| median.ns()),
+            rows: estimate.map_or(0, |estimate| estimate.rows),
             adds_ns: adds.map(|adds| adds.latency.ns()),
             adds_error_ns: adds.map(|adds| adds.error.ns()),
             macs: cost.macs,

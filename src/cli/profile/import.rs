@@ -1,30 +1,31 @@
 use crate::cli::output::{print, table};
-use crate::latency::{LatencyTable, PublishedTable};
+use crate::table::{PublishedTable, TableName};
+use nas_exporters::Precision;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Make a latency table of one that others published: the YAML of ProxylessNAS or of Once-for-All
+/// Make a latency table of one that others published: the YAML of ProxylessNAS
 ///
-/// A key becomes a row where an op of ours computes exactly what it names; all others are listed with
-/// the reason. What was published stays what it is, the mean of so many timings, in milliseconds.
+/// The table is of the space `proxylessnas` and predicts by the plain sum of its layers, as its authors do. Keys that are
+/// not a layer of that space are listed with the reason.
 #[derive(clap::Args)]
 pub struct Args {
     /// The published table
     pub file: PathBuf,
-    /// Name of the device that it is of
+    /// Name of the device that was measured
     #[arg(long, value_parser = name)]
     pub device: String,
-    /// Runtime that it is of, as tflite
+    /// Runtime that was measured, as tflite
     #[arg(long, value_parser = name)]
     pub runtime: String,
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles", conflicts_with = "out")]
     pub profiles: PathBuf,
-    /// File to write [default: <profiles>/<device>/<name of the file>.<runtime>.jsonl]
+    /// File to write [default: in <profiles>/<device>/]
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Write over a file that is there
+    /// Replace a file that exists
     #[arg(long)]
     pub force: bool,
 }
@@ -51,14 +52,16 @@ impl Args {
 
     pub fn execute(&self) -> anyhow::Result<Imported> {
         let published = PublishedTable::read(&self.file)?;
-        let name = self.file.file_stem().unwrap_or_default().to_string_lossy();
-        let usual = || LatencyTable::path(&self.profiles, &self.device, &name, &self.runtime, 1);
+        let networks = &published.networks;
+        let (space, input, runtime) = (networks.space.name.as_str(), networks.input, self.runtime.as_str());
+        let name = TableName { space, input, runtime, precision: Precision::Fp32, threads: 1 };
+        let usual = || name.path(&self.profiles, &self.device);
         let path = self.out.clone().unwrap_or_else(usual);
         if path.exists() && !self.force {
-            anyhow::bail!("{} is there already; write over it with --force", path.display());
+            anyhow::bail!("{} exists already; replace it with --force", path.display());
         }
         published.write(&path, &self.device, &self.runtime)?;
-        published.unfit.iter().for_each(|(key, why)| eprintln!("left out: {key}: {why}"));
+        published.unfit.iter().for_each(|(key, why)| log::info!("left out: {key}: {why}"));
         Ok(Imported {
             table: path,
             keys: published.rows.len() + published.unfit.len(),

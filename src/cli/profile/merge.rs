@@ -1,12 +1,12 @@
 use crate::cli::output::print;
-use crate::latency::{LatencyTable, Merged};
+use crate::table::{LatencyTable, Merged, Planned};
 use serde::Serialize;
 use std::path::PathBuf;
 
 /// Put the rows of latency tables that were measured alike into one
 ///
-/// Equal rows are taken once. Rows of ops that have changed since are left out. Validations are
-/// dropped, as they were of other models: `nas-profile validate` makes new ones.
+/// Equal rows are taken once, and rows of ops that have changed since are left out. The merged table has another model:
+/// `nas-profile validate` measures how well that predicts.
 #[derive(clap::Args)]
 pub struct Args {
     /// Latency tables, two or more
@@ -15,7 +15,7 @@ pub struct Args {
     /// File that the new table is written to
     #[arg(long)]
     out: PathBuf,
-    /// Write it in the place of a file that is there
+    /// Replace a file that exists
     #[arg(long)]
     force: bool,
 }
@@ -24,41 +24,30 @@ pub struct Args {
 struct Written {
     table: PathBuf,
     rows: usize,
-    /// Rows that were there twice.
+    /// Rows that were found twice.
     equal: usize,
-    /// Whole networks that the latency model is to be fitted to.
-    networks: usize,
-    dropped_validations: usize,
+    planned: Vec<Planned>,
 }
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let written = self.execute()?;
         print(json, &written, || {
-            let Written { table, rows, equal, networks, dropped_validations } = &written;
-            let mut text = format!(
-                "{}: {rows} rows, for a model of {networks} networks; {equal} equal ones taken once",
-                table.display()
-            );
-            if *dropped_validations > 0 {
-                text += &format!(
-                    "\n{dropped_validations} validations were of other models and are dropped; make new ones by `nas-profile validate`"
-                );
-            }
-            text
+            let Written { table, rows, equal, .. } = &written;
+            format!("{}: {rows} rows; {equal} equal ones were taken once", table.display())
         })
     }
 
     fn execute(&self) -> anyhow::Result<Written> {
         if self.out.exists() && !self.force {
-            anyhow::bail!("{} is there already; write it anew with --force", self.out.display());
+            anyhow::bail!("{} exists already; replace it with --force", self.out.display());
         }
         let load = |path: &PathBuf| LatencyTable::load(path, "nas-profile");
         let mut tables: Vec<LatencyTable> = self.tables.iter().map(load).collect::<Result<_, _>>()?;
         let first = tables.remove(0);
         let merged = Merged::of(&first, &tables).map_err(|(other, difference)| {
             anyhow::anyhow!(
-                "{} was measured with {difference} as {}: such tables do not mix; see `nas-profile diff`",
+                "{} was measured with {difference} as {}: such tables cannot be merged; see `nas-profile diff`",
                 self.tables[other + 1].display(),
                 self.tables[0].display()
             )
@@ -68,8 +57,7 @@ impl Args {
             table: self.out.clone(),
             rows: merged.rows.len(),
             equal: merged.equal,
-            networks: merged.header.networks,
-            dropped_validations: merged.dropped_validations,
+            planned: merged.planned,
         })
     }
 }

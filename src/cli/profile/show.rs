@@ -1,8 +1,9 @@
-use super::known::{Known, KnownArgs};
+use super::Opened;
 use crate::cli::output::{date, or_dash, percent, print, table};
-use crate::latency::fit::{Estimate, Interaction};
-use crate::latency::{Adds, Facts, Header, Latency, Subject, Validation};
+use crate::latency::Latency;
+use crate::model::{Adds, Effect, Interaction, Validation, Validations};
 use crate::space::Layer;
+use crate::table::{Facts, Header, Subject};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,25 +13,25 @@ use std::path::PathBuf;
 pub struct Args {
     /// Latency table, a file of JSON lines
     table: PathBuf,
-    #[command(flatten)]
-    known: KnownArgs,
 }
 
 #[derive(Serialize)]
 struct Shown {
     table: PathBuf,
     header: Header,
-    space: Option<String>,
+    validations: Validations,
     /// Seconds since 1970, UTC, of the first row and the last.
     measured_at: Option<[u64; 2]>,
     rows: usize,
-    /// Different ones; those that no fit sees among them.
+    /// Rows of models that have changed since, which are left out.
+    stale: usize,
+    /// Distinct networks, with those that no fit sees.
     networks: usize,
     unseen_networks: usize,
     layers: Vec<ShownLayer>,
     interactions: Vec<ShownInteraction>,
     /// Mean absolute relative error on networks left out of the fit.
-    held_out_error: Option<f64>,
+    leave_one_out_error: Option<f64>,
     /// What all networks have in common.
     base_ns: Option<Latency>,
     /// What a call of the runtime costs by itself, the least of all shapes.
@@ -51,7 +52,7 @@ struct ShownLayer {
     /// Fitted networks that hold it.
     networks: Option<usize>,
     places: Option<usize>,
-    fastest_ns: Option<Latency>,
+    latency_ns: Option<Latency>,
     gap_ns: Option<Latency>,
     rows: usize,
     energy_uj: Option<f64>,
@@ -64,11 +65,11 @@ struct ShownInteraction {
     error_before: f64,
     error_after: f64,
     /// The largest.
-    effects: Vec<Effect>,
+    effects: Vec<ShownEffect>,
 }
 
 #[derive(Serialize)]
-struct Effect {
+struct ShownEffect {
     name: String,
     ns: Latency,
     error_ns: Latency,
@@ -79,39 +80,40 @@ const EFFECTS: usize = 3;
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let shown = Shown::of(self.known.open(&self.table)?);
+        let shown = Shown::of(Opened::load(&self.table)?);
         print(json, &shown, || shown.text())
     }
 }
 
 impl Shown {
-    fn of(known: Known) -> Shown {
-        let facts = known.table.facts();
-        let adds = known.fitted().map(|(model, networks)| known.table.adds(model, &networks));
+    fn of(opened: Opened) -> Shown {
+        let Opened { table, model, validations, note } = opened;
+        let facts = table.facts();
+        let adds = model.as_ref().map(|model| model.adds());
         let networks = || facts.iter().filter(|(subject, _)| matches!(subject, Subject::Network(_)));
         let calls = facts.iter().filter(|(subject, _)| matches!(subject, Subject::Call(_)));
-        let rows = known.table.rows();
+        let rows = table.rows();
         let unseen: BTreeSet<&Subject> =
-            rows.iter().filter(|row| row.unseen).map(|row| &row.subject).collect();
+            rows.iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();
         let times = || rows.iter().map(|row| row.measured_at);
-        let fit = known.model.as_ref().and_then(|model| model.fit.as_ref());
-        let base = known.model.as_ref().and_then(|model| model.polynomial().monomials().first());
+        let fit = model.as_ref().and_then(|model| model.fit.as_ref());
         Shown {
             measured_at: times().min().zip(times().max()).map(Into::into),
             rows: rows.len(),
+            stale: table.stale(),
             networks: networks().count(),
             unseen_networks: unseen.len(),
             layers: layers(&facts, &adds.unwrap_or_default()),
             interactions: fit.map_or(vec![], |fit| fit.interactions.iter().map(shown).collect()),
-            held_out_error: fit.map(|fit| fit.held_out_error()),
-            base_ns: base.filter(|monomial| monomial.holds.is_empty()).map(|monomial| monomial.ns),
-            call_ns: calls.map(|(_, facts)| facts.timing.fastest).min_by(|a, b| a.ns().total_cmp(&b.ns())),
+            leave_one_out_error: fit.map(|fit| fit.leave_one_out_error()),
+            base_ns: model.as_ref().map(|model| Latency::from_ns(model.polynomial.base())),
+            call_ns: calls.map(|(_, facts)| facts.estimate.latency).min_by(|a, b| a.ns().total_cmp(&b.ns())),
             peak_bytes: range(networks().filter_map(|(_, facts)| facts.peak_bytes), u64::cmp),
             energy_uj: range(networks().filter_map(|(_, facts)| facts.energy_uj), f64::total_cmp),
-            space: known.networks.as_ref().map(|(space, _)| space.name.clone()),
-            header: known.table.header.clone(),
-            table: known.path,
-            note: known.note,
+            header: table.header.clone(),
+            table: table.path().into(),
+            validations,
+            note,
         }
     }
 
@@ -119,11 +121,11 @@ impl Shown {
         let mut parts = vec![self.header_text(), self.layers_text()];
         if !self.interactions.is_empty() {
             let rows = self.interactions.iter().map(ShownInteraction::cells).collect();
-            let header = ["layers act on each other", "error held out", "the largest effects"];
+            let header = ["layers change each other's latency", "leave-one-out error", "the largest effects"];
             parts.push(table(&header, rows));
         }
-        let in_situ = "adds: to the networks that hold it, with its 95 % interval. What all of a layer's choices have in common is in the base.";
-        parts.extend(self.held_out_error.map(|_| in_situ.into()));
+        let in_situ = "adds: what it adds to the networks that hold it, with its 95 % interval. What all choices of a layer have in common is in the base.";
+        parts.extend(self.leave_one_out_error.map(|_| in_situ.into()));
         parts.extend(self.base_ns.map(|ns| format!("base, in every network: {ns}")));
         parts.extend(self.call_ns.map(|ns| format!("a call of the runtime by itself: {ns}")));
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -151,6 +153,8 @@ impl Shown {
             precision,
             providers,
             pinned,
+            space,
+            input,
             ..
         } = &self.header;
         let on = if providers.is_empty() { String::new() } else { format!(" on {}", providers.join(", ")) };
@@ -168,17 +172,18 @@ impl Shown {
         }
         let unseen = match self.unseen_networks {
             0 => String::new(),
-            unseen => format!(", {unseen} of them kept from every fit"),
+            unseen => format!(", {unseen} of them for validation"),
         };
-        facts.push(("rows", format!("{}; {} networks{unseen}", self.rows, self.networks)));
-        facts.extend(self.space.as_ref().map(|space| ("space", space.clone())));
-        facts.extend(self.held_out_error.map(|error| ("error held out", percent(error))));
-        facts.extend(self.header.validations.iter().map(|validation| ("validated", validated(validation))));
+        facts.push(("space", format!("{}, images of {input}", space.name)));
+        let stale = if self.stale > 0 { format!(", {} stale ones left out", self.stale) } else { String::new() };
+        facts.push(("rows", format!("{}{stale}; {} networks{unseen}", self.rows, self.networks)));
+        facts.extend(self.leave_one_out_error.map(|error| ("leave-one-out error", percent(error))));
+        facts.extend(self.validations.0.iter().map(|validation| ("validated", validated(validation))));
         table(&["what", "found"], facts.into_iter().map(|(what, found)| vec![what.into(), found]).collect())
     }
 
     fn layers_text(&self) -> String {
-        let fitted = self.held_out_error.is_some();
+        let fitted = self.leave_one_out_error.is_some();
         let energy = self.layers.iter().any(|layer| layer.energy_uj.is_some());
         let disturbed = self.layers.iter().any(|layer| layer.disturbed);
         let mut header = vec!["layer"];
@@ -192,7 +197,7 @@ impl Shown {
                 cells.push(or_dash(layer.adds_ns.zip(layer.adds_error_ns).map(|(ns, e)| error_bar(ns, e))));
                 cells.push(or_dash(layer.networks));
             }
-            cells.extend([or_dash(layer.fastest_ns), or_dash(layer.gap_ns), layer.rows.to_string()]);
+            cells.extend([or_dash(layer.latency_ns), or_dash(layer.gap_ns), layer.rows.to_string()]);
             if energy {
                 cells.push(or_dash(layer.energy_uj.map(|uj| format!("{uj:.1} µJ"))));
             }
@@ -215,17 +220,17 @@ fn layers(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Ve
             adds_error_ns: adds.map(|adds| adds.error),
             networks: adds.map(|adds| adds.networks),
             places: adds.map(|adds| adds.places),
-            fastest_ns: facts.map(|facts| facts.timing.fastest),
-            gap_ns: facts.and_then(|facts| facts.timing.gap),
-            rows: facts.map_or(0, |facts| facts.timing.rows),
+            latency_ns: facts.map(|facts| facts.estimate.latency),
+            gap_ns: facts.and_then(|facts| facts.estimate.gap),
+            rows: facts.map_or(0, |facts| facts.estimate.rows),
             energy_uj: facts.and_then(|facts| facts.energy_uj),
-            disturbed: facts.is_some_and(|facts| facts.timing.disturbed),
+            disturbed: facts.is_some_and(|facts| facts.estimate.disturbed),
         }
     };
     let mut layers: Vec<ShownLayer> = all.into_iter().map(of).collect();
     let ns = |latency: Option<Latency>| latency.map_or(f64::NEG_INFINITY, Latency::ns);
     let dearer = |a: &ShownLayer, b: &ShownLayer| {
-        let alone = || ns(b.fastest_ns).total_cmp(&ns(a.fastest_ns));
+        let alone = || ns(b.latency_ns).total_cmp(&ns(a.latency_ns));
         ns(b.adds_ns).total_cmp(&ns(a.adds_ns)).then_with(alone)
     };
     layers.sort_by(dearer);
@@ -233,12 +238,12 @@ fn layers(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Ve
 }
 
 fn shown(Interaction { gain, effects }: &Interaction) -> ShownInteraction {
-    let effect = |(name, estimate): &(String, Estimate)| Effect {
+    let effect = |(name, effect): &(String, Effect)| ShownEffect {
         name: name.clone(),
-        ns: estimate.latency,
-        error_ns: estimate.error(),
+        ns: effect.latency,
+        error_ns: effect.error(),
     };
-    let mut effects: Vec<Effect> = effects.iter().map(effect).collect();
+    let mut effects: Vec<ShownEffect> = effects.iter().map(effect).collect();
     effects.sort_by(|a, b| b.ns.ns().abs().total_cmp(&a.ns.ns().abs()));
     effects.truncate(EFFECTS);
     ShownInteraction {
@@ -251,7 +256,7 @@ fn shown(Interaction { gain, effects }: &Interaction) -> ShownInteraction {
 
 impl ShownInteraction {
     fn cells(&self) -> Vec<String> {
-        let effect = |effect: &Effect| format!("{}: {}", effect.name, error_bar(effect.ns, effect.error_ns));
+        let effect = |effect: &ShownEffect| format!("{}: {}", effect.name, error_bar(effect.ns, effect.error_ns));
         let error = format!("{} → {}", percent(self.error_before), percent(self.error_after));
         let effects: Vec<String> = self.effects.iter().map(effect).collect();
         vec![self.interaction.clone(), error, effects.join("\n")]
@@ -263,14 +268,19 @@ fn error_bar(ns: Latency, error: Latency) -> String {
 }
 
 fn validated(validation: &Validation) -> String {
-    let Validation { input, classes, accuracy, noise, .. } = validation;
+    let Validation { classes, random, derived, noise, .. } = validation;
     let noise = noise.map_or(String::new(), |noise| format!("; noise {}", percent(noise)));
-    format!(
-        "{input}, {classes} classes: MAPE {}, {} within ±5 %, over {} unseen networks{noise}",
-        percent(accuracy.mape),
-        percent(accuracy.within_5),
-        accuracy.networks
-    )
+    let of = |networks: &str, accuracy: &crate::model::Accuracy| {
+        format!(
+            "MAPE {}, bias {:+.2} %, {} within ±5 %, over {} {networks} networks",
+            percent(accuracy.mape),
+            100.0 * accuracy.bias,
+            percent(accuracy.within_5),
+            accuracy.networks
+        )
+    };
+    let derived = derived.as_ref().map_or(String::new(), |accuracy| format!("; {}", of("derived", accuracy)));
+    format!("{classes} classes: {}{derived}{noise}", of("random", random))
 }
 
 fn range<T: Copy>(

@@ -1,117 +1,72 @@
-use super::measure::PLAN;
-use super::space::SpaceArgs;
-use crate::cli::measure::{BoardArgs, MeasureArgs};
-use crate::cli::output::{print, table};
-use crate::latency::fit::Accuracy;
-use crate::latency::{Header, LatencyModel, Networks, Plan, Validation, profile};
+use crate::cli::flags::{BoardFlags, MeasureFlags, SpaceFlags};
+use crate::cli::output::{or_dash, percent, print, table};
+use crate::model::{Accuracy, Validation};
+use crate::profile::Wanted;
+use crate::run::{Profile, validate};
 use nas_probe::Runtime;
-use serde::Serialize;
-use std::path::PathBuf;
 
-/// Measure networks that no fit has seen, and how well the table predicts them
+/// Measure networks that no fit has seen, and report how well the table predicts them
 ///
-/// Writes the figures into the table's header, and a scatter plot beside the table. The same command
-/// goes on where a cut left it.
+/// Half of what is reported is of random networks; the other half is of networks that are derived as a search derives
+/// them. Stores the figures and a scatter plot beside the table. If it is interrupted, the same command resumes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Networks to measure
+    /// Random networks to measure; a third as many derived ones are measured besides
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(2..))]
-    pub networks: u16,
-    /// Seed of the networks; another one for other networks
+    networks: u16,
+    /// Seed of the networks; another one gives other networks
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub seed: u64,
+    seed: u64,
     #[command(flatten)]
-    pub space: SpaceArgs,
+    space: SpaceFlags,
     #[command(flatten)]
-    pub measure: MeasureArgs,
+    measure: MeasureFlags,
     #[command(flatten)]
-    pub board: BoardArgs,
-}
-
-/// What predictions are held against is to be known better than what they are made of.
-const THOROUGH: Plan = Plan { fewest: 2 * PLAN.fewest, most: 2 * PLAN.most, ..PLAN };
-
-#[derive(Serialize)]
-pub struct Validated {
-    table: PathBuf,
-    runtime: Runtime,
-    validation: Validation,
-    plot: PathBuf,
+    board: BoardFlags,
 }
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let validated = self.execute()?;
+        let Args { networks, seed, space, measure, board } = self;
+        let (images, wanted) = (space.images(), Wanted::default());
+        let (measure, board) = (measure.settings(), board.settings());
+        let settings = Profile { space: space.space, images, wanted, again: false, measure, board };
+        let validated = validate(&settings, networks.into(), seed)?;
         print(json, &validated, || {
             let rows = validated.iter().flat_map(|v| {
                 let of = |what: &str, accuracy: Option<&Accuracy>| Some(cells(v.runtime, what, accuracy?));
-                let Validation { accuracy, plain_sum, macs, .. } = &v.validation;
+                let Validation { random, derived, plain_sum, macs, .. } = &v.validation;
                 [
-                    of("latency model", Some(accuracy)),
+                    of("latency model, random networks", Some(random)),
+                    of("latency model, derived networks", derived.as_ref()),
                     of("plain sum of isolated layers", plain_sum.as_ref()),
                     of("MACs alone", macs.as_ref()),
                 ]
             });
-            let header = ["runtime", "prediction by", "MAPE", "±5 %", "±10 %", "RMSE", "Spearman", "Kendall"];
+            let header = ["runtime", "prediction", "networks", "MAPE", "bias", "±5 %", "±10 %", "RMSE", "Spearman", "Kendall"];
             let mut lines = table(&header, rows.flatten().collect());
             for v in &validated {
                 if let Some(noise) = v.validation.noise {
-                    lines += &format!(
-                        "\n{}: half of the rows differ from the other half by {:.2} %; {}",
-                        v.runtime,
-                        100.0 * noise,
-                        v.plot.display()
-                    );
+                    let (runtime, plot) = (v.runtime, v.plot.display());
+                    lines += &format!("\n{runtime}: half of the rows differ from the other half by {}; {plot}", percent(noise));
                 }
             }
             lines
         })
     }
-
-    pub fn execute(&self) -> anyhow::Result<Vec<Validated>> {
-        let device = self.measure.device()?;
-        let (space, images) = self.space.load()?;
-        let networks = Networks { space: &space, images };
-        let runtimes = self.measure.runtimes(&device);
-        let mut sessions = self.board.open(&device, &runtimes)?;
-        let mut validated = vec![];
-        for runtime in runtimes {
-            let mut table = self.measure.table(
-                &device,
-                (&space.name, &self.space.space),
-                &self.space.words(),
-                runtime,
-            )?;
-            table.check(&Header::of(&device.name, &sessions, runtime, self.measure.threads.get())?)?;
-            LatencyModel::new(&table, &networks)?;
-            let fresh = networks.fresh(self.networks.into(), self.seed, &table);
-            let Some(anchor) = table.anchor(&networks).or(fresh.first()).cloned() else {
-                anyhow::bail!("{} has no networks that the table's model was not fitted to", space.name)
-            };
-            let unseen = fresh.iter().cloned().collect();
-            profile(&mut sessions, &mut table, &fresh, &anchor, &unseen, THOROUGH)?;
-            let Some((validation, unseen)) = Validation::of(&table, &networks)? else {
-                anyhow::bail!("{} has no unseen networks", space.name)
-            };
-            table.set_validation(validation.clone())?;
-            let path = self.measure.table_path(&device, &space.name, runtime);
-            let plot = path.with_extension("svg");
-            crate::report::scatter(&plot, &unseen, &validation)?;
-            validated.push(Validated { table: path, runtime, validation, plot });
-        }
-        Ok(validated)
-    }
 }
 
 fn cells(runtime: Runtime, what: &str, accuracy: &Accuracy) -> Vec<String> {
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    let rank = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.4}"));
+    let share = |share: f64| format!("{:.1} %", 100.0 * share);
+    let rank = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.4}")));
     vec![
         runtime.to_string(),
         what.into(),
-        format!("{:.2} %", 100.0 * accuracy.mape),
-        percent(accuracy.within_5),
-        percent(accuracy.within_10),
+        accuracy.networks.to_string(),
+        percent(accuracy.mape),
+        format!("{:+.2} %", 100.0 * accuracy.bias),
+        share(accuracy.within_5),
+        share(accuracy.within_10),
         accuracy.rmse_ns.to_string(),
         rank(accuracy.spearman),
         rank(accuracy.kendall),

@@ -1,11 +1,11 @@
-//! What a device's runtimes are asked for.
+//! What a device's runtimes are asked to do.
 
 use super::{Model, Session, garbage};
 use crate::device::DeviceError;
-use nas_probe::{MeasurePlan, Memory, ModelRef, Reply, Request, Runtime, Samples, TensorData};
+use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, Samples, TensorData};
 use std::time::Duration;
 
-/// A measurement that was asked for, and is to be waited for.
+/// A measurement that was requested.
 #[derive(Debug)]
 pub struct Ticket {
     id: u64,
@@ -15,8 +15,8 @@ pub struct Ticket {
 }
 
 impl Session {
-    /// Asks for a model's timing. The probe does what it is asked in turn, so that it never waits for
-    /// the link where one more is asked for before the last is [finished](Session::finish).
+    /// Requests a model's timing. The probe serves requests in turn, so that it never waits for the link if the next one
+    /// is sent before the last is [finished](Session::finish).
     ///
     /// # Errors
     /// Where the probe ended.
@@ -33,7 +33,7 @@ impl Session {
         Ok(Ticket { id, model: model.name.clone(), runtime, deadline })
     }
 
-    /// Waits for a timing; those begun first come first.
+    /// Waits for a timing, in the order in which they were begun.
     ///
     /// # Errors
     /// Where the runtime rejects the model, or the probe ends or is silent for too long.
@@ -84,18 +84,17 @@ impl Session {
         }
     }
 
-    /// What a model takes of the device's memory, measured there in a process of its own.
+    /// Bytes that a process takes at most which only runs this model, measured there.
     ///
     /// # Errors
-    /// As [`Session::finish`]; where that process is killed, as by a device that has no more memory; and
-    /// on a device that is not Linux.
-    pub fn memory(&mut self, model: &Model, runtime: Runtime, threads: usize) -> Result<Memory, DeviceError> {
+    /// As [`Session::finish`]; where that process is killed, as on a device that has no more memory; and on a device
+    /// that is not Linux.
+    pub fn memory(&mut self, model: &Model, runtime: Runtime, threads: usize) -> Result<u64, DeviceError> {
         let place = ModelRef { model: model.digest.clone(), runtime, threads };
         let doing = format!("the memory of {} with {runtime}", model.name);
         let id = self.send(&doing, |id| Request::Memory { id, model: place })?;
-        // The first for a runtime may load it twice.
-        match self.answer(id, &doing, self.timeout.saturating_mul(2))? {
-            Reply::Memory { memory, .. } => Ok(memory),
+        match self.answer(id, &doing, self.timeout)? {
+            Reply::Memory { peak_bytes, .. } => Ok(peak_bytes),
             Reply::Failed { error, .. } => {
                 Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })
             }

@@ -118,7 +118,7 @@ struct Terminal;
 impl KeyboardInteractivePrompt for Terminal {
     fn prompt<'a>(&mut self, _: &str, instructions: &str, prompts: &[Prompt<'a>]) -> Vec<String> {
         if !instructions.is_empty() {
-            eprintln!("{instructions}");
+            log::info!("{instructions}");
         }
         let answer = |prompt: &Prompt| ask(prompt.text.trim().trim_end_matches(':')).unwrap_or_default();
         prompts.iter().map(answer).collect()

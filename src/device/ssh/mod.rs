@@ -66,6 +66,8 @@ impl Connection {
         session.set_tcp_stream(stream.try_clone().map_err(|e| unreached(e.to_string()))?);
         let mut connection = Connection { site: site.clone(), session, stream };
         connection.session.set_timeout(u32::try_from(site.timeout.as_millis()).unwrap_or(u32::MAX).max(1));
+        // Graphs and replies are text that repeats itself.
+        connection.session.set_compress(true);
         let hosts = host_key::KnownHosts::read(&connection)?;
         hosts.prefer_known_types(&connection);
         let handshake = connection.session.handshake();

@@ -7,13 +7,13 @@ mod sensors;
 mod tests;
 
 pub use device::{Conditions, Hello, Runtime, RuntimeInfo};
-pub use reply::{Memory, Reply, Samples};
-pub use request::{MeasurePlan, ModelRef, Request, TensorData};
+pub use reply::{Reply, Samples};
+pub use request::{DeployedGraph, MeasurePlan, ModelRef, Request, TensorData};
 pub use sensors::{Rail, Sensors, Throttle, ThrottleKind};
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of some bytes as 64 lowercase hex digits: what a model is called on the wire.
+/// SHA-256 of some bytes as 64 lowercase hex digits: how the wire names a model.
 pub fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }

@@ -16,6 +16,11 @@ pub enum Reply {
         /// Files that [`super::Sensors`] name and the device does not have, a line each.
         notes: Vec<String>,
     },
+    Known {
+        id: u64,
+        /// Bytes of ONNX files that the probe keeps loaded at a time: what exceeds them is made and loaded anew.
+        room_bytes: u64,
+    },
     Missing {
         id: u64,
         /// Digests of the models that are not there in full.
@@ -35,10 +40,11 @@ pub enum Reply {
     },
     Memory {
         id: u64,
-        #[serde(flatten)]
-        memory: Memory,
+        /// The most that was resident, at any time, in a process that loaded the model and ran it 3 times, bytes; with
+        /// the program, the runtime's code and all else that a process has.
+        peak_bytes: u64,
     },
-    /// The request could not be served; the probe goes on. `id` is 0 where the line was no request.
+    /// The request could not be served; the probe serves the next one. `id` is 0 where the line was no request.
     Failed {
         id: u64,
         error: String,
@@ -51,6 +57,7 @@ impl Reply {
         match self {
             Reply::Hello(_) => None,
             Reply::Ready { id, .. }
+            | Reply::Known { id, .. }
             | Reply::Missing { id, .. }
             | Reply::Stored { id }
             | Reply::Samples { id, .. }
@@ -70,23 +77,12 @@ pub struct Samples {
     pub ns: Vec<f64>,
     /// Right before the first sample, the warm-up done.
     pub before: Conditions,
-    /// Half way, between two samples; with a [`super::MeasurePlan::precision`] half way to the 10 samples
-    /// that may be enough.
+    /// Half way, between two samples.
     pub during: Conditions,
     /// Right after the last sample.
     pub after: Conditions,
     /// Cores that other processes kept busy while the model was warmed up and sampled, of those that the
-    /// probe is pinned to, else of all; absent where the device does not tell, or where that took less
+    /// probe is pinned to, else of all; absent where the device does not report it, or where that took less
     /// than 50 ms.
     pub others: Option<f64>,
-}
-
-/// What a model takes of the device's memory, from processes that did nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    /// Most that was resident at any time while the model was loaded and run 3 times, bytes; with the
-    /// program, the runtime's code and all else that a process has.
-    pub peak_bytes: u64,
-    /// The same where the runtime was opened and no model loaded, bytes.
-    pub base_bytes: u64,
 }

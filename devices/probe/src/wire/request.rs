@@ -1,4 +1,5 @@
 use super::{Runtime, Sensors, base64};
+use nas_exporters::{Graph, Precision};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -7,21 +8,23 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Says where the device tells its state and how it is to be held while measuring; answered by
-    /// [`super::Reply::Ready`]. A second one takes the place of the first; one that fails leaves the
-    /// probe unpinned and the governor as it was found.
+    /// Names the files with the device's state, and how the device is set while measuring; answered by
+    /// [`super::Reply::Ready`]. A second one replaces the first; one that fails leaves the probe unpinned and the
+    /// governor as it was found.
     Setup {
         id: u64,
         sensors: Sensors,
-        /// Cores that the probe is to run on; empty for all that it may use.
+        /// Cores that the probe shall run on; empty for all that it may use.
         pin: Vec<usize>,
-        /// Written to every file of `sensors.governor`. What was there is put back when the probe
-        /// ends, however it ends.
+        /// Written to every file of `sensors.governor`. The old one is restored when the probe ends, however it ends.
         governor: Option<String>,
     },
-    /// Asks which of these models (digests) the device lacks; answered by [`super::Reply::Missing`].
+    /// Hands over untrained networks as graphs, for as long as the probe runs; answered by [`super::Reply::Known`].
+    /// The probe makes the ONNX file of one when it is needed, and deletes it again.
+    Graphs { id: u64, graphs: Vec<DeployedGraph> },
+    /// Asks which of these models (digests) the device does not have as files; answered by [`super::Reply::Missing`].
     Have { id: u64, models: Vec<String> },
-    /// Lays a model on the device; answered by [`super::Reply::Stored`].
+    /// Stores a model on the device as a file; answered by [`super::Reply::Stored`].
     Put {
         id: u64,
         /// SHA-256 of the bytes, 64 lowercase hex digits.
@@ -34,8 +37,7 @@ pub enum Request {
     Measure { id: u64, model: ModelRef, plan: MeasurePlan },
     /// Runs inputs through a model; answered by [`super::Reply::Outputs`].
     Infer { id: u64, model: ModelRef, inputs: Vec<TensorData> },
-    /// Loads a model into a process of its own to see what it takes of the memory; answered by
-    /// [`super::Reply::Memory`].
+    /// Loads a model into a process of its own to measure its peak memory; answered by [`super::Reply::Memory`].
     Memory { id: u64, model: ModelRef },
 }
 
@@ -43,6 +45,7 @@ impl Request {
     pub fn id(&self) -> u64 {
         match self {
             Request::Setup { id, .. }
+            | Request::Graphs { id, .. }
             | Request::Have { id, .. }
             | Request::Put { id, .. }
             | Request::Measure { id, .. }
@@ -52,7 +55,17 @@ impl Request {
     }
 }
 
-/// A model as one runtime is to run it. A probe keeps the models that it has loaded, so that a
+/// An untrained network as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployedGraph {
+    /// SHA-256 of its ONNX file ([`nas_exporters::onnx::untrained`]), 64 lowercase hex digits.
+    pub model: String,
+    pub graph: Graph,
+    pub precision: Precision,
+}
+
+/// A model as one runtime shall run it. A probe keeps the models that it has loaded, so that a
 /// second request for the same one costs no load.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,21 +87,17 @@ pub struct MeasurePlan {
     /// A timed sample lasts at least so long: an op shorter than this is run several times a
     /// sample, so that the clock's resolution does not show. Nanoseconds.
     pub min_sample_ns: u64,
-    /// The most samples to take; just so many where there is no `precision`.
+    /// How many samples to take at most.
     pub samples: usize,
     /// Stop sampling after so long, with at least 5 samples taken. Nanoseconds.
     pub limit_ns: u64,
-    /// Stop sampling as soon as the samples are [settled](crate::settled) at this share of the median,
-    /// such as 0.01; they are looked at after 10, 20, … 100 samples, then after each tenth more. 0: never.
-    #[serde(default)]
-    pub precision: f64,
 }
 
 impl MeasurePlan {
     /// Of warm-up, `warmup_ns / 2` each.
     pub const MOST_BLOCKS: u32 = 8;
 
-    /// The time after which no further run is begun, save the fewest runs that there have to be.
+    /// The time after which no further run begins, apart from the fewest runs that are needed.
     pub fn longest(&self) -> Duration {
         let blocks = Duration::from_nanos(self.warmup_ns / 2).saturating_mul(Self::MOST_BLOCKS);
         blocks.saturating_add(Duration::from_nanos(self.limit_ns))

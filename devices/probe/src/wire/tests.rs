@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::PROTOCOL;
+use nas_exporters::{Graph, Op, Precision, Shape};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
@@ -42,8 +43,11 @@ fn sensors() -> Sensors {
 #[test]
 fn requests_keep_their_form() {
     let model = |runtime| ModelRef { model: digest(), runtime, threads: 1 };
-    let plan =
-        MeasurePlan { warmup_ns: 100, min_sample_ns: 200, samples: 50, limit_ns: 300, precision: 0.01 };
+    let plan = MeasurePlan { warmup_ns: 100, min_sample_ns: 200, samples: 50, limit_ns: 300 };
+    let mut graph = Graph::new(Shape::new(2, 4, 4));
+    let conv = Op::Conv2d { out_channels: 4, kernel: 3, stride: 2, groups: 1, bias: false };
+    let x = graph.add("conv", conv, &[graph.input()]);
+    graph.add("relu", Op::Relu, &[x]);
     golden(
         include_str!("../../tests/golden/requests.jsonl"),
         &[
@@ -52,6 +56,10 @@ fn requests_keep_their_form() {
                 sensors: sensors(),
                 pin: vec![2, 3],
                 governor: Some("performance".to_owned()),
+            },
+            Request::Graphs {
+                id: 7,
+                graphs: vec![DeployedGraph { model: digest(), graph, precision: Precision::Fp32 }],
             },
             Request::Have { id: 2, models: vec![digest()] },
             Request::Put { id: 3, model: digest(), bytes: vec![0, 1, 255] },
@@ -104,6 +112,7 @@ fn replies_keep_their_form() {
                 governor_was: Some("ondemand".to_owned()),
                 notes: vec!["no file matches /sys/none".to_owned()],
             },
+            Reply::Known { id: 7, room_bytes: 1 << 26 },
             Reply::Missing { id: 2, models: vec![digest()] },
             Reply::Stored { id: 3 },
             Reply::Samples {
@@ -118,7 +127,7 @@ fn replies_keep_their_form() {
                 },
             },
             Reply::Outputs { id: 5, outputs: vec![tensor()] },
-            Reply::Memory { id: 6, memory: Memory { peak_bytes: 50_000_000, base_bytes: 9_000_000 } },
+            Reply::Memory { id: 6, peak_bytes: 50_000_000 },
             Reply::Failed { id: 0, error: "not a request".to_owned() },
         ],
     );

@@ -1,0 +1,194 @@
+//! Flags that several verbs have, and the settings that they mean.
+
+use crate::data::DataSpec;
+use crate::run::{BoardSettings, Images, MeasureSettings, Reach};
+use nas_exporters::{Precision, Shape};
+use nas_probe::Runtime;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Where and how networks are measured.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub struct MeasureFlags {
+    /// Device: a name that `nas devices` lists, or a TOML file
+    #[arg(long, default_value = "host")]
+    device: String,
+    /// Inference runtime, tract or ort; may be repeated [default: those of the device]
+    #[arg(long = "runtime")]
+    runtimes: Vec<Runtime>,
+    /// Threads of the runtime
+    #[arg(long, default_value_t = NonZeroUsize::MIN)]
+    threads: NonZeroUsize,
+    /// Folder of the latency tables
+    #[arg(long, default_value = "profiles")]
+    profiles: PathBuf,
+    /// Use this latency table, and not the one of the device in --profiles
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Use a latency table of another machine, runtime version or set of cores; the report says so
+    #[arg(long)]
+    allow_foreign_table: bool,
+}
+
+impl MeasureFlags {
+    pub fn settings(self) -> MeasureSettings {
+        let MeasureFlags { device, runtimes, threads, profiles, table, allow_foreign_table } = self;
+        let precision = Precision::Fp32;
+        MeasureSettings { device, runtimes, threads, precision, profiles, table, allow_foreign_table }
+    }
+}
+
+/// Which boards are measured on, and how they are set for it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub struct BoardFlags {
+    /// Keep the probe on these cores, as --pin=2,3; without a list on those that the device file names
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pin: Option<Cores>,
+    /// Set this scaling governor while measuring, and restore the old one afterwards
+    #[arg(long, value_name = "performance")]
+    governor: Option<String>,
+    #[command(flatten)]
+    reach: ReachFlags,
+}
+
+impl BoardFlags {
+    pub fn settings(self) -> BoardSettings {
+        let BoardFlags { pin, governor, reach } = self;
+        BoardSettings { pin: pin.map(|Cores(cores)| cores), governor, reach: reach.settings() }
+    }
+}
+
+/// How a board is reached.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub struct ReachFlags {
+    /// Where the board is, as user@host:port or a Host of ~/.ssh/config; may be repeated for several boards of one
+    /// kind [default: what sites.toml or ~/.ssh/config has for the device]
+    #[arg(long, value_name = "USER@HOST")]
+    ssh: Vec<String>,
+    /// Accept a host key that is not in known_hosts, and remember it
+    #[arg(long)]
+    accept_new_host_key: bool,
+}
+
+impl ReachFlags {
+    pub fn settings(self) -> Reach {
+        Reach { ssh: self.ssh, accept_new_host_key: self.accept_new_host_key }
+    }
+}
+
+/// Core numbers, as `2,3`.
+#[derive(Clone, Debug)]
+struct Cores(Vec<usize>);
+
+impl std::str::FromStr for Cores {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let cores = s.split(',').map(str::trim).filter(|core| !core.is_empty());
+        let core = |core: &str| core.parse().map_err(|_| format!("`{core}` is not a core; write numbers, as 2,3"));
+        Ok(Cores(cores.map(core).collect::<Result<_, _>>()?))
+    }
+}
+
+/// Which networks are measured.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SpaceFlags {
+    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224) or a TOML file
+    #[arg(long, default_value = "chain")]
+    pub space: String,
+    /// Data set whose image shape and classes the networks are for
+    #[arg(long, default_value = "embedded")]
+    data: DataSpec,
+    /// Image shape instead of a data set's, as 3x32x32
+    #[arg(long, requires = "classes")]
+    input: Option<Shape>,
+    /// Number of classes, with --input
+    #[arg(long, requires = "input")]
+    classes: Option<usize>,
+}
+
+impl SpaceFlags {
+    pub fn images(&self) -> Images {
+        match (self.input, self.classes) {
+            (Some(input), Some(classes)) => Images::Shape { input, classes },
+            _ => Images::Data(self.data.clone()),
+        }
+    }
+}
+
+/// Declares a group of flags, one for each field of a settings struct, with its defaults.
+#[cfg(feature = "torch")]
+macro_rules! flags_of {
+    ($flags:ident = $settings:path, $heading:literal, { $($(#[$doc:meta])* $name:ident: $kind:ty,)* }) => {
+        #[derive(Clone, Debug, clap::Args)]
+        #[command(next_help_heading = $heading)]
+        pub struct $flags {
+            $($(#[$doc])* #[arg(long, default_value_t = <$settings>::default().$name)] $name: $kind,)*
+            /// Do not mirror training images (for digits and letters)
+            #[arg(long)]
+            no_flip: bool,
+            /// Threads of libtorch; the same number gives the same result
+            #[arg(id = "torch_threads", long = "torch-threads", default_value_t = <$settings>::default().threads)]
+            threads: NonZeroUsize,
+        }
+
+        impl $flags {
+            pub fn settings(self) -> $settings {
+                let $flags { $($name,)* no_flip, threads } = self;
+                $settings { $($name,)* no_flip, threads }
+            }
+        }
+    };
+}
+
+#[cfg(feature = "torch")]
+use crate::train::{fit::TrainSettings, search::SearchSettings};
+
+#[cfg(feature = "torch")]
+flags_of!(TrainFlags = TrainSettings, "Training", {
+    /// Passes over the training images
+    epochs: usize,
+    /// Images in a step
+    batch_size: NonZeroUsize,
+    /// Peak learning rate
+    learning_rate: f64,
+    /// Momentum of SGD
+    momentum: f64,
+    /// Weight decay of convolutions and linear layers
+    weight_decay: f64,
+    /// Move training images by up to so many pixels
+    padding: usize,
+    /// Seed of everything random
+    seed: u64,
+});
+
+#[cfg(feature = "torch")]
+flags_of!(SearchFlags = SearchSettings, "Search", {
+    /// Passes over the training split
+    epochs: usize,
+    /// The first of these epochs, which train only weights
+    warmup_epochs: usize,
+    /// Images in a step
+    batch_size: NonZeroUsize,
+    /// Share of the training images that alpha is trained on, and weights are not
+    held_out: f64,
+    /// Peak learning rate of the weights
+    learning_rate: f64,
+    /// Momentum of SGD
+    momentum: f64,
+    /// Weight decay of convolutions and linear layers
+    weight_decay: f64,
+    /// Learning rate of alpha
+    alpha_learning_rate: f64,
+    /// Weight decay of alpha
+    alpha_weight_decay: f64,
+    /// λ, the weight of the latency term in the loss of alpha
+    latency_weight: f64,
+    /// Move training images by up to so many pixels
+    padding: usize,
+    /// Seed of everything random
+    seed: u64,
+});

@@ -1,0 +1,29 @@
+use super::output::print;
+use crate::artifact;
+use crate::record::RunDir;
+use crate::report::Run;
+use crate::run::Experiment;
+use std::path::PathBuf;
+
+/// Run all stages of an experiment file: profile, search, train, export, bench, report
+///
+/// Everything is written to runs/<name>, with the resolved experiment beside the results. Stages whose inputs have not
+/// changed are skipped. If it is interrupted, the same command resumes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Experiment file; scripts/quickstart.toml is an example
+    experiment: PathBuf,
+    /// Folder of the run [default: runs/<name of the experiment>]
+    #[arg(long)]
+    run: Option<PathBuf>,
+}
+
+impl Args {
+    pub fn run(self, json: bool) -> anyhow::Result<()> {
+        let experiment: Experiment = artifact::read_toml(&self.experiment)?;
+        let run = self.run.map_or_else(|| experiment.default_run(), RunDir);
+        experiment.execute(&run)?;
+        let done = Run::load(&run)?;
+        print(json, &done.rows(), || format!("{}\n{}", done.table(), run.report().display()))
+    }
+}

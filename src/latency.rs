@@ -1,0 +1,182 @@
+//! Latencies, and the latency that a network may take.
+
+use serde::{Deserialize, Serialize};
+
+/// A duration of one inference. In files it is a number of nanoseconds, in a field whose name ends
+/// in `_ns`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Latency {
+    ns: f64,
+}
+
+impl Latency {
+    pub const ZERO: Latency = Latency { ns: 0.0 };
+
+    pub fn from_ns(ns: f64) -> Self {
+        Latency { ns }
+    }
+
+    pub fn ns(self) -> f64 {
+        self.ns
+    }
+
+    pub fn ms(self) -> f64 {
+        self.ns / 1e6
+    }
+}
+
+impl std::ops::Add for Latency {
+    type Output = Latency;
+
+    fn add(self, other: Latency) -> Latency {
+        Latency { ns: self.ns + other.ns }
+    }
+}
+
+impl std::ops::Mul<Latency> for f64 {
+    type Output = Latency;
+
+    fn mul(self, latency: Latency) -> Latency {
+        Latency { ns: self * latency.ns }
+    }
+}
+
+impl std::iter::Sum for Latency {
+    fn sum<I: Iterator<Item = Latency>>(latencies: I) -> Latency {
+        latencies.fold(Latency::ZERO, |a, b| a + b)
+    }
+}
+
+/// Three digits and the unit that suits: `845 ns`, `12.3 µs`, `1.25 ms`, `2.10 s`.
+impl std::fmt::Display for Latency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (value, unit) = match self.ns.abs() {
+            ns if ns < 999.5 => return f.pad(&format!("{:.0} ns", self.ns)),
+            ns if ns < 999.5e3 => (self.ns / 1e3, "µs"),
+            ns if ns < 999.5e6 => (self.ns / 1e6, "ms"),
+            _ => (self.ns / 1e9, "s"),
+        };
+        let digits = match value.abs() {
+            v if v < 9.995 => 2,
+            v if v < 99.95 => 1,
+            _ => 0,
+        };
+        f.pad(&format!("{value:.digits$} {unit}"))
+    }
+}
+
+/// Reads a number with its unit: `12ms`, `0.8 ms`, `850us`, `1s`. A bare number is refused, since
+/// nobody can tell which unit it was meant in.
+impl std::str::FromStr for Latency {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let split = s.find(|c: char| c.is_alphabetic()).unwrap_or(s.len());
+        let (number, unit) = s.split_at(split);
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "" => return Err(format!("`{s}` has no unit; write {s}ms, {s}us or {s}s")),
+            _ => return Err(format!("`{unit}` is no unit of time; there are ns, us, ms and s")),
+        };
+        match number.trim().parse::<f64>() {
+            Ok(n) if n.is_finite() && n > 0.0 => Ok(Latency { ns: n * scale }),
+            _ => Err(format!("`{s}` is no latency; write a positive number and its unit, as in 1.5ms")),
+        }
+    }
+}
+
+/// The latency that a network may take: an absolute one, `1.5ms`, or a share of the way from the
+/// cheapest to the dearest network of the space, `40%`, which means something on any device.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Target {
+    Latency(Latency),
+    /// From 0 to 100.
+    Percent(f64),
+}
+
+impl Target {
+    /// As a latency, where the networks of the space take from `cheapest` to `dearest`.
+    pub fn resolve(self, (cheapest, dearest): (Latency, Latency)) -> Latency {
+        match self {
+            Target::Latency(latency) => latency,
+            Target::Percent(percent) => {
+                let share = percent / 100.0;
+                let between = (1.0 - share) * cheapest + share * dearest;
+                // Rounding must not ask for less than any network takes.
+                if between < cheapest { cheapest } else { between }
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let Some(percent) = s.strip_suffix('%') else { return s.parse().map(Target::Latency) };
+        match percent.trim().parse::<f64>() {
+            Ok(p) if (0.0..=100.0).contains(&p) => Ok(Target::Percent(p)),
+            _ => Err(format!("`{s}` is no share; write 0% (the cheapest network) to 100% (the dearest)")),
+        }
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = String;
+
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> String {
+        target.to_string()
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Latency(latency) => write!(f, "{}ns", latency.ns()),
+            Target::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_units_and_refuses_bare_numbers() {
+        for (text, ns) in
+            [("12ms", 12e6), ("0.8 ms", 8e5), ("850us", 85e4), ("3µs", 3e3), ("1s", 1e9), ("7ns", 7.0)]
+        {
+            assert_eq!(text.parse::<Latency>().unwrap().ns(), ns, "{text}");
+        }
+        for text in ["12", "", "ms", "-1ms", "nanms", "infms", "0ms", "5 min"] {
+            assert!(text.parse::<Latency>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shows_three_digits() {
+        for (ns, text) in [
+            (0.0, "0 ns"),
+            (845.2, "845 ns"),
+            (999.7, "1.00 µs"),
+            (12_345.0, "12.3 µs"),
+            (1.25e6, "1.25 ms"),
+            (2.1e9, "2.10 s"),
+        ] {
+            assert_eq!(Latency::from_ns(ns).to_string(), text);
+        }
+    }
+}

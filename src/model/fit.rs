@@ -1,0 +1,208 @@
+use super::select::{Gain, Selection};
+use super::terms::Term;
+use super::{Place, Polynomial, Product, Role, Structure};
+use crate::latency::Latency;
+use nalgebra::DVector;
+use std::collections::BTreeMap;
+
+/// A network and what it takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// One of each layer.
+    pub choices: Vec<usize>,
+    pub latency: Latency,
+    /// How much it counts, up to 1: less where its measurement was disturbed.
+    pub weight: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum FitError {
+    #[error("{measured} networks are too few to fit a latency model: measure at least {FEWEST}")]
+    Few { measured: usize },
+    #[error("network {network} cannot be fitted: {reason}; measure it again or leave it out")]
+    Network { network: usize, reason: String },
+    #[error(
+        "some layers have isolated timings and `{row}` has none: measure it alone, or fit without isolated timings"
+    )]
+    Isolated { row: String },
+}
+
+/// Leave-one-out errors of fewer say nothing.
+const FEWEST: usize = 10;
+
+/// What something adds to a network, as fitted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effect {
+    pub latency: Latency,
+    /// Of a row: that of its difference from the mean row of its layer, since what all rows of a layer share
+    /// cannot be separated from the base.
+    pub standard_error: Latency,
+}
+
+impl Effect {
+    /// Half of the 95 % confidence interval.
+    pub fn error(&self) -> Latency {
+        1.96 * self.standard_error
+    }
+}
+
+/// What a choice of a layer adds to a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FittedRow {
+    pub effect: Effect,
+    /// The measured networks that hold it.
+    pub networks: usize,
+}
+
+/// An interaction that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interaction {
+    /// Its name, and what it does for networks left out of the fit.
+    pub gain: Gain,
+    /// By name: what the interaction adds to a network where that happens, on average over where it can.
+    pub effects: Vec<(String, Effect)>,
+}
+
+/// A latency model, fitted.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    pub polynomial: Polynomial,
+    /// By layer, by choice; none for a zero.
+    pub rows: Vec<Vec<Option<FittedRow>>>,
+    pub interactions: Vec<Interaction>,
+    /// By network, the relative error of what a fit without it predicts.
+    pub leave_one_out_errors: Vec<f64>,
+    /// By network, how much it counted: little where it contradicts all others, so that it should be measured again.
+    pub weights: Vec<f64>,
+}
+
+impl Fit {
+    /// The latency model of `structure`'s networks after the `measured` ones.
+    ///
+    /// # Errors
+    /// Where networks are too few, do not belong to the structure, or have no latency; where some rows
+    /// have isolated timings and others none.
+    pub fn new(structure: &Structure, measured: &[Measured]) -> Result<Fit, FitError> {
+        let selection = select(structure, measured)?;
+        Ok(Fit {
+            polynomial: polynomial(&selection),
+            rows: rows(structure, measured, &selection),
+            interactions: interactions(&selection),
+            leave_one_out_errors: selection.leave_one_out_errors().to_vec(),
+            weights: selection.weights().iter().copied().collect(),
+        })
+    }
+
+    /// Mean absolute relative error of networks left out of the fit.
+    pub fn leave_one_out_error(&self) -> f64 {
+        let errors = &self.leave_one_out_errors;
+        errors.iter().map(|error| error.abs()).sum::<f64>() / errors.len() as f64
+    }
+}
+
+/// Indices of the `most` of `networks` that it helps most to measure next, for predictions of all of them.
+///
+/// # Errors
+/// As [`Fit::new`].
+pub fn d_optimal(
+    structure: &Structure,
+    measured: &[Measured],
+    networks: &[Vec<usize>],
+    most: usize,
+) -> Result<Vec<usize>, FitError> {
+    Ok(select(structure, measured)?.d_optimal(networks, most))
+}
+
+fn select<'m>(structure: &Structure, measured: &'m [Measured]) -> Result<Selection<'m>, FitError> {
+    check(structure, measured)?;
+    let mut latencies: Vec<f64> = measured.iter().map(|m| m.latency.ns()).collect();
+    latencies.sort_by(f64::total_cmp);
+    let typical = latencies[latencies.len() / 2];
+    let few = FitError::Few { measured: measured.len() };
+    let mut selection = Selection::new(measured, structure.rows(typical)).ok_or(few)?;
+    selection.grow(structure.interactions(typical));
+    selection.finish();
+    Ok(selection)
+}
+
+fn check(structure: &Structure, measured: &[Measured]) -> Result<(), FitError> {
+    if measured.len() < FEWEST {
+        return Err(FitError::Few { measured: measured.len() });
+    }
+    for (network, Measured { choices, latency, weight }) in measured.iter().enumerate() {
+        let error = |reason: String| Err(FitError::Network { network, reason });
+        let layers = structure.roles.len();
+        let fits = |(&choice, roles): (&usize, &Vec<Role>)| choice < roles.len();
+        if choices.len() != layers || !choices.iter().zip(&structure.roles).all(fits) {
+            return error(format!("{choices:?} is not one choice for each of {layers} layers"));
+        }
+        if !(latency.ns() > 0.0 && latency.ns().is_finite()) {
+            return error(format!("its latency is {} ns", latency.ns()));
+        }
+        if !(*weight > 0.0 && *weight <= 1.0) {
+            return error(format!("its weight is {weight}"));
+        }
+    }
+    let real = || structure.parts.iter().filter(|part| part.role == Role::Real);
+    match real().find(|part| part.isolated_ns.is_none()) {
+        Some(part) if real().any(|part| part.isolated_ns.is_some()) => {
+            Err(FitError::Isolated { row: part.row.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn polynomial(selection: &Selection) -> Polynomial {
+    let terms = selection.terms().zip(selection.unknowns());
+    Polynomial::sum(terms.flat_map(|(term, unknown)| {
+        term.products.iter().map(move |(product, ns)| (product.clone(), unknown * ns))
+    }))
+}
+
+/// A linear form of the unknowns, in nanoseconds.
+type Form = DVector<f64>;
+
+fn rows(structure: &Structure, measured: &[Measured], selection: &Selection) -> Vec<Vec<Option<FittedRow>>> {
+    let zero = || Form::zeros(selection.unknowns().len());
+    let form = |place: Place| {
+        let part = |term: &Term| term.rows.iter().filter(|(at, _)| *at == place).map(|(_, ns)| ns).sum();
+        Form::from_iterator(selection.unknowns().len(), selection.terms().map(part))
+    };
+    let row = |place: Place, form: &Form, mean: &Form| FittedRow {
+        effect: Effect {
+            latency: Latency::from_ns(form.dot(selection.unknowns())),
+            standard_error: selection.standard_error(&(form - mean)),
+        },
+        networks: measured.iter().filter(|m| m.choices[place.0] == place.1).count(),
+    };
+    let layer = |(layer, roles): (usize, &Vec<Role>)| {
+        let live = roles.iter().enumerate().map(|(i, role)| (*role != Role::Zero).then(|| form((layer, i))));
+        let forms: Vec<Option<Form>> = live.collect();
+        let live = forms.iter().flatten();
+        let mean = live.clone().fold(zero(), |sum, form| sum + form) / live.count().max(1) as f64;
+        forms.iter().enumerate().map(|(i, form)| Some(row((layer, i), form.as_ref()?, &mean))).collect()
+    };
+    structure.roles.iter().enumerate().map(layer).collect()
+}
+
+fn interactions(selection: &Selection) -> Vec<Interaction> {
+    let found = selection.found().map(|(gain, terms)| {
+        let terms: Vec<(usize, &Term)> = terms.collect();
+        // Terms of one family may have products in common: what all have, and what some have besides.
+        let mut by_product: BTreeMap<&Product, Vec<(usize, f64)>> = BTreeMap::new();
+        for (unknown, term) in &terms {
+            let parts = term.products.iter().map(|(product, ns)| (product, (*unknown, *ns)));
+            parts.for_each(|(product, part)| by_product.entry(product).or_default().push(part));
+        }
+        let effect = |(_, term): &(usize, &Term)| {
+            let mut form = Form::zeros(selection.unknowns().len());
+            for (unknown, ns) in term.products.iter().flat_map(|(product, _)| &by_product[product]) {
+                form[*unknown] += ns / term.products.len() as f64;
+            }
+            let latency = Latency::from_ns(form.dot(selection.unknowns()));
+            (term.name.clone(), Effect { latency, standard_error: selection.standard_error(&form) })
+        };
+        Interaction { gain: gain.clone(), effects: terms.iter().map(effect).collect() }
+    });
+    found.collect()
+}

@@ -1,0 +1,246 @@
+use super::{Effect, Fit, FitError, Measured, Part, Polynomial, Product, Role, Structure};
+use crate::latency::Latency;
+use crate::space::{CandidateOp, Layer, Networks, SpaceError, Variant};
+use crate::table::{Estimate, LatencyTable, Subject, TableError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    #[error("no latency model fits the latency table {path}: {reason}; measure with `{command}`", path = path.display())]
+    Fit { path: PathBuf, reason: FitError, command: String },
+    #[error(
+        "the latency table {path} has {measured} of {planned} networks that its model is fitted to; measure the others with `{command}`",
+        path = path.display()
+    )]
+    Networks { path: PathBuf, measured: usize, planned: usize, command: String },
+    #[error("{path} is of space {theirs}, and not of {ours}", path = path.display())]
+    OtherSpace { path: PathBuf, theirs: String, ours: String },
+}
+
+/// How much a network counts in a fit that was disturbed each time it was measured.
+const DISTURBED_WEIGHT: f64 = 0.25;
+
+/// What the networks of a space take on a device, as a polynomial of their choices, in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct LatencyModel {
+    pub networks: Networks,
+    pub polynomial: Polynomial,
+    /// What it was fitted to, and found; none where it is the plain sum of isolated layers.
+    pub fit: Option<Fit>,
+}
+
+impl LatencyModel {
+    /// The model that `table` has of `networks`, which are for one number of classes: fitted to whole networks where
+    /// any were planned, else the plain sum of isolated layers.
+    ///
+    /// # Errors
+    /// Where rows are missing, or the networks cannot be fitted.
+    pub fn new(table: &LatencyTable, networks: &Networks) -> Result<Self, ModelError> {
+        let planned = table.planned(networks.classes[0]);
+        if planned == 0 {
+            return Self::isolated(table, networks);
+        }
+        let problem = Problem::new(table, networks)?;
+        let measured = problem.measured_for(networks.classes[0]);
+        if measured < planned {
+            let (path, command) = (table.path().into(), table.command().into());
+            return Err(ModelError::Networks { path, measured, planned, command });
+        }
+        let fit = problem.fit(table)?;
+        let head = problem.networks.len() - 1;
+        let classes = problem.networks.classes.iter().position(|classes| *classes == networks.classes[0]);
+        let polynomial = fixed(fit.polynomial.given(head, classes.unwrap_or(0)), networks);
+        let fastest = problem.measured.iter().map(|m| m.latency.ns()).fold(f64::INFINITY, f64::min);
+        let floor = call(table).max(polynomial.base().min(fastest));
+        let polynomial = polynomial.with_floor(floor);
+        Ok(LatencyModel { networks: networks.clone(), polynomial, fit: Some(fit) })
+    }
+
+    /// The plain sum of isolated layers.
+    ///
+    /// # Errors
+    /// Where the table has no row of some of the layers.
+    pub fn isolated(table: &LatencyTable, networks: &Networks) -> Result<Self, ModelError> {
+        check_space(table, networks)?;
+        let subjects = isolated_subjects(networks);
+        let estimates = table.require(&subjects)?;
+        let latency = |layer: Layer| estimates.get(&Subject::Layer(layer)).map_or(0.0, |e| e.latency.ns());
+        let of_layer = |(layer, variants): (usize, &Vec<Variant>)| {
+            let part = |variant: &Variant| (networks.product(layer, variant), latency(variant.layer));
+            variants.iter().map(part).collect::<Vec<(Product, f64)>>()
+        };
+        let sum = Polynomial::sum(networks.variants().iter().enumerate().flat_map(of_layer));
+        let polynomial = fixed(sum, networks).with_floor(call(table));
+        Ok(LatencyModel { networks: networks.clone(), polynomial, fit: None })
+    }
+
+    /// Identifies the model, for validations.
+    pub fn digest(&self) -> String {
+        crate::digest(&self.polynomial)
+    }
+
+    /// Latency of a network of these choices.
+    pub fn predict(&self, choices: &[usize]) -> Latency {
+        Latency::from_ns(self.polynomial.value(choices, self.networks.first_live(choices)))
+    }
+
+    /// By layer, what it adds to the networks that hold it; empty where the model is a plain sum.
+    pub fn adds(&self) -> BTreeMap<Layer, Adds> {
+        let Some(fit) = &self.fit else { return BTreeMap::new() };
+        let mut places: BTreeMap<Layer, BTreeSet<(usize, usize)>> = BTreeMap::new();
+        for layer in self.networks.searched() {
+            for variant in &self.networks.variants()[layer] {
+                places.entry(variant.layer).or_default().insert((layer, variant.choice));
+            }
+        }
+        let of = |places: &BTreeSet<(usize, usize)>| {
+            let rows = places.iter().map(|&(layer, choice)| fit.rows[layer][choice]);
+            let rows = rows.collect::<Option<Vec<_>>>()?;
+            let effects: Vec<Effect> = rows.iter().map(|row| row.effect).collect();
+            let widest = effects.iter().map(|effect| effect.error().ns()).fold(0.0, f64::max);
+            let sum: Latency = effects.iter().map(|effect| effect.latency).sum();
+            Some(Adds {
+                latency: (1.0 / places.len() as f64) * sum,
+                error: Latency::from_ns(widest),
+                networks: rows.iter().map(|row| row.networks).sum(),
+                places: places.len(),
+            })
+        };
+        places.into_iter().filter_map(|(layer, places)| Some((layer, of(&places)?))).collect()
+    }
+}
+
+/// What a layer adds to the networks that hold it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adds {
+    /// Mean over the places where the space may have it.
+    pub latency: Latency,
+    /// Half of the 95 % confidence interval, at the place where that is widest.
+    pub error: Latency,
+    /// How often the fitted networks hold it.
+    pub networks: usize,
+    pub places: usize,
+}
+
+/// The layers of all networks, each as a model of its own; a `zero` is none.
+pub fn isolated_subjects(networks: &Networks) -> Vec<Subject> {
+    let layers = networks.distinct_layers().into_iter();
+    layers.filter(|layer| layer.op != CandidateOp::Zero).map(Subject::Layer).collect()
+}
+
+/// Layers of one choice are part of the base.
+fn fixed(polynomial: Polynomial, networks: &Networks) -> Polynomial {
+    let choices = networks.choices().iter().enumerate().filter(|(_, choices)| choices.len() == 1);
+    choices.fold(polynomial, |polynomial, (layer, _)| polynomial.given(layer, 0))
+}
+
+/// What a call of the runtime costs by itself, nanoseconds; 0 where it was not measured.
+fn call(table: &LatencyTable) -> f64 {
+    let call = Subject::Call(table.header.input);
+    table.estimates().get(&call).map_or(0.0, |estimate| estimate.latency.ns())
+}
+
+fn check_space(table: &LatencyTable, networks: &Networks) -> Result<(), ModelError> {
+    let Networks { space, input, .. } = networks;
+    let header = &table.header;
+    if header.space == *space && header.input == *input {
+        return Ok(());
+    }
+    let name = |name: &str, input: nas_exporters::Shape| format!("`{name}` on {input}");
+    let (theirs, ours) = (name(&header.space.name, header.input), name(&space.name, *input));
+    let ours = if theirs == ours { format!("{ours} as it is now") } else { ours };
+    Err(ModelError::OtherSpace { path: table.path().into(), theirs, ours })
+}
+
+/// What a table knows for a fit.
+pub struct Problem {
+    /// For all numbers of classes that the table has networks of.
+    pub networks: Networks,
+    pub structure: Structure,
+    pub measured: Vec<Measured>,
+}
+
+impl Problem {
+    /// # Errors
+    /// Where the table has no row of some isolated layers of `networks`, or is of another space.
+    pub fn new(table: &LatencyTable, networks: &Networks) -> Result<Problem, ModelError> {
+        check_space(table, networks)?;
+        let estimates = table.require(&isolated_subjects(networks))?;
+        let mut classes = table.classes();
+        classes.extend(networks.classes.iter().filter(|c| !table.classes().contains(c)));
+        let all = table.networks(classes)?;
+        let structure = structure(&all, &estimates);
+        let unseen: BTreeSet<&Subject> =
+            table.rows().iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();
+        let fitted = estimates.iter().filter(|(subject, _)| !unseen.contains(*subject));
+        let measured = fitted.filter_map(|(subject, estimate)| measured(&all, subject, estimate)).collect();
+        Ok(Problem { networks: all, structure, measured })
+    }
+
+    /// # Errors
+    /// Where the networks cannot be fitted.
+    pub fn fit(&self, table: &LatencyTable) -> Result<Fit, ModelError> {
+        Fit::new(&self.structure, &self.measured).map_err(|reason| unfit(table, reason))
+    }
+
+    /// Networks for so many classes that were measured.
+    fn measured_for(&self, classes: usize) -> usize {
+        let head = self.networks.len() - 1;
+        let is = |m: &&Measured| self.networks.classes[m.choices[head]] == classes;
+        self.measured.iter().filter(is).count()
+    }
+}
+
+pub fn unfit(table: &LatencyTable, reason: FitError) -> ModelError {
+    ModelError::Fit { path: table.path().into(), reason, command: table.command().into() }
+}
+
+/// A network as a fit sees it; none where `subject` is none of these networks.
+pub fn measured(networks: &Networks, subject: &Subject, estimate: &Estimate) -> Option<Measured> {
+    let Subject::Network(layers) = subject else { return None };
+    let weight = if estimate.disturbed { DISTURBED_WEIGHT } else { 1.0 };
+    Some(Measured { choices: networks.choices_of(layers)?, latency: estimate.latency, weight })
+}
+
+/// What networks are made of, with what is known of their isolated layers if all of them were measured.
+pub fn structure(networks: &Networks, estimates: &BTreeMap<&Subject, Estimate>) -> Structure {
+    let known = |layer: &Layer| estimates.get(&Subject::Layer(*layer)).map(|e| e.latency.ns());
+    let all_known = isolated_subjects(networks).iter().all(|subject| estimates.contains_key(subject));
+    let of_layer = |(layer, variants): (usize, &Vec<Variant>)| {
+        let computed = variants.iter().filter(|variant| variant.layer.op != CandidateOp::Zero);
+        let part = |variant: &Variant| {
+            let Layer { op, stride, .. } = variant.layer;
+            let role = if variant.layer.is_identity() { Role::Identity } else { Role::Real };
+            Part {
+                at: (layer, variant.choice),
+                products: vec![networks.product(layer, variant)],
+                row: variant.layer.to_string(),
+                kind: if stride > 1 { format!("{op}/{stride}") } else { op.to_string() },
+                op: op.to_string(),
+                role,
+                isolated_ns: match role {
+                    Role::Real => known(&variant.layer).filter(|_| all_known),
+                    Role::Identity | Role::Zero => Some(0.0),
+                },
+            }
+        };
+        computed.map(part).collect::<Vec<Part>>()
+    };
+    let parts: Vec<Part> = networks.variants().iter().enumerate().flat_map(of_layer).collect();
+    let role = |(layer, choice): (usize, usize)| {
+        let of_choice = || parts.iter().filter(|part| part.at == (layer, choice));
+        match of_choice().next() {
+            None => Role::Zero,
+            Some(_) if of_choice().all(|part| part.role == Role::Identity) => Role::Identity,
+            Some(_) => Role::Real,
+        }
+    };
+    let choices = networks.choices().iter().enumerate();
+    let roles = choices.map(|(layer, choices)| (0..choices.len()).map(|choice| role((layer, choice))).collect());
+    Structure::chain(roles.collect(), parts.clone())
+}

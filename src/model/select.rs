@@ -1,0 +1,207 @@
+//! Which terms a latency model has: those with which networks left out of the fit are predicted better.
+
+use super::Measured;
+use super::design::d_optimal;
+use super::solve::{Problem, Robust, Solution};
+use super::terms::{Family, Term};
+use crate::latency::Latency;
+use nalgebra::{DMatrix, DVector};
+
+/// Ridge of the base: as good as none.
+const FREE: f64 = 1e-6;
+/// Strengths of a ridge that are tried: from one that leaves the unknowns alone to one that does away
+/// with them.
+const RIDGES: [f64; 7] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2];
+/// Rounds of reweighting; weights settle in a few.
+const ROUNDS: usize = 5;
+/// The chance that anything is taken in where nothing has an effect.
+const CHANCE: f64 = 0.05;
+
+/// How an interaction improves predictions of networks left out of the fit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gain {
+    pub interaction: String,
+    /// Mean absolute relative error without it, and all that were found after it.
+    pub before: f64,
+    /// The same with it.
+    pub after: f64,
+}
+
+/// A fit, with the interactions that were found so far.
+pub struct Selection<'a> {
+    measured: &'a [Measured],
+    /// What the networks count, before any of them is found to be out of line.
+    given: DVector<f64>,
+    families: Vec<Family>,
+    ridges: Vec<f64>,
+    gains: Vec<Gain>,
+    problem: Problem,
+    solution: Solution,
+}
+
+impl<'a> Selection<'a> {
+    /// The fit of `families` alone, of which the first has the base. None where a latency is no number.
+    pub fn new(measured: &'a [Measured], families: Vec<Family>) -> Option<Self> {
+        let given = DVector::from_iterator(measured.len(), measured.iter().map(|m| m.weight));
+        let mut ridges = vec![RIDGES[2]; families.len()];
+        ridges[0] = FREE;
+        let columns = columns(measured, families.iter().flat_map(|family| &family.terms));
+        let problem = Problem::new(columns, given.clone());
+        let solution = problem.solve(&by_unknown(&families, &ridges))?;
+        let mut selection = Selection { measured, given, families, ridges, gains: vec![], problem, solution };
+        selection.settle(Robust::Huber);
+        Some(selection)
+    }
+
+    /// Adds the family that helps most, again and again, as long as one helps by more than noise. Families with more
+    /// unknowns than there are networks are not tried.
+    pub fn grow(&mut self, families: Vec<Family>) {
+        let few = families.into_iter().filter(|family| family.terms.len() <= self.measured.len());
+        let with_columns = few.map(|family| {
+            let columns = columns(self.measured, &family.terms);
+            (family, columns)
+        });
+        let mut candidates: Vec<(Family, DMatrix<f64>)> = with_columns.collect();
+        // What no network has cannot be seen to help.
+        candidates.retain(|(_, columns)| columns.iter().any(|share| *share != 0.0));
+        loop {
+            let tries = candidates.len();
+            let helps =
+                |(i, (_, columns)): (usize, &(Family, DMatrix<f64>))| Some((i, self.weigh(columns, tries)?));
+            let helping = candidates.iter().enumerate().filter_map(helps);
+            let Some((i, (ridge, after))) = helping.min_by(|a, b| a.1.1.total_cmp(&b.1.1)) else { return };
+            let (family, columns) = candidates.swap_remove(i);
+            self.gains.push(Gain { interaction: family.name.clone(), before: self.error(), after });
+            self.families.push(family);
+            self.ridges.push(ridge);
+            self.problem = self.problem.with(&columns);
+            self.solve();
+            self.settle(Robust::Huber);
+        }
+    }
+
+    /// Now that what can be told apart is no longer taken for a disturbance, leaves out the networks that
+    /// are far out of line, if that helps.
+    pub fn finish(&mut self) {
+        let (error, before) =
+            (self.error(), (self.problem.clone(), self.solution.clone(), self.ridges.clone()));
+        self.settle(Robust::Biweight);
+        if self.error() >= error {
+            (self.problem, self.solution, self.ridges) = before;
+        }
+    }
+
+    pub fn terms(&self) -> impl Iterator<Item = &Term> {
+        self.families.iter().flat_map(|family| &family.terms)
+    }
+
+    /// By term.
+    pub fn unknowns(&self) -> &DVector<f64> {
+        &self.solution.unknowns
+    }
+
+    /// The interactions, with their terms and the indices of these among all.
+    pub fn found(&self) -> impl Iterator<Item = (&Gain, impl Iterator<Item = (usize, &Term)>)> {
+        let fixed = self.families.len() - self.gains.len();
+        let mut start: usize = self.families[..fixed].iter().map(|family| family.terms.len()).sum();
+        self.gains.iter().zip(&self.families[fixed..]).map(move |(gain, family)| {
+            let first = start;
+            start += family.terms.len();
+            (gain, family.terms.iter().enumerate().map(move |(i, term)| (first + i, term)))
+        })
+    }
+
+    /// Of a linear form of the unknowns, in nanoseconds.
+    pub fn standard_error(&self, form: &DVector<f64>) -> Latency {
+        let variance = self.solution.variance * form.dot(&(&self.solution.inverse * form));
+        Latency::from_ns(variance.max(0.0).sqrt())
+    }
+
+    /// Indices of the `most` networks that it helps most to measure next.
+    pub fn d_optimal(&self, networks: &[Vec<usize>], most: usize) -> Vec<usize> {
+        let shares = |choices: &Vec<usize>| {
+            let ns = DVector::from_iterator(self.unknowns().len(), self.terms().map(|term| term.ns(choices)));
+            let latency = ns.dot(self.unknowns());
+            (ns / latency).iter().copied().collect::<Vec<f64>>()
+        };
+        let x = networks.iter().flat_map(shares);
+        let x = DMatrix::from_row_iterator(networks.len(), self.unknowns().len(), x);
+        d_optimal(&x, self.solution.inverse.clone(), most)
+    }
+
+    pub fn leave_one_out_errors(&self) -> &[f64] {
+        &self.solution.leave_one_out_errors
+    }
+
+    pub fn weights(&self) -> &DVector<f64> {
+        self.problem.weights()
+    }
+
+    /// Mean absolute relative error of networks left out of the fit.
+    fn error(&self) -> f64 {
+        self.mean(|i| self.solution.leave_one_out_errors[i].abs())
+    }
+
+    fn mean(&self, of: impl Fn(usize) -> f64) -> f64 {
+        (0..self.given.len()).map(|i| self.given[i] * of(i)).sum::<f64>() / self.given.sum()
+    }
+
+    /// The best ridge for a family with these columns, and the error with it. None where that is no
+    /// better: the error has to fall by its standard error at least, and so far that left-out networks
+    /// are the likelier by `tries / CHANCE` (errors taken to be Laplace's), since the best of so many
+    /// useless families looks good.
+    fn weigh(&self, columns: &DMatrix<f64>, tries: usize) -> Option<(f64, f64)> {
+        let trials = self.problem.joined(&self.solution, columns, &RIDGES);
+        let errors = trials.map(|(ridge, errors_without)| (ridge, self.mean(|i| errors_without[i].abs()), errors_without));
+        let (ridge, after, errors_without) = errors.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let gain = |i: usize| self.solution.leave_one_out_errors[i].abs() - errors_without[i].abs();
+        let (mean, free) = (self.mean(gain), self.solution.free);
+        let standard_error = (self.mean(|i| (gain(i) - mean).powi(2)) / free).sqrt();
+        let likelier = free * (self.error() / after).ln();
+        (mean > standard_error && likelier > (tries as f64 / CHANCE).ln()).then_some((ridge, after))
+    }
+
+    /// Strengths of the ridges, then what each network counts, then strengths again.
+    fn settle(&mut self, robust: Robust) {
+        self.tune();
+        for _ in 0..ROUNDS {
+            self.problem = self.problem.reweighted(&self.solution, robust, &self.given);
+            self.solve();
+        }
+        self.tune();
+    }
+
+    /// For one family after another the strength with which left-out networks are predicted best.
+    fn tune(&mut self) {
+        for family in (1..self.ridges.len()).chain(1..self.ridges.len()) {
+            let mut best = (self.error(), self.ridges[family]);
+            for ridge in RIDGES {
+                self.ridges[family] = ridge;
+                self.solve();
+                if self.error() < best.0 {
+                    best = (self.error(), ridge);
+                }
+            }
+            self.ridges[family] = best.1;
+            self.solve();
+        }
+    }
+
+    fn solve(&mut self) {
+        if let Some(solution) = self.problem.solve(&by_unknown(&self.families, &self.ridges)) {
+            self.solution = solution;
+        }
+    }
+}
+
+fn by_unknown(families: &[Family], ridges: &[f64]) -> Vec<f64> {
+    let each = families.iter().zip(ridges);
+    each.flat_map(|(family, &ridge)| family.terms.iter().map(move |_| ridge)).collect()
+}
+
+/// By network what each term's unknown counts for, as a share of the measured latency.
+fn columns<'t>(measured: &[Measured], terms: impl IntoIterator<Item = &'t Term>) -> DMatrix<f64> {
+    let share = |term: &Term, m: &Measured| term.ns(&m.choices) / m.latency.ns();
+    let column = |term| DVector::from_iterator(measured.len(), measured.iter().map(|m| share(term, m)));
+    DMatrix::from_columns(&terms.into_iter().map(column).collect::<Vec<_>>())
+}

@@ -1,0 +1,161 @@
+//! Which networks are measured.
+
+use crate::latency::Target;
+use crate::model::{
+    LatencyModel, ModelError, Problem, Structure, balanced, d_optimal, isolated_subjects, random, structure, unfit,
+};
+use crate::search::{Constraint, Cost, best_within, latency_range, scores_of};
+use crate::space::{CandidateOp, Networks};
+use crate::table::{LatencyTable, Subject};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, HashSet};
+
+/// Seed of the networks that models are fitted to.
+const TO_FIT: u64 = 0;
+/// Random networks that the D-optimal ones are chosen from, and their seed.
+const CANDIDATES: usize = 4000;
+const CANDIDATES_SEED: u64 = 0;
+/// Networks that determine what another classifier costs, once the other layers are known.
+pub const FOR_A_HEAD: usize = 12;
+
+/// So many networks determine the rows and the interactions that there are.
+pub fn usual_number(networks: &Networks) -> usize {
+    3 * isolated_subjects(networks).len() + 50
+}
+
+/// `number`, or as many networks as there are besides those of the table that no fit sees.
+pub fn at_most(number: usize, table: &LatencyTable, networks: &Networks) -> usize {
+    let unseen: HashSet<&Subject> =
+        table.rows().iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();
+    number.min(networks.count().saturating_sub(unseen.len()))
+}
+
+/// Of `number` networks to fit a model to, those that are measured first, the same every time: the [`corners`], and a
+/// balanced design. The rest is chosen when these were measured.
+pub fn first_to_fit(networks: &Networks, number: usize) -> Vec<Subject> {
+    let first = number - number / 4;
+    let mut chosen = corners(networks);
+    // Too many extremes among few networks leave the others unknown.
+    chosen.truncate(first / 4);
+    let structure = bare(networks);
+    chosen.extend(balanced(&structure, first - chosen.len(), TO_FIT));
+    distinct(networks, chosen)
+}
+
+/// The extreme networks: the fewest and the most multiply-accumulates, and one op throughout.
+fn corners(networks: &Networks) -> Vec<Vec<usize>> {
+    let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+    let macs = Cost::macs(networks);
+    let by_macs = |layer: usize, sign: f64| {
+        let choices = live[layer].iter().copied();
+        choices.max_by(|&a, &b| (sign * macs.polynomial.row((layer, a))).total_cmp(&(sign * macs.polynomial.row((layer, b)))))
+    };
+    let extreme = |sign: f64| (0..networks.len()).map(|layer| by_macs(layer, sign).unwrap_or(0)).collect();
+    let mut ops: Vec<CandidateOp> = vec![];
+    for choice in networks.searched().flat_map(|layer| &networks.choices()[layer]) {
+        if choice.op != CandidateOp::Zero && !ops.contains(&choice.op) {
+            ops.push(choice.op);
+        }
+    }
+    let throughout = |op: &CandidateOp| {
+        let of_layer = |layer: usize| {
+            let same = live[layer].iter().copied().find(|&choice| networks.choices()[layer][choice].op == *op);
+            same.unwrap_or(live[layer][0])
+        };
+        (0..networks.len()).map(of_layer).collect()
+    };
+    [extreme(-1.0), extreme(1.0)].into_iter().chain(ops.iter().map(throughout)).collect()
+}
+
+/// The rest of `number` networks to fit a model to, once `table` has [`first_to_fit`]: what was chosen before; the
+/// cheapest and the dearest network by the model as it is; and the D-optimal ones of many random networks.
+///
+/// # Errors
+/// Where the networks that were measured cannot be fitted.
+pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> Result<Vec<Subject>, ModelError> {
+    let first: HashSet<Subject> = first_to_fit(networks, number).into_iter().collect();
+    let problem = Problem::new(table, networks)?;
+    let subject = |choices: &[usize]| Subject::Network(problem.networks.layers_of(choices));
+    let head = (networks.len() - 1, networks.classes[0]);
+    let ours = |choices: &[usize]| problem.networks.classes[choices[head.0]] == head.1;
+    let fitted = problem.measured.iter().filter(|m| ours(&m.choices)).map(|m| subject(&m.choices));
+    let mut chosen: Vec<Subject> = fitted.filter(|network| !first.contains(network)).collect();
+    let rest = number.saturating_sub(first.len());
+    if chosen.len() >= rest {
+        return Ok(chosen);
+    }
+    let mut known: HashSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
+    if chosen.is_empty() {
+        let fit = problem.fit(table)?;
+        let polynomial = fit.polynomial.given(head.0, head_index(&problem.networks, head.1));
+        let cost = Cost { polynomial, ..Cost::macs(networks) };
+        let corners = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&cost, networks, sign));
+        let corners = corners.map(|choices| Subject::Network(networks.layers_of(&choices)));
+        chosen.extend(corners.filter(|corner| known.insert(corner.clone())));
+    }
+    let mut others = random(&problem.structure, CANDIDATES, CANDIDATES_SEED);
+    others.iter_mut().for_each(|choices| choices[head.0] = head_index(&problem.networks, head.1));
+    others.retain(|choices| known.insert(subject(choices)));
+    let left = rest.saturating_sub(chosen.len());
+    let best = d_optimal(&problem.structure, &problem.measured, &others, left);
+    let best = best.map_err(|reason| unfit(table, reason))?;
+    chosen.extend(best.into_iter().map(|i| subject(&others[i])));
+    Ok(chosen)
+}
+
+/// A few networks with another classifier, by which is found what that costs.
+pub fn for_a_head(networks: &Networks) -> Vec<Subject> {
+    distinct(networks, balanced(&bare(networks), FOR_A_HEAD, TO_FIT))
+}
+
+/// Networks that no fit of `table` sees, in which each layer holds each choice equally often.
+pub fn random_unseen(table: &LatencyTable, networks: &Networks, number: usize, seed: u64) -> Vec<Subject> {
+    unseen(table, distinct(networks, balanced(&bare(networks), number, seed)))
+}
+
+/// Networks that no fit of `table` sees, derived as a search derives them: the best by random scores within a target,
+/// and the targets are spread over all that the networks may take.
+pub fn derived_unseen(table: &LatencyTable, model: &LatencyModel, number: usize, seed: u64) -> Vec<Subject> {
+    let networks = &model.networks;
+    let cost = Cost::latency(model);
+    let all = latency_range(model);
+    let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+    let derive = |i: usize| {
+        let share = Target::Percent(100.0 * (i as f64 + 0.5) / number as f64);
+        let constraint = Constraint { cost: cost.clone(), limit: share.resolve(all).ns() };
+        best_within(&scores_of(networks, |_, _| rng.random()), &[constraint])
+    };
+    let derived: Vec<Vec<usize>> = (0..number).filter_map(derive).collect();
+    unseen(table, distinct(networks, derived))
+}
+
+/// The cheapest network, or the dearest with a `sign` of −1.
+fn extreme(cost: &Cost, networks: &Networks, sign: f64) -> Option<Vec<usize>> {
+    let (cheapest, dearest) = cost.range(networks);
+    let limit = if sign > 0.0 { cheapest } else { dearest };
+    let score = |layer: usize, choice: usize| -sign * cost.polynomial.row((layer, choice));
+    best_within(&scores_of(networks, score), &[Constraint { cost: cost.clone(), limit }])
+}
+
+fn head_index(networks: &Networks, classes: usize) -> usize {
+    networks.classes.iter().position(|known| *known == classes).unwrap_or(0)
+}
+
+fn unseen(table: &LatencyTable, mut networks: Vec<Subject>) -> Vec<Subject> {
+    let fitted: HashSet<&Subject> =
+        table.rows().iter().filter(|row| row.unseen.is_none()).map(|row| &row.subject).collect();
+    networks.retain(|network| !fitted.contains(network));
+    networks
+}
+
+/// The structure without anything measured.
+fn bare(networks: &Networks) -> Structure {
+    structure(networks, &BTreeMap::new())
+}
+
+fn distinct(networks: &Networks, choices: Vec<Vec<usize>>) -> Vec<Subject> {
+    let mut seen = HashSet::new();
+    let subjects = choices.iter().map(|choices| Subject::Network(networks.layers_of(choices)));
+    subjects.filter(|subject| seen.insert(subject.clone())).collect()
+}

@@ -1,0 +1,187 @@
+//! What is measured on a device, and in which order: the networks of a space for a latency table, and any ONNX files.
+
+mod bench;
+mod design;
+mod disturbance;
+mod rounds;
+
+pub use bench::{Benchmarked, bench};
+pub use design::{FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number};
+pub use rounds::{PLAN, Plan, ROW, Rounds, rounds};
+
+use crate::device::{DeviceError, Session};
+use crate::model::{LatencyModel, ModelError, Unseen, Validation, Validations, isolated_subjects};
+use crate::space::Networks;
+use crate::table::{Difference, Drawn, FORMAT, Header, LatencyTable, Planned, Subject, TableError, drift};
+use nas_exporters::Precision;
+use nas_probe::Runtime;
+use std::collections::BTreeMap;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Artifact(#[from] crate::artifact::ArtifactError),
+    #[error("{failed} of {all} models could not be measured, and the table has no rows of them: {reasons}")]
+    Failed { failed: usize, all: usize, reasons: String },
+    #[error("no board is left to measure on")]
+    NoBoard,
+    #[error("a table of {runtime} was published by others: none of its rows can be measured here")]
+    Published { runtime: String },
+    #[error("{board} is of another kind than {first}, {difference}: only boards of one kind share a table")]
+    Mixed { board: String, first: String, difference: Difference },
+    #[error("space `{space}` has no networks that the model of the table was not fitted to")]
+    NothingUnseen { space: String },
+}
+
+/// Fewer networks fit nothing better than a sum.
+const FEWEST_TO_FIT: usize = 15;
+
+/// The header of a table that these boards measure together.
+///
+/// # Errors
+/// Where one of them does not have the runtime, or is not of the others' kind.
+pub fn header(
+    device: &str,
+    boards: &[Session],
+    runtime: Runtime,
+    threads: usize,
+    precision: Precision,
+    networks: &Networks,
+) -> Result<Header, ProfileError> {
+    let of = |session: &Session| -> Result<Header, DeviceError> {
+        let (hello, info) = (session.hello(), session.require(runtime)?);
+        Ok(Header {
+            latency_table: FORMAT,
+            device: device.into(),
+            cpu: hello.cpu.clone(),
+            arch: hello.arch.clone(),
+            libc: hello.libc.clone(),
+            runtime: runtime.to_string(),
+            runtime_version: info.version.clone(),
+            threads: Some(threads),
+            precision,
+            providers: info.providers.clone(),
+            pinned: session.ready().pinned.clone(),
+            space: networks.space.clone(),
+            input: networks.input,
+        })
+    };
+    let headers: Vec<Header> = boards.iter().map(of).collect::<Result<_, _>>()?;
+    let Some(header) = headers.first() else { return Err(ProfileError::NoBoard) };
+    let mut others = boards.iter().zip(&headers);
+    match others.find_map(|(board, theirs)| Some((board.board(), theirs.difference(header)?))) {
+        None => Ok(header.clone()),
+        Some((board, difference)) => {
+            Err(ProfileError::Mixed { board: board.into(), first: boards[0].board().into(), difference })
+        }
+    }
+}
+
+/// Which networks a table is to have.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Whole networks to fit the latency model to; none for as many as are usual.
+    pub networks: Option<usize>,
+    /// Lone layers only: predictions are then their plain sum.
+    pub isolated: bool,
+}
+
+/// Adds to `table` what it lacks for a latency model of `networks`: lone layers, then whole networks. Where it has a
+/// model for another number of classes, a few networks with the new classifier are enough.
+///
+/// # Errors
+/// As [`rounds`], and where the networks cannot be fitted.
+pub fn profile(
+    sessions: &mut Vec<Session>,
+    table: &mut LatencyTable,
+    networks: &Networks,
+    wanted: Wanted,
+) -> Result<Rounds, ProfileError> {
+    let classes = networks.classes[0];
+    let other_head = table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
+    let planned = table.planned(classes);
+    let mut subjects = vec![Subject::Call(networks.input)];
+    subjects.extend(isolated_subjects(networks));
+    let usual = || wanted.networks.unwrap_or_else(|| usual_number(networks)).max(planned);
+    let number = design::at_most(usual(), table, networks);
+    let by_head = other_head && wanted.networks.is_none() && planned <= FOR_A_HEAD;
+    let fits = !wanted.isolated && (by_head || number >= FEWEST_TO_FIT);
+    if by_head && fits {
+        subjects.extend(for_a_head(networks));
+        let networks = subjects.iter().filter(|subject| matches!(subject, Subject::Network(_))).count();
+        table.plan(Planned { networks, classes })?;
+    } else if fits {
+        subjects.extend(first_to_fit(networks, number));
+        table.plan(Planned { networks: number, classes })?;
+    } else if !wanted.isolated {
+        let space = &networks.space.name;
+        log::warn!("{space} has too few networks to fit a latency model to: predictions are the plain sum of lone layers");
+    }
+    let Some(anchor) = table.anchor().or(subjects.last()).cloned() else { return Err(ProfileError::NoBoard) };
+    let none = BTreeMap::new();
+    let mut done = rounds(sessions, table, &subjects, &anchor, &none, PLAN)?;
+    if fits && !by_head {
+        subjects.extend(rest_to_fit(table, networks, number)?);
+        let rest = rounds(sessions, table, &subjects, &anchor, &none, PLAN)?;
+        done = Rounds { rows: done.rows + rest.rows, ..rest };
+    }
+    warn(table, done, subjects.len());
+    Ok(done)
+}
+
+fn warn(table: &LatencyTable, done: Rounds, models: usize) {
+    let (path, device) = (table.path().display(), &table.header.device);
+    if done.disturbed > 0 {
+        log::warn!(
+            "{path}: {} of {models} models were disturbed by throttling or load each time; see `nas devices check {device}`, then measure them again with --again",
+            done.disturbed
+        );
+    }
+    if done.unsettled > 0 {
+        log::warn!(
+            "{path}: the latency of {} of {models} models does not repeat to {} % in {} rows: the device is busy or drifts",
+            done.unsettled,
+            100.0 * PLAN.precision,
+            PLAN.most
+        );
+    }
+    if let Some(drift) = drift(table.rows()) {
+        log::warn!("{path}: the speed of the device changed by {:.1} % while it was measured", 100.0 * drift);
+    }
+}
+
+/// Predictions are compared with networks that are known better than what the predictions are made of.
+const THOROUGH: Plan = Plan { fewest: 2 * PLAN.fewest, most: 2 * PLAN.most, ..PLAN };
+
+/// Measures networks that no fit sees, `number` random ones and a third as many derived ones, and stores how well they
+/// were predicted beside the table.
+///
+/// # Errors
+/// As [`rounds`], and where the table has no model of the networks.
+pub fn validate(
+    sessions: &mut Vec<Session>,
+    table: &mut LatencyTable,
+    networks: &Networks,
+    number: usize,
+    seed: u64,
+) -> Result<(Validation, Vec<Unseen>), ProfileError> {
+    let model = LatencyModel::new(table, networks)?;
+    let random = random_unseen(table, networks, number, seed);
+    let derived = derived_unseen(table, &model, number.div_ceil(3), seed);
+    let drawn = derived.into_iter().map(|network| (network, Drawn::Derived));
+    let unseen: BTreeMap<Subject, Drawn> =
+        drawn.chain(random.into_iter().map(|network| (network, Drawn::Random))).collect();
+    let subjects: Vec<Subject> = unseen.keys().cloned().collect();
+    let nothing = || ProfileError::NothingUnseen { space: networks.space.name.clone() };
+    let anchor = table.anchor().or(subjects.first()).cloned().ok_or_else(nothing)?;
+    rounds(sessions, table, &subjects, &anchor, &unseen, THOROUGH)?;
+    let (validation, unseen) = Validation::of(table, networks)?.ok_or_else(nothing)?;
+    Validations::load(table)?.save(table, validation.clone())?;
+    Ok((validation, unseen))
+}

@@ -1,0 +1,206 @@
+use super::{ProfileError, disturbance};
+use crate::device::{DeviceError, Fleet, Session, Source};
+use crate::progress;
+use crate::table::{Drawn, Estimate, LatencyTable, Row, Subject, Summary};
+use nas_probe::{MeasurePlan, Runtime, Samples};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How well subjects are to be known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// One row.
+    pub measure: MeasurePlan,
+    /// Every subject gets so many rows, in as many rounds.
+    pub fewest: usize,
+    /// A subject whose gap is wider than `precision` after those gets more, up to so many.
+    pub most: usize,
+    /// A share of the latency.
+    pub precision: f64,
+}
+
+/// Short rows, several for each subject, so that whatever slows the device for a second meets one of them.
+pub const PLAN: Plan = Plan { measure: ROW, fewest: 8, most: 16, precision: 0.005 };
+
+/// A row of a table, and a round of a benchmark: what is compared is measured alike.
+pub const ROW: MeasurePlan = MeasurePlan {
+    warmup_ns: 10_000_000,
+    min_sample_ns: 1_000_000,
+    samples: 100,
+    limit_ns: 40_000_000,
+};
+
+/// What [`rounds`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rounds {
+    /// Rows that were added.
+    pub rows: usize,
+    /// Subjects that were disturbed each time they were measured.
+    pub disturbed: usize,
+    /// Subjects whose latency does not repeat as well as planned.
+    pub unsettled: usize,
+}
+
+/// Rows between two of the anchor.
+const BETWEEN_ANCHORS: usize = 12;
+
+/// Adds rows for `subjects` until each is known as well as planned, in rounds of a new random order each, with a row
+/// of `anchor` now and then, by which drift is seen. `unseen` are networks that no fit may see. Several boards share
+/// the work.
+///
+/// # Errors
+/// Where every board is lost; and, after all others were measured, where a subject could not be.
+pub fn rounds(
+    sessions: &mut Vec<Session>,
+    table: &mut LatencyTable,
+    subjects: &[Subject],
+    anchor: &Subject,
+    unseen: &BTreeMap<Subject, Drawn>,
+    plan: Plan,
+) -> Result<Rounds, ProfileError> {
+    let mut rejected: BTreeMap<Subject, String> = BTreeMap::new();
+    let first = due(table, subjects, plan, &rejected);
+    if first.is_empty() {
+        return Ok(summary(table, subjects, plan, 0));
+    }
+    let mut all = first.clone();
+    if !all.contains(anchor) {
+        all.push(anchor.clone());
+    }
+    let number = |subject: &Subject| all.iter().position(|known| known == subject);
+    let precision = table.header.precision;
+    let model = |subject: &Subject| (subject.to_string(), Source::Graph { graph: subject.graph(), precision });
+    let models: Vec<(String, Source)> = all.iter().map(model).collect();
+    let (runtime, threads) = measured_with(table)?;
+    let anchor_number = number(anchor).unwrap_or(0);
+    let mut fleet = Fleet::open(sessions, &models, anchor_number, runtime, threads, plan.measure)?;
+    let without_peak: Vec<usize> = (0..first.len()).filter(|&i| has_no_peak(table, &all[i])).collect();
+    let mut peaks = fleet.peaks(&without_peak)?;
+    let bar = progress::bar("profile", &table.header.runtime.clone(), to_come(table, &first, plan));
+    let mut added = 0;
+    for round in 0.. {
+        // One that was settled may look less so by the rows of others; only the first ones are on the boards.
+        let due = due(table, &first, plan, &rejected);
+        if due.is_empty() {
+            break;
+        }
+        bar.set_length(bar.position() + to_come(table, &due, plan) as u64);
+        let mut order: Vec<usize> = due.iter().filter_map(number).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(round));
+        let mut left: BTreeSet<usize> = order.iter().copied().collect();
+        let jobs = order.chunks(BETWEEN_ANCHORS).flat_map(|block| [anchor_number].into_iter().chain(block.iter().copied()));
+        fleet.measure(jobs.collect(), |i, measured, cores| {
+            let subject = &all[i];
+            match measured.and_then(|samples| row(subject, samples, (runtime, threads), cores)) {
+                Ok(row) => {
+                    let unseen = unseen.get(subject).copied();
+                    table.append(Row { anchor: i == anchor_number, unseen, peak_bytes: peaks.remove(&i), ..row })?;
+                    added += 1;
+                }
+                Err(why) => drop(rejected.insert(subject.clone(), why.to_string())),
+            }
+            bar.inc(u64::from(left.remove(&i)));
+            Ok::<(), ProfileError>(())
+        })?;
+    }
+    bar.finish_and_clear();
+    if !rejected.is_empty() {
+        let (failed, all) = (rejected.len(), subjects.len());
+        let reasons = rejected.into_values().collect::<Vec<_>>().join("; ");
+        return Err(ProfileError::Failed { failed, all, reasons });
+    }
+    Ok(summary(table, subjects, plan, added))
+}
+
+/// The probe's runtime and its threads.
+fn measured_with(table: &LatencyTable) -> Result<(Runtime, usize), ProfileError> {
+    let published = || ProfileError::Published { runtime: table.header.runtime.clone() };
+    let runtime = table.header.runtime.parse().map_err(|_| published())?;
+    Ok((runtime, table.header.threads.ok_or_else(published)?))
+}
+
+/// Those that are not known well enough and may have more rows.
+fn due(
+    table: &LatencyTable,
+    subjects: &[Subject],
+    plan: Plan,
+    rejected: &BTreeMap<Subject, String>,
+) -> Vec<Subject> {
+    let rows = count_rows(table);
+    let estimates = table.estimates();
+    let is_due = |subject: &&Subject| {
+        let rows = rows.get(subject).copied().unwrap_or(0);
+        let settled = estimates.get(subject).is_some_and(|estimate| plan.is_settled(estimate));
+        rows < plan.most && !settled && !rejected.contains_key(*subject)
+    };
+    subjects.iter().filter(is_due).cloned().collect()
+}
+
+/// Whether it is a whole network whose peak memory is not known.
+fn has_no_peak(table: &LatencyTable, subject: &Subject) -> bool {
+    let known = |row: &Row| row.subject == *subject && row.peak_bytes.is_some();
+    matches!(subject, Subject::Network(_)) && !table.rows().iter().any(known)
+}
+
+fn count_rows(table: &LatencyTable) -> BTreeMap<&Subject, usize> {
+    table.rows().iter().fold(BTreeMap::new(), |mut rows, row| {
+        *rows.entry(&row.subject).or_default() += 1;
+        rows
+    })
+}
+
+/// Rows that are sure to be measured of subjects that are due.
+fn to_come(table: &LatencyTable, due: &[Subject], plan: Plan) -> usize {
+    let rows = count_rows(table);
+    let to_come = |s: &Subject| plan.fewest.saturating_sub(rows.get(s).copied().unwrap_or(0)).max(1);
+    due.iter().map(to_come).sum()
+}
+
+impl Plan {
+    fn is_settled(&self, estimate: &Estimate) -> bool {
+        let repeats = estimate.relative_gap().is_some_and(|gap| gap <= self.precision);
+        !estimate.disturbed && estimate.rows >= self.fewest && repeats
+    }
+}
+
+fn summary(table: &LatencyTable, subjects: &[Subject], plan: Plan, rows: usize) -> Rounds {
+    let estimates = table.estimates();
+    let count = |is: &dyn Fn(&Estimate) -> bool| {
+        subjects.iter().filter(|subject| estimates.get(subject).is_some_and(is)).count()
+    };
+    let unsettled = |estimate: &Estimate| !estimate.disturbed && !plan.is_settled(estimate);
+    Rounds { rows, disturbed: count(&|estimate| estimate.disturbed), unsettled: count(&unsettled) }
+}
+
+fn row(
+    subject: &Subject,
+    samples: Samples,
+    (runtime, threads): (Runtime, usize),
+    cores: usize,
+) -> Result<Row, DeviceError> {
+    let Some(Summary { median, .. }) = Summary::of(&samples.ns) else {
+        let (model, reason) = (subject.to_string(), "the probe sent no samples".into());
+        return Err(DeviceError::Failed { model, runtime, reason });
+    };
+    let disturbed = disturbance::of(&samples, threads, cores);
+    let Samples { ns, batch, before, during, after, others } = samples;
+    Ok(Row {
+        subject: subject.clone(),
+        key: subject.key(),
+        median_ns: median,
+        samples_ns: ns,
+        batch,
+        measured_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        before,
+        during,
+        after,
+        others,
+        disturbed,
+        anchor: false,
+        unseen: None,
+        peak_bytes: None,
+    })
+}

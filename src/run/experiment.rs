@@ -1,0 +1,174 @@
+use super::measure::networks_for;
+use super::stages::Stages;
+use super::{
+    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search, searched,
+};
+use crate::artifact;
+use crate::data::{Data, DataSpec};
+use crate::latency::Target;
+use crate::profile::Wanted;
+use crate::record::{ModelDir, RunDir};
+use crate::report;
+use crate::space::{Baseline, Network, SearchSpace};
+use crate::train::fit::{TrainSettings, fit};
+use crate::train::search::SearchSettings;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// An experiment file: what the verbs take as flags, in one place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    pub name: String,
+    #[serde(default)]
+    data: DataSpec,
+    #[serde(default = "chain")]
+    space: String,
+    /// What the network may take, with the first of the runtimes.
+    target_latency: Target,
+    #[serde(default)]
+    measure: MeasureSettings,
+    #[serde(default)]
+    board: BoardSettings,
+    #[serde(default)]
+    profile: ProfileKeys,
+    #[serde(default)]
+    search: SearchSettings,
+    #[serde(default)]
+    train: TrainSettings,
+    #[serde(default)]
+    baseline: BaselineKeys,
+    #[serde(default)]
+    export: ExportKeys,
+    #[serde(default)]
+    bench: BenchKeys,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ProfileKeys {
+    /// Whole networks that the latency model is fitted to; absent for as many as are usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    networks: Option<usize>,
+    isolated: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BaselineKeys {
+    architecture: String,
+    /// Scales its channels.
+    width: f64,
+    /// How to train it; as the found network where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train: Option<TrainSettings>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ExportKeys {
+    images: NonZeroUsize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BenchKeys {
+    rounds: usize,
+}
+
+fn chain() -> String {
+    "chain".into()
+}
+
+impl Default for BaselineKeys {
+    fn default() -> Self {
+        BaselineKeys { architecture: "mobilenet_v2".into(), width: 0.5, train: None }
+    }
+}
+
+impl Default for ExportKeys {
+    fn default() -> Self {
+        ExportKeys { images: NonZeroUsize::MIN.saturating_add(31) }
+    }
+}
+
+impl Default for BenchKeys {
+    fn default() -> Self {
+        BenchKeys { rounds: 10 }
+    }
+}
+
+impl Experiment {
+    /// Does all stages, and writes the experiment with all defaults filled in, the results and the report to `run`. A
+    /// stage whose inputs have not changed is skipped; one that was interrupted resumes.
+    ///
+    /// # Errors
+    /// Those of the stages.
+    pub fn execute(&self, run: &RunDir) -> Result<(), RunError> {
+        let data = Data::load(&self.data)?;
+        let images = Images::Data(self.data.clone());
+        let wanted = Wanted { networks: self.profile.networks, isolated: self.profile.isolated };
+        let (measure, board) = (self.measure.clone(), self.board.clone());
+        let space = self.space.clone();
+        artifact::write(&run.experiment(), toml::to_string(self)?.as_bytes())?;
+        let mut stages = Stages::open(run)?;
+        let fingerprint = data.fingerprint();
+        let (found, baseline) = (run.found(), run.baseline());
+
+        // Only rows that are missing are measured, so this stage checks itself. A given table is used as it is.
+        if self.measure.table.is_none() {
+            profile(&Profile { space, images, wanted, again: false, measure: measure.clone(), board: board.clone() })?;
+        }
+
+        let settings = Search {
+            run: run.0.clone(),
+            target_latency: self.target_latency,
+            space: self.space.clone(),
+            data: self.data.clone(),
+            measure: measure.clone(),
+            settings: self.search.clone(),
+        };
+        let searched = searched(&settings, &data)?;
+        let key = (&searched.networks.space, &searched.constraints, &self.search, &fingerprint);
+        stages.run("search", &key, &[run.genotype()], || {
+            search(&run.0, &searched, &data, &self.search).map(drop)
+        })?;
+
+        let genotype = Network::Genotype(artifact::read_json(&run.genotype(), "nas search")?);
+        let key = (&genotype, &self.train, &fingerprint);
+        stages.run("train", &key, &[found.weights()], || train(&genotype, &data, &self.train, &found))?;
+
+        let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
+        let sizes = Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
+        let network = Network::baseline(&self.baseline.architecture, sizes)?;
+        let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
+        let key = (&network, settings, &fingerprint);
+        stages.run("train baseline", &key, &[baseline.weights()], || train(&network, &data, settings, &baseline))?;
+
+        let weights = [artifact::digest_file(&found.weights())?, artifact::digest_file(&baseline.weights())?];
+        let outputs = [found.onnx(), baseline.onnx()];
+        stages.run("export", &(weights, &self.export), &outputs, || {
+            export(&run.0, &data, &[], self.export.images).map(drop)
+        })?;
+
+        let models = [artifact::digest_file(&found.onnx())?, artifact::digest_file(&baseline.onnx())?];
+        let key = (models, &measure, &board, &self.bench, &searched.constraints);
+        let settings =
+            Bench { run: run.0.clone(), models: vec![], rounds: self.bench.rounds, measure: measure.clone(), board: board.clone() };
+        stages.run("bench", &key, &[run.bench()], || bench(&settings).map(drop))?;
+
+        report::write(run)?;
+        Ok(())
+    }
+
+    /// Where it writes to, unless another folder is named.
+    pub fn default_run(&self) -> RunDir {
+        RunDir(PathBuf::from("runs").join(&self.name))
+    }
+}
+
+fn train(network: &Network, data: &Data, settings: &TrainSettings, dir: &ModelDir) -> Result<(), RunError> {
+    fit(network, data, settings, dir)?;
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! From trained weights to an ONNX file that both runtimes agree on.
+
+use super::RunError;
+use crate::artifact;
+use crate::data::{Batches, Data};
+use crate::device::{Board, Device, Session, Source};
+use crate::record::{ModelDir, RunDir, TrainedOn};
+use crate::space::Network;
+use crate::train::{Net, Placement, TrainError, fit::read_weights};
+use nas_exporters::{Precision, Shape, onnx};
+use nas_probe::{Runtime, TensorData};
+use serde::Serialize;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+/// The largest difference of a logit that an export may have from libtorch.
+pub const TOLERANCE: f32 = 1e-4;
+
+/// What was written, and how it was checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exported {
+    pub network: String,
+    pub path: PathBuf,
+    pub bytes: usize,
+    /// Test images that were compared.
+    pub images: usize,
+    /// The largest difference of a logit from libtorch, by runtime.
+    pub differences: Vec<(Runtime, f32)>,
+}
+
+/// Writes each trained network of a run as ONNX, once `runtimes` on this machine have given libtorch's logits for the
+/// first `images` test images.
+///
+/// # Errors
+/// Where the run has no trained network, the data are not its own, or a runtime differs.
+pub fn export(
+    run: &Path,
+    data: &Data,
+    runtimes: &[Runtime],
+    images: NonZeroUsize,
+) -> Result<Vec<Exported>, RunError> {
+    let trained = RunDir(run.into()).trained();
+    if trained.is_empty() {
+        return Err(RunError::NothingTrained(run.into()));
+    }
+    let runtimes = if runtimes.is_empty() { Runtime::ALL.to_vec() } else { runtimes.to_vec() };
+    let board = Board { runtimes: runtimes.clone(), ..Board::local(Device::load("host")?) };
+    let mut session = Session::open(&board)?;
+    trained.iter().map(|dir| export_one(dir, data, &mut session, &runtimes, images)).collect()
+}
+
+fn export_one(
+    dir: &ModelDir,
+    data: &Data,
+    session: &mut Session,
+    runtimes: &[Runtime],
+    images: NonZeroUsize,
+) -> Result<Exported, RunError> {
+    let network: Network = artifact::read_json(&dir.network(), "nas train")?;
+    let trained_on: TrainedOn = artifact::read_json(&dir.trained_on(), "nas train")?;
+    let weights = read_weights(&dir.weights())?;
+    let graph = network.graph();
+    let shape = Shape::from(data.test.shape);
+    if shape != graph.input_shape() {
+        return Err(TrainError::Images { images: shape, network: graph.input_shape() }.into());
+    }
+    let onnx = onnx::encode(&graph, &weights, Precision::Fp32)?;
+
+    let net = Net::new(graph, Placement::default());
+    net.load(&weights).map_err(TrainError::from)?;
+    let placed = session.place(&[(network.name(), Source::File(onnx.clone()))])?;
+    let indices: Vec<usize> = (0..data.test.len().min(images.get())).collect();
+    let one = NonZeroUsize::MIN;
+    let batches = Batches {
+        dataset: &data.test,
+        indices: &indices,
+        normalisation: &trained_on.normalisation,
+        size: one,
+    };
+    let size = vec![1, shape.channels, shape.height, shape.width];
+    let expected: Vec<(Vec<f32>, TensorData)> = batches
+        .in_order()
+        .map(|batch| (net.logits(&batch), TensorData { shape: size.clone(), values: batch.images }))
+        .collect();
+    let mut differences = vec![];
+    for &runtime in runtimes {
+        session.require(runtime)?;
+        let mut worst = 0f32;
+        for (image, (expected, input)) in expected.iter().enumerate() {
+            let outputs = session.infer(&placed[0], runtime, vec![input.clone()])?;
+            let found = outputs.first().map(|o| o.values.as_slice()).unwrap_or_default();
+            let model = network.name();
+            if found.len() != expected.len() {
+                let (expected, found) = (expected.len(), found.len());
+                return Err(RunError::Logits { model, runtime, image, expected, found });
+            }
+            for (logit, (a, b)) in expected.iter().zip(found).enumerate() {
+                let difference = (a - b).abs();
+                if difference.is_nan() || difference > TOLERANCE {
+                    let tolerance = TOLERANCE;
+                    return Err(RunError::Differs { model, runtime, image, logit, difference, tolerance });
+                }
+                worst = worst.max(difference);
+            }
+        }
+        differences.push((runtime, worst));
+    }
+    artifact::write(&dir.onnx(), &onnx)?;
+    Ok(Exported {
+        network: network.name(),
+        path: dir.onnx(),
+        bytes: onnx.len(),
+        images: indices.len(),
+        differences,
+    })
+}

@@ -1,0 +1,244 @@
+//! Where and how networks are measured.
+
+use super::RunError;
+use crate::data::{Data, DataSpec};
+use crate::device::{Board, Device, DeviceError, LinkKind, Session, Site};
+use crate::profile;
+use crate::space::{Networks, SearchSpace};
+use crate::table::{Difference, Header, LatencyTable, TableError, TableName};
+use nas_exporters::{Precision, Shape};
+use nas_probe::Runtime;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// On which kind of device, with what, and where its latency tables are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeasureSettings {
+    /// A name that `nas devices` lists, or a TOML file.
+    pub device: String,
+    /// Empty for those of the device.
+    pub runtimes: Vec<Runtime>,
+    /// Of the runtime.
+    pub threads: NonZeroUsize,
+    pub precision: Precision,
+    /// Folder of the latency tables.
+    pub profiles: PathBuf,
+    /// A latency table in the place of the device's own, such as one that ships.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<PathBuf>,
+    /// Use a latency table of another machine, runtime version or set of cores.
+    pub allow_foreign_table: bool,
+}
+
+impl Default for MeasureSettings {
+    fn default() -> Self {
+        MeasureSettings {
+            device: "host".into(),
+            runtimes: vec![],
+            threads: NonZeroUsize::MIN,
+            precision: Precision::Fp32,
+            profiles: "profiles".into(),
+            table: None,
+            allow_foreign_table: false,
+        }
+    }
+}
+
+/// How boards are set while they measure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoardSettings {
+    /// Cores that the probe stays on; an empty list for those of the device file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Vec<usize>>,
+    /// Scaling governor while measuring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub governor: Option<String>,
+    /// Where a board is, only its owner knows: no experiment file has it.
+    #[serde(skip)]
+    pub reach: Reach,
+}
+
+/// How boards are reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reach {
+    /// `user@host:port`, or a `Host` of `~/.ssh/config`; empty for what `sites.toml` or `~/.ssh/config` has.
+    pub ssh: Vec<String>,
+    /// Accept a host key that is not in known_hosts, and remember it.
+    pub accept_new_host_key: bool,
+}
+
+/// The images that networks are for, and how a command line names them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Images {
+    Data(DataSpec),
+    Shape { input: Shape, classes: usize },
+}
+
+impl Images {
+    /// The networks of a space for these images.
+    ///
+    /// # Errors
+    /// Where the data cannot be read.
+    pub fn networks(&self, space: SearchSpace) -> Result<Networks, RunError> {
+        match self {
+            Images::Data(spec) => Ok(networks_for(space, &Data::load(spec)?)?),
+            Images::Shape { input, classes } => Ok(Networks::new(space, *input, [*classes])?),
+        }
+    }
+
+    fn flags(&self) -> String {
+        match self {
+            Images::Data(spec) => format!("--data {spec}"),
+            Images::Shape { input, classes } => format!("--input {input} --classes {classes}"),
+        }
+    }
+}
+
+/// The networks of a space for the images of a data set.
+///
+/// # Errors
+/// Never for a data set that was read; the signature is that of [`Networks::new`].
+pub fn networks_for(space: SearchSpace, data: &Data) -> Result<Networks, crate::space::SpaceError> {
+    Networks::new(space, data.train.shape.into(), [data.train.classes.len()])
+}
+
+impl Reach {
+    /// The boards of a kind: this machine itself, or those at the known sites.
+    ///
+    /// # Errors
+    /// Where no site is known, or an address is none.
+    pub fn boards(&self, device: &Device, runtimes: &[Runtime]) -> Result<Vec<Board>, DeviceError> {
+        let local = Board { runtimes: runtimes.to_vec(), ..Board::local(device.clone()) };
+        let sites = Site::of(device, &self.ssh, self.accept_new_host_key)?;
+        if sites.is_empty() {
+            return Ok(vec![local]);
+        }
+        Ok(sites.into_iter().map(|site| Board { site: Some(site), ..local.clone() }).collect())
+    }
+}
+
+impl BoardSettings {
+    /// Starts the probe on each known board of the device's kind. One that is not reached is left out, with a warning.
+    ///
+    /// # Errors
+    /// Where none is reached.
+    pub fn open(&self, device: &Device, runtimes: &[Runtime]) -> Result<Vec<Session>, RunError> {
+        let pin = match &self.pin {
+            Some(cores) if cores.is_empty() && device.cores.is_empty() => {
+                return Err(RunError::NoCores { device: device.name.clone() });
+            }
+            Some(cores) if cores.is_empty() => device.cores.clone(),
+            Some(cores) => cores.clone(),
+            None => vec![],
+        };
+        let (mut sessions, mut lost) = (vec![], vec![]);
+        for board in self.reach.boards(device, runtimes)? {
+            let board = Board { pin: pin.clone(), governor: self.governor.clone(), ..board };
+            match Session::open(&board) {
+                Ok(session) => sessions.push(session),
+                Err(why) => lost.push(why),
+            }
+        }
+        if sessions.is_empty() && !lost.is_empty() {
+            return Err(lost.swap_remove(0).into());
+        }
+        lost.iter().for_each(|why| log::warn!("one board is left out: {why}"));
+        Ok(sessions)
+    }
+}
+
+impl MeasureSettings {
+    /// # Errors
+    /// Where there is no such device.
+    pub fn device(&self) -> Result<Device, DeviceError> {
+        Device::load(&self.device)
+    }
+
+    /// The runtimes that were named, or else the device's.
+    pub fn runtimes(&self, device: &Device) -> Vec<Runtime> {
+        if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
+    }
+
+    /// The header of a table that `sessions` measure.
+    ///
+    /// # Errors
+    /// As [`profile::header`].
+    pub fn header(
+        &self,
+        device: &Device,
+        sessions: &[Session],
+        runtime: Runtime,
+        networks: &Networks,
+    ) -> Result<Header, RunError> {
+        Ok(profile::header(&device.name, sessions, runtime, self.threads.get(), self.precision, networks)?)
+    }
+
+    /// Where the table of some networks is stored.
+    pub fn table_path(&self, device: &Device, networks: &Networks, runtime: Runtime) -> PathBuf {
+        let (space, input, threads) = (networks.space.name.as_str(), networks.input, self.threads.get());
+        let name = TableName { space, input, runtime, precision: self.precision, threads };
+        self.table.clone().unwrap_or_else(|| name.path(&self.profiles, &device.name))
+    }
+
+    /// The table of some networks; `space` and `images` are what a command would name them by.
+    ///
+    /// # Errors
+    /// Where there is none, or it is damaged.
+    pub fn load_table(
+        &self,
+        device: &Device,
+        networks: &Networks,
+        (space, images): (&str, &Images),
+        runtime: Runtime,
+    ) -> Result<LatencyTable, TableError> {
+        let command = self.command(space, images, runtime);
+        LatencyTable::load(&self.table_path(device, networks, runtime), &command)
+    }
+
+    /// In what a table differs from what would be measured now, where that is allowed.
+    ///
+    /// # Errors
+    /// Where it is not allowed.
+    pub fn foreign(&self, table: &LatencyTable, ours: &Header) -> Result<Option<Difference>, TableError> {
+        match table.check(ours) {
+            Err(TableError::Foreign { difference, .. }) if self.allow_foreign_table => Ok(Some(difference)),
+            checked => checked.map(|()| None),
+        }
+    }
+
+    /// What would be measured now for the networks of `table`. A board is not asked: its table is identified by the
+    /// device's name.
+    ///
+    /// # Errors
+    /// Where this machine's probe does not start.
+    pub fn header_now(
+        &self,
+        device: &Device,
+        table: &LatencyTable,
+        runtime: Runtime,
+        networks: &Networks,
+    ) -> Result<Header, RunError> {
+        let theirs = table.header.clone();
+        if device.link == LinkKind::Ssh {
+            let (device, runtime) = (device.name.clone(), runtime.to_string());
+            return Ok(Header { device, runtime, threads: Some(self.threads.get()), precision: self.precision, ..theirs });
+        }
+        let session = Session::open(&Board { runtimes: vec![runtime], ..Board::local(device.clone()) })?;
+        let ours = self.header(device, &[session], runtime, networks)?;
+        // Which cores the probe stayed on is the owner's choice, and no fact of the device.
+        Ok(Header { pinned: theirs.pinned, ..ours })
+    }
+
+    /// The command that measures such a table.
+    pub fn command(&self, space: &str, images: &Images, runtime: Runtime) -> String {
+        let MeasureSettings { device, threads, profiles, .. } = self;
+        format!(
+            "nas-profile --device {device} --runtime {runtime} --threads {threads} --profiles {} --space {space} {}",
+            profiles.display(),
+            images.flags()
+        )
+    }
+}

@@ -1,0 +1,76 @@
+//! What the verbs do, as library code that any program can call: each function reads and writes the files of a run or
+//! of `profiles/`.
+
+mod bench;
+#[cfg(feature = "torch")]
+mod experiment;
+#[cfg(feature = "torch")]
+mod export;
+mod measure;
+mod profile;
+#[cfg(feature = "torch")]
+mod search;
+#[cfg(feature = "torch")]
+mod stages;
+
+pub use bench::{Bench, bench, predict};
+#[cfg(feature = "torch")]
+pub use experiment::Experiment;
+#[cfg(feature = "torch")]
+pub use export::{Exported, TOLERANCE, export};
+pub use measure::{BoardSettings, Images, MeasureSettings, Reach};
+pub use profile::{Profile, Profiled, Validated, profile, validate};
+#[cfg(feature = "torch")]
+pub use search::{Found, Search, search, searched};
+
+use crate::artifact::ArtifactError;
+use crate::device::DeviceError;
+use crate::model::ModelError;
+use crate::profile::ProfileError;
+use crate::search::SearchError;
+use crate::space::SpaceError;
+use crate::table::TableError;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Data(#[from] crate::data::Error),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
+    #[cfg(feature = "torch")]
+    #[error(transparent)]
+    Train(#[from] crate::train::TrainError),
+    #[error(transparent)]
+    Encode(#[from] nas_exporters::EncodeError),
+    #[error("{device} has no runtime; name one with --runtime")]
+    NoRuntime { device: String },
+    #[error("the device file of {device} names no cores; name them, as --pin=3")]
+    NoCores { device: String },
+    #[error("a benchmark is of one board; name it with --ssh")]
+    ManyBoards,
+    #[error("{run} has no exported network; `nas export --run {run}` writes one", run = .0.display())]
+    NothingExported(PathBuf),
+    #[error("{run} has no trained network; `nas train --run {run}` trains one", run = .0.display())]
+    NothingTrained(PathBuf),
+    #[error("{model} in {runtime} differs from libtorch by {difference:e} in logit {logit} of test image {image} (at most {tolerance:e} is allowed); nothing was written")]
+    Differs { model: String, runtime: nas_probe::Runtime, image: usize, logit: usize, difference: f32, tolerance: f32 },
+    #[error("{model} in {runtime} gave {found} logits for test image {image}, and libtorch {expected}; nothing was written")]
+    Logits { model: String, runtime: nas_probe::Runtime, image: usize, expected: usize, found: usize },
+    #[error("cannot write the experiment: {0}")]
+    Toml(#[from] toml::ser::Error),
+}

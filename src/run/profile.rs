@@ -1,0 +1,118 @@
+use super::{BoardSettings, Images, MeasureSettings, RunError};
+use crate::model::{LatencyModel, Validation, Validations};
+use crate::profile::{self, Rounds, Wanted};
+use crate::report;
+use crate::space::{Networks, SearchSpace};
+use crate::table::LatencyTable;
+use nas_probe::Runtime;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What to profile.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// A built-in space or a TOML file.
+    pub space: String,
+    pub images: Images,
+    pub wanted: Wanted,
+    /// Measure again what was disturbed.
+    pub again: bool,
+    pub measure: MeasureSettings,
+    pub board: BoardSettings,
+}
+
+/// A latency table after profiling.
+#[derive(Clone, Debug, Serialize)]
+pub struct Profiled {
+    pub table: PathBuf,
+    pub runtime_version: String,
+    /// Rows that were added.
+    pub measured: usize,
+    pub rows: usize,
+    pub disturbed: usize,
+    pub unsettled: usize,
+    /// Mean absolute relative error of the model on networks that are left out of its fit, one after another; absent
+    /// where it is a plain sum.
+    pub leave_one_out_error: Option<f64>,
+}
+
+impl Profile {
+    fn networks(&self) -> Result<Networks, RunError> {
+        self.images.networks(SearchSpace::load(&self.space)?)
+    }
+}
+
+/// Measures what the latency tables of a space lack, one for each runtime.
+///
+/// # Errors
+/// Where no board is reached, a table is of another device, or a model cannot be measured.
+pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
+    let Profile { space, images, wanted, again, measure, board } = settings;
+    let device = measure.device()?;
+    let networks = settings.networks()?;
+    let runtimes = measure.runtimes(&device);
+    let mut sessions = board.open(&device, &runtimes)?;
+    let mut tables = vec![];
+    for runtime in runtimes {
+        let header = measure.header(&device, &sessions, runtime, &networks)?;
+        let path = measure.table_path(&device, &networks, runtime);
+        let mut table = LatencyTable::open(&path, header, &measure.command(space, images, runtime))?;
+        if *again {
+            table.ignore_disturbed();
+        }
+        let Rounds { rows, disturbed, unsettled } = profile::profile(&mut sessions, &mut table, &networks, *wanted)?;
+        let model = LatencyModel::new(&table, &networks)?;
+        tables.push(Profiled {
+            table: path,
+            runtime_version: table.header.runtime_version.clone(),
+            measured: rows,
+            rows: table.rows().len(),
+            disturbed,
+            unsettled,
+            leave_one_out_error: model.fit.map(|fit| fit.leave_one_out_error()),
+        });
+    }
+    Ok(tables)
+}
+
+/// How well a latency table predicts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Validated {
+    pub table: PathBuf,
+    pub runtime: Runtime,
+    pub validation: Validation,
+    /// Predicted against measured latencies, an SVG file.
+    pub plot: PathBuf,
+}
+
+/// Measures `number` networks that no fit sees, and some derived ones, and stores beside each table how well it
+/// predicted them.
+///
+/// # Errors
+/// As [`profile`], and where a table has no model.
+pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Validated>, RunError> {
+    let Profile { space, images, measure, board, .. } = settings;
+    let device = measure.device()?;
+    let networks = settings.networks()?;
+    let runtimes = measure.runtimes(&device);
+    let mut sessions = board.open(&device, &runtimes)?;
+    let mut validated = vec![];
+    for runtime in runtimes {
+        let mut table = measure.load_table(&device, &networks, (space, images), runtime)?;
+        table.check(&measure.header(&device, &sessions, runtime, &networks)?)?;
+        let (validation, unseen) = profile::validate(&mut sessions, &mut table, &networks, number, seed)?;
+        let plot = table.path().with_extension("svg");
+        report::scatter(&plot, &unseen, &validation)?;
+        validated.push(Validated { table: table.path().into(), runtime, validation, plot });
+    }
+    Ok(validated)
+}
+
+/// Whether it is known how well a table predicts; warns where it is not.
+pub fn warn_unvalidated(table: &LatencyTable, model: &LatencyModel) -> Result<(), RunError> {
+    if Validations::load(table)?.of(model).is_none() {
+        let table = table.path().display();
+        log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+use super::measure::networks_for;
+use super::profile::warn_unvalidated;
+use super::{Images, MeasureSettings, RunError};
+use crate::artifact;
+use crate::data::{Data, DataSpec};
+use crate::latency::{Latency, Target};
+use crate::model::LatencyModel;
+use crate::record::RunDir;
+use crate::search::{self, Constraint, Cost, latency_range};
+use crate::space::{Genotype, SearchSpace};
+use crate::train::search::{SearchSettings, Searched, train_supernet};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What to search, and for what.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// Folder of the run.
+    pub run: PathBuf,
+    /// Of the first runtime.
+    pub target_latency: Target,
+    /// A built-in space or a TOML file.
+    pub space: String,
+    pub data: DataSpec,
+    pub measure: MeasureSettings,
+    pub settings: SearchSettings,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    pub genotype: Genotype,
+    pub predicted_ns: Latency,
+    pub target_ns: Latency,
+}
+
+/// The networks that are searched, with the constraints that they have to meet by the device's latency table.
+///
+/// # Errors
+/// Where the table is missing, of another device, or lacks rows; and where no network meets the target.
+pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
+    let Search { measure, space, .. } = search;
+    let networks = networks_for(SearchSpace::load(space)?, data)?;
+    let device = measure.device()?;
+    let runtimes = measure.runtimes(&device);
+    let no_runtime = || RunError::NoRuntime { device: device.name.clone() };
+    let runtime = *runtimes.first().ok_or_else(no_runtime)?;
+    let images = Images::Data(search.data.clone());
+    let table = measure.load_table(&device, &networks, (space, &images), runtime)?;
+    let foreign = measure.foreign(&table, &measure.header_now(&device, &table, runtime, &networks)?)?;
+    if let Some(difference) = &foreign {
+        log::warn!("the latency table that is used was measured with {difference}");
+    }
+    let model = LatencyModel::new(&table, &networks)?;
+    warn_unvalidated(&table, &model)?;
+    let limit = search.target_latency.resolve(latency_range(&model)).ns();
+    let cost = Cost { name: format!("latency on {} with {runtime}", device.name), ..Cost::latency(&model) };
+    let constraints = vec![Constraint { cost, limit }];
+    search::check(&networks, &constraints)?;
+    Ok(Searched { networks, constraints, foreign: foreign.map(|difference| difference.to_string()) })
+}
+
+/// Trains a supernet, derives the best network within the constraints from it, and writes `genotype.json`.
+///
+/// # Errors
+/// Where the loss diverges, or a file cannot be written.
+pub fn search(run: &Path, searched: &Searched, data: &Data, settings: &SearchSettings) -> Result<Found, RunError> {
+    let run = RunDir(run.into());
+    let scores = train_supernet(searched, data, settings, &run)?;
+    let genotype = search::derive(&searched.networks, &scores, &searched.constraints)?;
+    artifact::write_json(&run.genotype(), &genotype)?;
+    let Constraint { cost, limit } = &searched.constraints[0];
+    let predicted_ns = Latency::from_ns(cost.polynomial.value(&genotype.choices, 0));
+    Ok(Found { genotype, predicted_ns, target_ns: Latency::from_ns(*limit) })
+}

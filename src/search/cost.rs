@@ -1,0 +1,94 @@
+use crate::latency::Latency;
+use crate::model::Polynomial;
+use crate::space::{Networks, Variant};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    #[error("no network of the space is within {limits}: {reason}; raise the limit")]
+    Unreachable { limits: String, reason: String },
+}
+
+/// What a cost is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    Nanoseconds,
+    /// Multiply-accumulates of one inference.
+    Macs,
+    /// Trainable parameters.
+    Params,
+    Bytes,
+}
+
+impl Unit {
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Unit::Nanoseconds => Latency::from_ns(value).to_string(),
+            Unit::Macs => format!("{:.1} M MACs", value / 1e6),
+            Unit::Params => format!("{:.3} M parameters", value / 1e6),
+            Unit::Bytes => format!("{:.0} KiB", value / 1024.0),
+        }
+    }
+}
+
+/// What the networks of a space cost, as a polynomial of their choices.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// As `latency on host with ort`.
+    pub name: String,
+    pub unit: Unit,
+    pub polynomial: Polynomial,
+}
+
+/// A cost that a network must not exceed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Constraint {
+    pub cost: Cost,
+    pub limit: f64,
+}
+
+impl Cost {
+    /// Multiply-accumulates of one inference.
+    pub fn macs(networks: &Networks) -> Cost {
+        let polynomial = additive(networks, |variant| variant.layer.graph().cost().macs as f64);
+        Cost { name: "multiply-accumulates".into(), unit: Unit::Macs, polynomial }
+    }
+
+    /// Trainable parameters.
+    pub fn params(networks: &Networks) -> Cost {
+        let polynomial = additive(networks, |variant| variant.layer.graph().cost().params as f64);
+        Cost { name: "parameters".into(), unit: Unit::Params, polynomial }
+    }
+
+    pub fn show(&self, value: f64) -> String {
+        self.unit.show(value)
+    }
+}
+
+impl Constraint {
+    /// At most `bytes` of activations at any moment. In a chain the peak is that of one layer, so what is summed
+    /// is by how many bytes each layer exceeds the limit: a network within it has a sum of 0.
+    pub fn peak_activations(networks: &Networks, bytes: u64) -> Constraint {
+        let excess = |variant: &Variant| {
+            variant.layer.graph().cost().peak_activation_bytes.saturating_sub(bytes) as f64
+        };
+        let name = format!("activations beyond {}", Unit::Bytes.show(bytes as f64));
+        let cost = Cost { name, unit: Unit::Bytes, polynomial: additive(networks, excess) };
+        Constraint { cost, limit: 0.0 }
+    }
+}
+
+impl std::fmt::Display for Constraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.cost.show(self.limit), self.cost.name)
+    }
+}
+
+/// The sum of what each layer costs.
+fn additive(networks: &Networks, cost: impl Fn(&Variant) -> f64) -> Polynomial {
+    let of_layer = |(layer, variants): (usize, &Vec<Variant>)| {
+        variants.iter().map(|variant| (networks.product(layer, variant), cost(variant))).collect::<Vec<_>>()
+    };
+    Polynomial::sum(networks.variants().iter().enumerate().flat_map(of_layer))
+}

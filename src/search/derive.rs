@@ -1,0 +1,63 @@
+use super::{Constraint, Cost, SearchError, Unit, best_within, range};
+use crate::latency::Latency;
+use crate::model::LatencyModel;
+use crate::space::{CandidateOp, Genotype, Networks};
+
+impl Cost {
+    /// Latency by a latency model.
+    pub fn latency(model: &LatencyModel) -> Cost {
+        Cost { name: "latency".into(), unit: Unit::Nanoseconds, polynomial: model.polynomial.clone() }
+    }
+
+    /// The cheapest and the dearest network without a `zero`.
+    pub fn range(&self, networks: &Networks) -> (f64, f64) {
+        let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+        range(&self.polynomial, &live).unwrap_or_default()
+    }
+}
+
+/// Latency of the fastest and the slowest network without a `zero`.
+pub fn latency_range(model: &LatencyModel) -> (Latency, Latency) {
+    let (fastest, slowest) = Cost::latency(model).range(&model.networks);
+    (Latency::from_ns(fastest), Latency::from_ns(slowest))
+}
+
+/// By layer, the score of each choice; a `zero`, which no network needs, has minus infinity.
+pub fn scores_of(networks: &Networks, mut score: impl FnMut(usize, usize) -> f64) -> Vec<Vec<f64>> {
+    let of_layer = |layer: usize| {
+        let mut of = |choice: usize| {
+            let zero = networks.choices()[layer][choice].op == CandidateOp::Zero;
+            if zero { f64::NEG_INFINITY } else { score(layer, choice) }
+        };
+        (0..networks.choices()[layer].len()).map(&mut of).collect()
+    };
+    (0..networks.len()).map(of_layer).collect()
+}
+
+/// The network of the largest summed score that is within all constraints, exactly; never one with a `zero`.
+///
+/// # Errors
+/// [`SearchError::Unreachable`]
+pub fn derive(networks: &Networks, scores: &[Vec<f64>], constraints: &[Constraint]) -> Result<Genotype, SearchError> {
+    let scores = scores_of(networks, |layer, choice| scores[layer][choice]);
+    let best = best_within(&scores, constraints).ok_or_else(|| unreachable(networks, constraints))?;
+    Ok(Genotype::new(networks.clone(), best))
+}
+
+/// # Errors
+/// [`SearchError::Unreachable`] where no network is within all constraints.
+pub fn check(networks: &Networks, constraints: &[Constraint]) -> Result<(), SearchError> {
+    let even = scores_of(networks, |_, _| 0.0);
+    best_within(&even, constraints).map(drop).ok_or_else(|| unreachable(networks, constraints))
+}
+
+fn unreachable(networks: &Networks, constraints: &[Constraint]) -> SearchError {
+    let limits: Vec<String> = constraints.iter().map(Constraint::to_string).collect();
+    let cheapest = |c: &Constraint| {
+        let least = c.cost.range(networks).0;
+        (least > c.limit).then(|| format!("the least {} of any network is {}", c.cost.name, c.cost.show(least)))
+    };
+    let reasons: Vec<String> = constraints.iter().filter_map(cheapest).collect();
+    let reason = if reasons.is_empty() { "each limit can be met, but not all together".into() } else { reasons.join("; ") };
+    SearchError::Unreachable { limits: limits.join(" and "), reason }
+}

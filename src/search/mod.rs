@@ -1,0 +1,9 @@
+//! What networks cost, what they may cost, and the best one within that, exactly.
+
+mod choose;
+mod cost;
+mod derive;
+
+pub use choose::{best_within, range};
+pub use cost::{Constraint, Cost, SearchError, Unit};
+pub use derive::{check, derive, latency_range, scores_of};

@@ -1,0 +1,132 @@
+//! The pieces that ops are made of. The blocks of the MobileNets each end in a linear 1×1 convolution, and their
+//! input is added where shapes are equal.
+
+use nas_exporters::{Graph, NodeId, Op};
+
+/// Convolution and batch norm, named `name` and `name_bn`.
+pub(super) fn conv_bn(
+    g: &mut Graph,
+    name: &str,
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+) -> NodeId {
+    let conv = Op::Conv2d { out_channels, kernel, stride, groups, bias: false };
+    let conv = g.add(name, conv, &[g.output()]);
+    g.add(&format!("{name}_bn"), Op::BatchNorm, &[conv])
+}
+
+/// A 1×1 convolution to `expansion` times the input's channels (none for 1), a depthwise one, and
+/// squeeze-and-excite if `excite` (Sandler et al. 2018, arXiv 1801.04381, table 1).
+pub(super) fn inverted_residual(
+    g: &mut Graph,
+    channels: usize,
+    stride: usize,
+    kernel: usize,
+    expansion: usize,
+    excite: bool,
+) {
+    let start = g.output();
+    let hidden = g.output_shape().channels * expansion;
+    if expansion > 1 {
+        conv_bn_relu6(g, "expand", hidden, 1, 1, 1);
+    }
+    conv_bn_relu6(g, "depthwise", hidden, kernel, stride, hidden);
+    if excite {
+        squeeze_excite(g);
+    }
+    project(g, start, channels);
+}
+
+/// An inverted residual whose first two convolutions are one dense one (Gupta & Akin 2020, arXiv
+/// 2003.02838; Tan & Le 2021, arXiv 2104.00298, figure 2).
+pub(super) fn fused(g: &mut Graph, channels: usize, stride: usize, kernel: usize, expansion: usize) {
+    let start = g.output();
+    conv_bn_relu6(g, "expand", g.output_shape().channels * expansion, kernel, stride, 1);
+    project(g, start, channels);
+}
+
+fn project(g: &mut Graph, start: NodeId, channels: usize) {
+    let x = conv_bn(g, "project", channels, 1, 1, 1);
+    if g.node(x).shape == g.node(start).shape {
+        g.add("add", Op::Add, &[x, start]);
+    }
+}
+
+/// Scales each channel by a number between 0 and 1 that is computed from all channels' means (Hu et
+/// al. 2018, arXiv 1709.01507), with the quarter and the hard sigmoid of MobileNetV3 (Howard et al.
+/// 2019, arXiv 1905.02244, sections 5.2 and 5.3).
+fn squeeze_excite(g: &mut Graph) {
+    let (start, channels) = (g.output(), g.output_shape().channels);
+    let conv = |out_channels| Op::Conv2d { out_channels, kernel: 1, stride: 1, groups: 1, bias: true };
+    let x = g.add("se_pool", Op::GlobalAvgPool, &[start]);
+    let x = g.add("se_reduce", conv(scaled(channels, 0.25)), &[x]);
+    let x = g.add("se_reduce_relu", Op::Relu, &[x]);
+    let x = g.add("se_expand", conv(channels), &[x]);
+    let scale = g.add("se_expand_sigmoid", Op::HardSigmoid, &[x]);
+    g.add("se_scale", Op::Mul, &[start, scale]);
+}
+
+pub(super) fn conv_bn_relu6(
+    g: &mut Graph,
+    name: &str,
+    channels: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+) {
+    let x = conv_bn(g, name, channels, kernel, stride, groups);
+    g.add(&format!("{name}_relu"), Op::Relu6, &[x]);
+}
+
+/// Channels rounded to a multiple of 8, and not by more than a tenth down, as the authors' code does.
+pub(super) fn scaled(channels: usize, width: f64) -> usize {
+    let exact = channels as f64 * width;
+    let rounded = ((exact / 8.0).round() as usize * 8).max(8);
+    if (rounded as f64) < 0.9 * exact { rounded + 8 } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::space::Layer;
+    use nas_exporters::Shape;
+
+    /// Multiply-accumulates and parameters, convolution by convolution, each with γ and β of its batch
+    /// norm; those of squeeze-and-excite with a bias.
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn costs_are_those_counted_by_hand() {
+        let input = Shape::new(16, 8, 6);
+        for (op, channels, stride, macs, params) in [
+            ("mb_5x5_e1", 16, 1, 48 * (16 * 25 + 16 * 16), 16 * 25 + 32 + 16 * 16 + 32),
+            (
+                "mb_7x7_e3",
+                24,
+                2,
+                48 * 16 * 48 + 12 * (48 * 49 + 48 * 24),
+                16 * 48 + 96 + 48 * 49 + 96 + 48 * 24 + 48,
+            ),
+            // 96 channels are squeezed to 24.
+            (
+                "mb_3x3_e6_se",
+                24,
+                2,
+                48 * 16 * 96 + 12 * (96 * 9 + 96 * 24) + 2 * 96 * 24,
+                16 * 96 + 192 + 96 * 9 + 192 + (96 * 24 + 24) + (24 * 96 + 96) + 96 * 24 + 48,
+            ),
+            // A quarter of 16 is less than 8.
+            (
+                "mb_3x3_e1_se",
+                16,
+                1,
+                48 * (16 * 9 + 16 * 16) + 2 * 16 * 8,
+                16 * 9 + 32 + (16 * 8 + 8) + (8 * 16 + 16) + 16 * 16 + 32,
+            ),
+            ("fused_3x3_e3", 16, 1, 48 * (16 * 48 * 9 + 48 * 16), 16 * 48 * 9 + 96 + 48 * 16 + 32),
+        ] {
+            let cost = Layer { op: op.parse().unwrap(), input, channels, stride }.graph().cost();
+            assert_eq!((cost.macs, cost.params), (macs, params), "{op}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+use super::blocks::{conv_bn, fused, inverted_residual};
+use super::{Layer, SpaceError};
+use nas_exporters::{Graph, Op};
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+/// An op that a layer can hold. A new one is a variant, its name in `Display` and `FromStr`, and the nodes that
+/// [`CandidateOp::describe`] appends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum CandidateOp {
+    /// `conv_3x3`: convolution, batch norm, ReLU.
+    Conv { kernel: Kernel },
+    /// `sep_conv_3x3`: depthwise, then pointwise, each with batch norm and ReLU (Howard et al. 2017, arXiv
+    /// 1704.04861).
+    SepConv { kernel: Kernel },
+    /// `mb_3x3_e6`, `mb_3x3_e6_se`: see [`inverted_residual`].
+    InvertedResidual { kernel: Kernel, expansion: Expansion, squeeze_excite: bool },
+    /// `fused_3x3_e3`: see [`fused`].
+    Fused { kernel: Kernel, expansion: Expansion },
+    /// `avg_pool_3x3`, `max_pool_3x3`; a 1×1 projection follows where channels differ.
+    Pool { kind: PoolKind, kernel: Kernel },
+    /// `skip`: identity, or a 1×1 projection where shapes differ.
+    Skip,
+    /// `zero`: gives zeros, and costs nothing by definition.
+    Zero,
+    /// `head`: global average pool and classifier, the last layer of every network.
+    Head,
+}
+
+/// The size of a square window: odd, from 1 to 15.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kernel(u8);
+
+/// By how much a block widens its input inside: a factor from 1 to 16.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Expansion(u8);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PoolKind {
+    Avg,
+    Max,
+}
+
+impl Kernel {
+    /// None where `size` is even or out of range.
+    pub fn new(size: usize) -> Option<Kernel> {
+        u8::try_from(size).ok().filter(|size| size % 2 == 1 && *size <= 15).map(Kernel)
+    }
+
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl Expansion {
+    /// None where `factor` is out of range.
+    pub fn new(factor: usize) -> Option<Expansion> {
+        u8::try_from(factor).ok().filter(|factor| (1..=16).contains(factor)).map(Expansion)
+    }
+
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl CandidateOp {
+    /// The forms of all names, for messages.
+    pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE, avg_pool_KxK, max_pool_KxK, \
+                             skip and zero, with an odd K up to 15 and E from 1 to 16";
+
+    /// Appends the op's nodes to a graph that is the layer's input so far.
+    pub(super) fn describe(self, g: &mut Graph, layer: &Layer) {
+        let (input, channels, stride) = (layer.input, layer.channels, layer.stride);
+        match self {
+            CandidateOp::Conv { kernel } => {
+                let x = conv_bn(g, "conv", channels, kernel.get(), stride, 1);
+                g.add("relu", Op::Relu, &[x]);
+            }
+            CandidateOp::SepConv { kernel } => {
+                let x = conv_bn(g, "depthwise", input.channels, kernel.get(), stride, input.channels);
+                g.add("depthwise_relu", Op::Relu, &[x]);
+                let x = conv_bn(g, "pointwise", channels, 1, 1, 1);
+                g.add("pointwise_relu", Op::Relu, &[x]);
+            }
+            CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite } => {
+                inverted_residual(g, channels, stride, kernel.get(), expansion.get(), squeeze_excite);
+            }
+            CandidateOp::Fused { kernel, expansion } => {
+                fused(g, channels, stride, kernel.get(), expansion.get());
+            }
+            CandidateOp::Pool { kind, kernel } => {
+                let kernel = kernel.get();
+                let pool = match kind {
+                    PoolKind::Avg => Op::AvgPool { kernel, stride },
+                    PoolKind::Max => Op::MaxPool { kernel, stride },
+                };
+                g.add("pool", pool, &[g.output()]);
+                if input.channels != channels {
+                    conv_bn(g, "projection", channels, 1, 1, 1);
+                }
+            }
+            CandidateOp::Skip if layer.is_identity() => {}
+            CandidateOp::Skip => drop(conv_bn(g, "projection", channels, 1, stride, 1)),
+            CandidateOp::Zero => drop(g.add("zero", Op::Zero { shape: layer.output() }, &[])),
+            CandidateOp::Head => {
+                let x = g.add("pool", Op::GlobalAvgPool, &[g.output()]);
+                g.add("linear", Op::Linear { out_features: channels }, &[x]);
+            }
+        }
+    }
+}
+
+impl Display for CandidateOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            CandidateOp::Conv { kernel } => format!("conv_{kernel}"),
+            CandidateOp::SepConv { kernel } => format!("sep_conv_{kernel}"),
+            CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite } => {
+                format!("mb_{kernel}_e{}{}", expansion.0, if *squeeze_excite { "_se" } else { "" })
+            }
+            CandidateOp::Fused { kernel, expansion } => format!("fused_{kernel}_e{}", expansion.0),
+            CandidateOp::Pool { kind: PoolKind::Avg, kernel } => format!("avg_pool_{kernel}"),
+            CandidateOp::Pool { kind: PoolKind::Max, kernel } => format!("max_pool_{kernel}"),
+            CandidateOp::Skip => "skip".into(),
+            CandidateOp::Zero => "zero".into(),
+            CandidateOp::Head => "head".into(),
+        };
+        f.pad(&name)
+    }
+}
+
+impl FromStr for CandidateOp {
+    type Err = SpaceError;
+
+    fn from_str(name: &str) -> Result<Self, SpaceError> {
+        let kernel = |text: &str| {
+            let (a, b) = text.split_once('x')?;
+            Kernel::new(a.parse().ok().filter(|_| a == b)?)
+        };
+        let expansion = |text: &str| Expansion::new(text.strip_prefix('e')?.parse().ok()?);
+        let op = || {
+            Some(match name.split('_').collect::<Vec<_>>().as_slice() {
+                ["conv", k] => CandidateOp::Conv { kernel: kernel(k)? },
+                ["sep", "conv", k] => CandidateOp::SepConv { kernel: kernel(k)? },
+                ["mb", k, e, excite @ ..] if matches!(excite, [] | ["se"]) => CandidateOp::InvertedResidual {
+                    kernel: kernel(k)?,
+                    expansion: expansion(e)?,
+                    squeeze_excite: !excite.is_empty(),
+                },
+                ["fused", k, e] => CandidateOp::Fused { kernel: kernel(k)?, expansion: expansion(e)? },
+                ["avg", "pool", k] => CandidateOp::Pool { kind: PoolKind::Avg, kernel: kernel(k)? },
+                ["max", "pool", k] => CandidateOp::Pool { kind: PoolKind::Max, kernel: kernel(k)? },
+                ["skip"] => CandidateOp::Skip,
+                ["zero"] => CandidateOp::Zero,
+                ["head"] => CandidateOp::Head,
+                _ => return None,
+            })
+        };
+        // A number may be written in several ways, and a name in one.
+        let known = op().filter(|op| op.to_string() == name);
+        known.ok_or_else(|| SpaceError::UnknownOp(name.into()))
+    }
+}
+
+impl Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{0}x{0}", self.0)
+    }
+}
+
+impl fmt::Debug for CandidateOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl TryFrom<String> for CandidateOp {
+    type Error = SpaceError;
+
+    fn try_from(name: String) -> Result<Self, SpaceError> {
+        name.parse()
+    }
+}
+
+impl From<CandidateOp> for String {
+    fn from(op: CandidateOp) -> String {
+        op.to_string()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_shown_and_others_are_refused() {
+        for name in [
+            "conv_1x1", "conv_3x3", "sep_conv_5x5", "mb_7x7_e6", "mb_3x3_e1_se", "fused_3x3_e3", "avg_pool_3x3",
+            "max_pool_5x5", "skip", "zero", "head",
+        ] {
+            assert_eq!(name.parse::<CandidateOp>().unwrap().to_string(), name);
+        }
+        for name in [
+            "", "conv", "conv_2x2", "conv_3x5", "conv_17x17", "conv_03x03", "mb_3x3_e0", "mb_3x3_e17", "mb_3x3_e6_ce",
+            "mb_3x3_e6_se_se", "pool_3x3", "sep_conv_3x3_", "Skip", "conv_+3x+3",
+        ] {
+            assert!(name.parse::<CandidateOp>().is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+use super::{Difference, Header, LatencyTable, Planned, Published, Row, TableError, table};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The rows of several tables, as one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged {
+    pub header: Header,
+    /// In the order in which they were measured.
+    pub rows: Vec<Row>,
+    /// What others published.
+    pub published: Vec<Published>,
+    /// Rows that were in several tables, or twice in one; each is kept once.
+    pub equal: usize,
+    /// For each number of classes, the most that any of the tables planned.
+    pub planned: Vec<Planned>,
+}
+
+impl Merged {
+    /// Of `first` and `others`.
+    ///
+    /// # Errors
+    /// The index of the first of `others` that was measured under another header, and in what it differs.
+    pub fn of(first: &LatencyTable, others: &[LatencyTable]) -> Result<Merged, (usize, Difference)> {
+        let differs = |(i, other): (usize, &LatencyTable)| Some((i, other.header.difference(&first.header)?));
+        if let Some(difference) = others.iter().enumerate().find_map(differs) {
+            return Err(difference);
+        }
+        let all = || [first].into_iter().chain(others);
+        let mut seen = HashSet::new();
+        let mut rows: Vec<Row> = all().flat_map(|table| table.rows()).cloned().collect();
+        let before = rows.len();
+        rows.retain(|row| seen.insert(serde_json::to_string(row).unwrap_or_default()));
+        rows.sort_by_key(|row| row.measured_at);
+        let mut published: Vec<Published> = all().flat_map(|table| table.published()).cloned().collect();
+        let of_others = published.len();
+        published.retain(|row| seen.insert(serde_json::to_string(row).unwrap_or_default()));
+        let mut classes: Vec<usize> = all().flat_map(LatencyTable::classes).collect();
+        classes.sort_unstable();
+        classes.dedup();
+        let most = |classes| all().map(|table| table.planned(classes)).max().unwrap_or(0);
+        let planned = classes.into_iter().map(|classes| Planned { networks: most(classes), classes });
+        Ok(Merged {
+            header: first.header.clone(),
+            planned: planned.collect(),
+            equal: before - rows.len() + of_others - published.len(),
+            rows,
+            published,
+        })
+    }
+
+    /// Writes a table, in the place of what is there.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), TableError> {
+        Ok(table::write(path, &self.header, &self.planned, &self.rows, &self.published)?)
+    }
+}

@@ -1,0 +1,23 @@
+//! Latency tables: files of what was measured, and what the rows of a subject say together.
+
+mod agreement;
+mod drift;
+mod estimate;
+mod facts;
+mod header;
+mod merge;
+mod published;
+mod row;
+mod statistics;
+mod table;
+
+pub use agreement::Agreement;
+pub use drift::drift;
+pub use estimate::{Estimate, Timing, by_subject};
+pub use facts::Facts;
+pub use header::{Difference, FORMAT, Header};
+pub use merge::Merged;
+pub use published::{Mean, Misfit, Published, PublishedError, PublishedTable};
+pub use row::{Disturbance, Drawn, Planned, Row, Subject};
+pub use statistics::{MAD_TO_SIGMA, Summary, median, spearman};
+pub use table::{LatencyTable, TableError, TableName};

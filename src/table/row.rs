@@ -1,0 +1,130 @@
+use crate::latency::Latency;
+use crate::space::{Layer, chained};
+use nas_exporters::{Graph, Shape};
+use nas_probe::Conditions;
+use serde::{Deserialize, Serialize};
+
+/// What is timed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A layer as a model of its own, as it is never deployed.
+    Layer(Layer),
+    /// A whole network, as the list of its layers.
+    Network(Vec<Layer>),
+    /// A model that returns its input, of this shape: what a call of the runtime costs by itself.
+    Call(Shape),
+}
+
+impl Subject {
+    pub fn graph(&self) -> Graph {
+        match self {
+            Subject::Layer(layer) => layer.graph(),
+            Subject::Network(layers) => chained(layers),
+            Subject::Call(shape) => Graph::new(*shape),
+        }
+    }
+
+    /// Identifies what is timed: the first 16 digits of its graph's digest.
+    pub fn key(&self) -> String {
+        self.graph().digest()[..16].to_string()
+    }
+
+    /// Whether no layer has a size of 0, and each layer's output is the next one's input.
+    pub fn is_sound(&self) -> bool {
+        let sound = |layer: &Layer| !layer.input.is_empty() && layer.channels > 0 && layer.stride > 0;
+        match self {
+            Subject::Layer(layer) => sound(layer),
+            Subject::Network(layers) => {
+                let joined = |pair: &[Layer]| pair[0].output() == pair[1].input;
+                !layers.is_empty() && layers.iter().all(sound) && layers.windows(2).all(joined)
+            }
+            Subject::Call(shape) => !shape.is_empty(),
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Subject::Layer(layer) => write!(f, "{layer}"),
+            Subject::Network(layers) => {
+                let between = layers.get(1..layers.len().saturating_sub(1)).unwrap_or_default();
+                let ops: Vec<String> = between.iter().map(|layer| layer.op.to_string()).collect();
+                write!(f, "network {}", ops.join(","))
+            }
+            Subject::Call(shape) => write!(f, "call {shape}"),
+        }
+    }
+}
+
+/// One timing of a subject. What is known of a subject is in all its rows together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// [`Subject::key`] when it was timed: a row of an op that has changed since is stale.
+    pub key: String,
+    pub median_ns: Latency,
+    /// Nanoseconds of one inference, by sample.
+    pub samples_ns: Vec<f64>,
+    /// Inferences timed together in a sample.
+    pub batch: u64,
+    /// Seconds since 1970, UTC.
+    pub measured_at: u64,
+    pub before: Conditions,
+    /// Half way.
+    pub during: Conditions,
+    pub after: Conditions,
+    /// Cores that other programs kept busy meanwhile.
+    #[serde(default)]
+    pub others: Option<f64>,
+    /// What else happened on the device meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disturbed: Vec<Disturbance>,
+    /// Whether it was timed to see how the device drifts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anchor: bool,
+    /// For a network that is kept from every fit, to validate predictions: how it was drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Drawn>,
+    /// The peak memory of a process that only runs this model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
+}
+
+/// What else happened while a row was timed, so that its latency may be too high.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disturbance {
+    /// The device held its clock down.
+    Throttled,
+    /// Other programs kept cores busy that the runtime was to run on.
+    Load,
+}
+
+/// How a network that no fit sees was drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drawn {
+    /// Each choice of a layer equally often.
+    Random,
+    /// As a search derives one: the best by random scores within a target.
+    Derived,
+}
+
+impl Row {
+    /// The fastest sample, nanoseconds.
+    pub fn fastest_ns(&self) -> f64 {
+        self.samples_ns.iter().copied().reduce(f64::min).unwrap_or(self.median_ns.ns())
+    }
+}
+
+/// How many whole networks the latency model of a table is fitted to, with how many classes: a line of the table,
+/// written before the first of them is timed. A later line of the same classes counts instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planned {
+    pub networks: usize,
+    pub classes: usize,
+}

@@ -1,0 +1,183 @@
+//! Training a network from scratch.
+
+use super::checkpoint::write_tensors;
+use super::epochs::{At, Epochs, Metrics, Task};
+use super::{Checkpoint, Net, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
+use crate::artifact;
+use crate::data::{Augment, Batch, Batches, Data, Normalisation};
+use crate::record::{ModelDir, TrainEpoch, TrainedOn};
+use crate::space::Network;
+use nas_exporters::{Role, Shape, Weights};
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use tch::Tensor;
+
+/// How to train: SGD with Nesterov momentum, weight decay on convolution and linear weights, and a cosine from
+/// `learning_rate` to zero.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images in a step.
+    pub batch_size: NonZeroUsize,
+    /// The peak.
+    pub learning_rate: f64,
+    pub momentum: f64,
+    pub weight_decay: f64,
+    /// Training images are moved by up to so many pixels.
+    pub padding: usize,
+    /// Training images are not mirrored.
+    pub no_flip: bool,
+    /// Of everything random.
+    pub seed: u64,
+    /// Of libtorch; the same number gives the same result.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        TrainSettings {
+            epochs: 30,
+            batch_size: NonZeroUsize::MIN.saturating_add(63),
+            learning_rate: 0.05,
+            momentum: 0.9,
+            weight_decay: 5e-4,
+            padding: 4,
+            no_flip: false,
+            seed: 0,
+            threads: NonZeroUsize::MIN,
+        }
+    }
+}
+
+/// Trains `network` on all training images and writes its folder: `network.json`, `train.jsonl`, `data.json` and
+/// `weights.safetensors`. Resumes from a checkpoint of the same settings.
+///
+/// # Errors
+/// Where the data do not fit the network, the loss is no longer finite, or a file cannot be written.
+pub fn fit(
+    network: &Network,
+    data: &Data,
+    settings: &TrainSettings,
+    dir: &ModelDir,
+) -> Result<Vec<TrainEpoch>, TrainError> {
+    let graph = network.graph();
+    let images = Shape::from(data.train.shape);
+    if images != graph.input_shape() {
+        return Err(TrainError::Images { images, network: graph.input_shape() });
+    }
+    let (classes, logits) = (data.train.classes.len(), graph.output_shape().channels);
+    if classes != logits {
+        return Err(TrainError::Classes { data: classes, network: logits });
+    }
+    super::fix(settings.threads, settings.seed);
+    let net = Net::new(graph, Placement::default());
+    let decay = |role| if role == Role::Weight { settings.weight_decay } else { 0.0 };
+    let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
+    let sgd = Sgd::new(params, settings.momentum);
+
+    let (train, test) = (indices(data.train.len()), indices(data.test.len()));
+    let normalisation = Normalisation::of(&data.train, &train)?;
+    let size = settings.batch_size;
+    let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
+    let test = Batches { dataset: &data.test, indices: &test, ..batches };
+    let mut task = Fit { net, sgd, settings, test };
+    let key = crate::digest(&(network, settings, data.fingerprint()));
+    let epochs = Epochs {
+        stage: "train",
+        name: network.name(),
+        batches,
+        augment: Augment { padding: settings.padding, flip: !settings.no_flip },
+        seed: settings.seed,
+        epochs: settings.epochs,
+        learning_rate: settings.learning_rate,
+        log: &dir.train_log(),
+        results: vec![dir.weights(), dir.onnx()],
+        checkpoint: Checkpoint { path: dir.checkpoint(), key },
+    };
+    artifact::write_json(&dir.network(), network)?;
+    let log = epochs.run(&mut task)?;
+    let trained_on =
+        TrainedOn { data: data.name.clone(), classes: data.train.classes.clone(), normalisation: normalisation.clone() };
+    artifact::write_json(&dir.trained_on(), &trained_on)?;
+    let weights: Vec<(String, Tensor)> =
+        named(&task.net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
+    write_tensors(&dir.weights(), &weights)?;
+    Ok(log)
+}
+
+struct Fit<'a> {
+    net: Net,
+    sgd: Sgd,
+    settings: &'a TrainSettings,
+    test: Batches<'a>,
+}
+
+/// Steps over which the learning rate rises, at most; and no more than an epoch.
+const MOST_WARMUP: usize = 500;
+
+impl Fit<'_> {
+    fn learning_rate(&self, at: At) -> f64 {
+        let all = self.settings.epochs * at.steps;
+        cosine(self.settings.learning_rate, at.done(), all, at.steps.min(MOST_WARMUP))
+    }
+}
+
+impl Task for Fit<'_> {
+    type Row = TrainEpoch;
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        named(&self.net).chain(self.sgd.state()).collect()
+    }
+
+    fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics) {
+        let (images, labels) = tensors(batch, self.net.graph().input_shape(), self.net.device());
+        let logits = self.net.forward(&images, true);
+        let loss = logits.cross_entropy_for_logits(&labels);
+        self.sgd.zero_grad();
+        loss.backward();
+        self.sgd.step(self.learning_rate(at));
+        metrics.train.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
+    }
+
+    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> TrainEpoch {
+        TrainEpoch {
+            epoch: at.epoch,
+            learning_rate: self.learning_rate(at),
+            train_loss: metrics.train.mean_loss().unwrap_or_default(),
+            train_accuracy: metrics.train.accuracy().unwrap_or_default(),
+            test_accuracy: accuracy(&self.net, self.test),
+            seconds,
+        }
+    }
+
+    fn describe(row: &TrainEpoch) -> String {
+        format!("loss {:.3}, test {:.1} %", row.train_loss, 100.0 * row.test_accuracy)
+    }
+}
+
+/// Reads the weights that [`fit`] wrote.
+///
+/// # Errors
+/// Where the file is missing or no safetensors of f32.
+pub fn read_weights(path: &Path) -> Result<Weights, TrainError> {
+    artifact::read(path, "nas train")?;
+    let damaged = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
+    let mut weights = Weights::default();
+    for (name, tensor) in Tensor::read_safetensors(path).map_err(|e| damaged(e.to_string()))? {
+        let dims = tensor.size().iter().map(|&d| d as usize).collect();
+        let values = Vec::<f32>::try_from(tensor.view(-1)).map_err(|e| damaged(format!("`{name}`: {e}")))?;
+        weights.insert(name, dims, values);
+    }
+    Ok(weights)
+}
+
+fn named(net: &Net) -> impl Iterator<Item = (String, Tensor)> {
+    net.params().map(|(param, tensor)| (param.name.clone(), tensor.shallow_clone()))
+}
+
+fn indices(len: usize) -> Vec<usize> {
+    (0..len).collect()
+}

@@ -1,0 +1,84 @@
+//! Training with libtorch: graphs as nets, the supernet, and training from scratch.
+
+mod checkpoint;
+mod epochs;
+pub mod fit;
+mod net;
+mod optim;
+pub mod search;
+mod steps;
+mod supernet;
+
+pub use checkpoint::Checkpoint;
+pub use epochs::{At, Epochs, Metrics, Seen, Task};
+pub use net::{Net, Placement};
+pub use optim::{Adam, Sgd, cosine};
+pub use steps::{alpha_step, excess, expectation, weight_step};
+pub use supernet::{Gate, Supernet};
+
+use crate::artifact::ArtifactError;
+use crate::data::{Batch, Batches};
+use nas_exporters::Shape;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use tch::{Device, Tensor};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Data(#[from] crate::data::Error),
+    #[error(
+        "the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})"
+    )]
+    Diverged { epoch: usize, loss: f64, learning_rate: f64 },
+    #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
+    Checkpoint { path: PathBuf, reason: String },
+    #[error("cannot write {path}: {reason}", path = path.display())]
+    Write { path: PathBuf, reason: String },
+    #[error("the images are {images} and the network takes {network}; give the --data that it was made for")]
+    Images { images: Shape, network: Shape },
+    #[error(
+        "the data have {data} classes and the network has {network}; give the --data that it was made for"
+    )]
+    Classes { data: usize, network: usize },
+    #[error(
+        "{layer} of space `{space}` has choices of several widths, which a mixture cannot add up: give the layer one number of channels"
+    )]
+    Widths { space: String, layer: String },
+    #[error(transparent)]
+    Weights(#[from] nas_exporters::WeightsError),
+}
+
+/// Sets the number of threads that libtorch computes with, and the seed of its random numbers. The same pair on the
+/// same machine gives bit-equal results.
+pub fn fix(threads: NonZeroUsize, seed: u64) {
+    tch::set_num_threads(threads.get() as i32);
+    tch::manual_seed(seed as i64);
+}
+
+/// A batch as tensors: images N×C×H×W, channels-last, and labels N.
+pub fn tensors(batch: &Batch, shape: Shape, device: Device) -> (Tensor, Tensor) {
+    let size = [-1, shape.channels as i64, shape.height as i64, shape.width as i64];
+    let images = net::channels_last(&Tensor::from_slice(&batch.images).view(size));
+    (images.to_device(device), Tensor::from_slice(&batch.labels).to_device(device))
+}
+
+/// How many of the rows of `logits` (N×classes) are largest at their label.
+fn correct(logits: &Tensor, labels: &Tensor) -> usize {
+    logits.argmax(1, false).eq_tensor(labels).sum(tch::Kind::Int64).int64_value(&[]) as usize
+}
+
+/// Share of the images that the net classifies right.
+pub fn accuracy(net: &Net, batches: Batches) -> f64 {
+    let _guard = tch::no_grad_guard();
+    let right: usize = batches
+        .in_order()
+        .map(|batch| {
+            let (images, labels) = tensors(&batch, net.graph().input_shape(), net.device());
+            correct(&net.forward(&images, false), &labels)
+        })
+        .sum();
+    right as f64 / batches.indices.len() as f64
+}

@@ -1,0 +1,179 @@
+use crate::data::Batch;
+use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Role, Weights, WeightsError};
+use tch::{Device, Kind, Tensor};
+
+/// Share of the batch's statistics in batch norm's running ones; PyTorch's default.
+const BATCH_NORM_MOMENTUM: f64 = 0.1;
+
+/// Where a net is computed, and in which kind of numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Placement {
+    pub device: Device,
+    /// Of convolutions and linear layers. Parameters and batch norm are 32-bit floats whatever this is.
+    pub kind: Kind,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Placement { device: Device::Cpu, kind: Kind::Float }
+    }
+}
+
+/// A [`Graph`] with its parameters as libtorch tensors.
+///
+/// Activations and convolution weights are channels-last in memory, which is what libtorch computes fastest in on a
+/// CPU.
+pub struct Net {
+    graph: Graph,
+    placement: Placement,
+    /// By node, in the order of [`Graph::node_params`].
+    params: Vec<Vec<(Param, Tensor)>>,
+}
+
+impl Net {
+    /// A net to be trained. Convolutions start normal with variance 2 / fan-in (He et al. 2015,
+    /// arXiv 1502.01852), linear layers uniform within 1/√fan-in, from libtorch's generator.
+    pub fn new(graph: Graph, placement: Placement) -> Net {
+        let init = |param| init(param, placement.device);
+        let params = graph.ids().map(|id| graph.node_params(id).into_iter().map(init).collect()).collect();
+        Net { graph, placement, params }
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub fn device(&self) -> Device {
+        self.placement.device
+    }
+
+    /// N×C×H×W → the output of the graph, N×C×H×W, or N×C behind a linear node. With `train` batch
+    /// norm normalises by the batch and updates its running statistics.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let mut values: Vec<Option<Tensor>> = vec![Some(x.shallow_clone())];
+        for id in self.graph.ids().skip(1) {
+            let inputs: Vec<&Tensor> =
+                self.graph.node(id).inputs.iter().filter_map(|i| values[i.index()].as_ref()).collect();
+            let value = self.compute(id, &inputs, x.size()[0], train);
+            values.push(Some(value));
+        }
+        values.swap_remove(self.graph.output().index()).unwrap_or_else(|| x.shallow_clone())
+    }
+
+    fn compute(&self, id: NodeId, inputs: &[&Tensor], batch: i64, train: bool) -> Tensor {
+        let param = |i: usize| &self.params[id.index()][i].1;
+        let cast = |x: &Tensor| x.to_kind(self.placement.kind);
+        let window =
+            |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
+        let shape = self.graph.node(id).shape;
+        match self.graph.node(id).op {
+            Op::Conv2d { kernel, stride, groups, bias, .. } => {
+                let (_, stride, padding) = window(kernel, stride);
+                let bias = bias.then(|| cast(param(1)));
+                cast(inputs[0]).conv2d(&cast(param(0)), bias, stride, padding, [1, 1], groups as i64)
+            }
+            Op::BatchNorm => inputs[0].to_kind(Kind::Float).batch_norm(
+                Some(param(0)),
+                Some(param(1)),
+                Some(param(2)),
+                Some(param(3)),
+                // A single value has no variance.
+                train && batch as usize * shape.height * shape.width > 1,
+                BATCH_NORM_MOMENTUM,
+                BATCH_NORM_EPS,
+                false,
+            ),
+            Op::Relu => inputs[0].relu(),
+            Op::Relu6 => inputs[0].relu6(),
+            Op::HardSigmoid => inputs[0].hardsigmoid(),
+            Op::Add => inputs[0] + inputs[1],
+            Op::Mul => inputs[0] * inputs[1],
+            Op::MaxPool { kernel, stride } => {
+                let (kernel, stride, padding) = window(kernel, stride);
+                inputs[0].max_pool2d(kernel, stride, padding, [1, 1], false)
+            }
+            Op::AvgPool { kernel, stride } => {
+                let (kernel, stride, padding) = window(kernel, stride);
+                inputs[0].avg_pool2d(kernel, stride, padding, false, false, None::<i64>)
+            }
+            Op::GlobalAvgPool => inputs[0].mean_dim([2i64, 3].as_slice(), true, None),
+            Op::Linear { .. } => {
+                let y = cast(inputs[0]).flatten(1, -1).linear(&cast(param(0)), Some(cast(param(1))));
+                y.to_kind(Kind::Float)
+            }
+            Op::Zero { shape } => {
+                let size = [batch, shape.channels as i64, shape.height as i64, shape.width as i64];
+                channels_last(&Tensor::zeros(size, (Kind::Float, self.placement.device)))
+            }
+            Op::Input => inputs[0].shallow_clone(),
+        }
+    }
+
+    /// Logits of a batch in inference, N·classes.
+    pub fn logits(&self, batch: &Batch) -> Vec<f32> {
+        let _guard = tch::no_grad_guard();
+        let (images, _) = super::tensors(batch, self.graph.input_shape(), self.placement.device);
+        values(&self.forward(&images, false))
+    }
+
+    /// All parameters, batch norm's running statistics among them, in a fixed order.
+    pub fn params(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
+        self.params.iter().flatten().map(|(param, tensor)| (param, tensor))
+    }
+
+    /// The parameters that gradients are taken of.
+    pub fn trainable(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
+        self.params().filter(|(param, _)| param.role.is_trained())
+    }
+
+    /// A copy of the parameters as plain numbers.
+    pub fn weights(&self) -> Weights {
+        let mut weights = Weights::default();
+        for (param, tensor) in self.params() {
+            weights.insert(&param.name, param.dims.clone(), values(tensor));
+        }
+        weights
+    }
+
+    /// Sets the parameters.
+    ///
+    /// # Errors
+    /// Where one is missing or has another shape.
+    pub fn load(&self, weights: &Weights) -> Result<(), WeightsError> {
+        weights.check(&self.graph)?;
+        let _guard = tch::no_grad_guard();
+        for (param, tensor) in self.params() {
+            let dims: Vec<i64> = param.dims.iter().map(|&d| d as i64).collect();
+            let values = Tensor::from_slice(&weights.get(&param.name)?.values).view(dims.as_slice());
+            tensor.shallow_clone().copy_(&values);
+        }
+        Ok(())
+    }
+}
+
+/// The same values, laid out NHWC in memory; the shape stays NCHW.
+pub(super) fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// A tensor's numbers, row-major.
+fn values(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.detach().to_device(Device::Cpu).contiguous().view(-1);
+    let mut values = vec![0f32; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
+}
+
+fn init(param: Param, device: Device) -> (Param, Tensor) {
+    let dims: Vec<i64> = param.dims.iter().map(|&d| d as i64).collect();
+    let fan_in = dims[1..].iter().product::<i64>() as f64;
+    let options = (Kind::Float, device);
+    let tensor = match (param.role, dims.len()) {
+        (Role::Weight, 4) => channels_last(&(Tensor::randn(&dims, options) * (2.0 / fan_in).sqrt())),
+        (Role::Weight, _) => (Tensor::rand(&dims, options) * 2.0 - 1.0) / fan_in.sqrt(),
+        (Role::Scale | Role::RunningVar, _) => Tensor::ones(&dims, options),
+        (Role::Bias | Role::Shift | Role::RunningMean, _) => Tensor::zeros(&dims, options),
+    };
+    let tensor = tensor.detach().set_requires_grad(param.role.is_trained());
+    (param, tensor)
+}

@@ -1,0 +1,118 @@
+use tch::Tensor;
+
+/// Learning rate after `step` of `steps`: a half cosine from `peak` to zero (Loshchilov & Hutter
+/// 2017, arXiv 1608.03983), after a linear rise over the first `warmup` steps.
+pub fn cosine(peak: f64, step: usize, steps: usize, warmup: usize) -> f64 {
+    if step < warmup {
+        return peak * (step + 1) as f64 / warmup as f64;
+    }
+    let progress = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
+    peak * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+}
+
+/// Stochastic gradient descent with Nesterov momentum and weight decay, as PyTorch's `SGD`.
+///
+/// tch's own optimizers cannot save their state, without which a resumed training gives another result.
+pub struct Sgd {
+    params: Vec<Slot>,
+    momentum: f64,
+}
+
+struct Slot {
+    name: String,
+    tensor: Tensor,
+    velocity: Tensor,
+    weight_decay: f64,
+}
+
+impl Sgd {
+    /// Of parameters with their names and weight decay.
+    pub fn new<'a>(params: impl IntoIterator<Item = (String, &'a Tensor, f64)>, momentum: f64) -> Sgd {
+        let slot = |(name, tensor, weight_decay): (String, &Tensor, f64)| Slot {
+            name,
+            tensor: tensor.shallow_clone(),
+            velocity: tensor.detach().zeros_like(),
+            weight_decay,
+        };
+        Sgd { params: params.into_iter().map(slot).collect(), momentum }
+    }
+
+    pub fn zero_grad(&mut self) {
+        self.params.iter_mut().for_each(|p| p.tensor.zero_grad());
+    }
+
+    /// Scales all gradients so that their common norm is at most `max`.
+    pub fn clip_grad_norm(&mut self, max: f64) {
+        let _guard = tch::no_grad_guard();
+        let norms: Vec<Tensor> = self.grads().map(|g| g.norm()).collect();
+        if norms.is_empty() {
+            return;
+        }
+        let scale = (max / (Tensor::stack(&norms, 0).norm() + 1e-6)).clamp_max(1.0);
+        for mut grad in self.grads() {
+            let _ = grad.g_mul_(&scale);
+        }
+    }
+
+    fn grads(&self) -> impl Iterator<Item = Tensor> {
+        self.params.iter().map(|p| p.tensor.grad()).filter(Tensor::defined)
+    }
+
+    pub fn step(&mut self, learning_rate: f64) {
+        let _guard = tch::no_grad_guard();
+        for p in &mut self.params {
+            let grad = p.tensor.grad();
+            if !grad.defined() {
+                continue;
+            }
+            let grad = if p.weight_decay > 0.0 { grad + &p.tensor * p.weight_decay } else { grad };
+            let _ = p.velocity.g_mul_scalar_(self.momentum);
+            let _ = p.velocity.g_add_(&grad);
+            let _ = p.tensor.g_sub_(&((grad + &p.velocity * self.momentum) * learning_rate));
+        }
+    }
+
+    /// The tensors that make up the optimizer's state.
+    pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> {
+        self.params.iter().map(|p| (format!("sgd.{}", p.name), p.velocity.shallow_clone()))
+    }
+}
+
+/// Adam (Kingma & Ba 2015, arXiv 1412.6980) on one tensor, with weight decay added to the gradient, as
+/// PyTorch's `Adam`.
+pub struct Adam {
+    mean: Tensor,
+    square: Tensor,
+    /// One number: steps taken.
+    steps: Tensor,
+    betas: (f64, f64),
+    weight_decay: f64,
+}
+
+impl Adam {
+    pub fn new(param: &Tensor, betas: (f64, f64), weight_decay: f64) -> Adam {
+        let zeros = || param.detach().zeros_like();
+        Adam { mean: zeros(), square: zeros(), steps: Tensor::from(0i64), betas, weight_decay }
+    }
+
+    pub fn step(&mut self, param: &Tensor, grad: &Tensor, learning_rate: f64) {
+        let _guard = tch::no_grad_guard();
+        let (b1, b2) = self.betas;
+        let _ = self.steps.g_add_scalar_(1);
+        let steps = self.steps.int64_value(&[]) as i32;
+        let grad = grad + param * self.weight_decay;
+        let mean = &self.mean * b1 + &grad * (1.0 - b1);
+        let square = &self.square * b2 + &grad * &grad * (1.0 - b2);
+        self.mean.copy_(&mean);
+        self.square.copy_(&square);
+        let (mean, square) = (mean / (1.0 - b1.powi(steps)), square / (1.0 - b2.powi(steps)));
+        let mut param = param.shallow_clone();
+        let _ = param.g_sub_(&(mean / (square.sqrt() + 1e-8) * learning_rate));
+    }
+
+    /// The tensors that make up the optimizer's state.
+    pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> {
+        let of = |name: &str, tensor: &Tensor| (format!("adam.{name}"), tensor.shallow_clone());
+        [of("mean", &self.mean), of("square", &self.square), of("steps", &self.steps)].into_iter()
+    }
+}
