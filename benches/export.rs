@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use divan::Bencher;
-use edge_nas::space::{Genotype, SearchSpace, mobilenet_v2};
-use nas_exporters::{Graph, Shape, Weights, fold_batch_norm, onnx};
+use edge_nas::space::baselines::mobilenet_v2;
+use edge_nas::space::{Genotype, Networks, SearchSpace};
+use nas_exporters::{Graph, Precision, Shape, Weights, fold_batch_norm, onnx};
 
 fn main() {
     divan::main();
@@ -14,14 +15,15 @@ const CIFAR10: Shape = Shape { channels: 3, height: 32, width: 32 };
 /// The network that the original report found in `chain`.
 fn genotype() -> Graph {
     let ops = "conv_3x3,skip,conv_3x3,conv_3x3,conv_3x3,conv_3x3";
-    Genotype::parse(SearchSpace::load("chain").unwrap(), ops, CIFAR10, 10).unwrap().graph()
+    let networks = Networks::new(SearchSpace::load("chain").unwrap(), CIFAR10, [10]).unwrap();
+    Genotype::parse(networks, ops).unwrap().graph()
 }
 
 #[divan::bench]
 fn encode_genotype(bencher: Bencher) {
     let graph = genotype();
     let weights = Weights::random(&graph, 0);
-    bencher.bench(|| onnx::encode(&graph, &weights).unwrap());
+    bencher.bench(|| onnx::encode(&graph, &weights, Precision::Fp32).unwrap());
 }
 
 #[divan::bench]
@@ -35,5 +37,5 @@ fn fold_genotype(bencher: Bencher) {
 fn encode_mobilenet_v2(bencher: Bencher) {
     let graph = mobilenet_v2(0.5, CIFAR10, 10);
     let weights = Weights::random(&graph, 0);
-    bencher.bench(|| onnx::encode(&graph, &weights).unwrap());
+    bencher.bench(|| onnx::encode(&graph, &weights, Precision::Fp32).unwrap());
 }

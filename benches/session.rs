@@ -10,9 +10,10 @@ mod table;
 
 use board::Board;
 use edge_nas::device::{self, Device, Session};
-use edge_nas::latency::{Header, LatencyTable, Plan, Subject, profile};
-use edge_nas::space::{CandidateOp, Layer};
-use nas_exporters::Shape;
+use edge_nas::profile::{Plan, header, rounds};
+use edge_nas::space::{CandidateOp, Layer, Networks, SearchSpace};
+use edge_nas::table::{LatencyTable, Subject};
+use nas_exporters::{Precision, Shape};
 use nas_probe::{MeasurePlan, Runtime};
 
 const LAYERS: usize = 60;
@@ -23,7 +24,6 @@ const PLAN: Plan = Plan {
         min_sample_ns: 1_000_000,
         samples: 100,
         limit_ns: 300_000_000,
-        precision: 0.0,
     },
     fewest: 1,
     most: 1,
@@ -48,9 +48,10 @@ fn table_of(board: &device::Board) {
     let layers: Vec<Subject> = (1..=LAYERS).map(layer).collect();
     let folder = tempfile::tempdir().unwrap();
     let mut sessions = vec![Session::open(board).unwrap()];
-    let header = Header::of("bench", &sessions, Runtime::Tract, 1).unwrap();
+    let networks = Networks::new(SearchSpace::load("chain").unwrap(), input, [10]).unwrap();
+    let header = header("bench", &sessions, Runtime::Tract, 1, Precision::Fp32, &networks).unwrap();
     let mut table = LatencyTable::open(&folder.path().join("table.jsonl"), header, table::COMMAND).unwrap();
-    profile(&mut sessions, &mut table, &layers, &layers[0], &Default::default(), PLAN).unwrap();
+    rounds(&mut sessions, &mut table, &layers, &layers[0], &Default::default(), PLAN).unwrap();
 }
 
 #[divan::bench(sample_count = 3, sample_size = 1)]
@@ -63,7 +64,7 @@ fn ssh_20ms(bencher: divan::Bencher) {
     let Some(rig) = Board::plain(&[]) else { return };
     let link = rig.proxy(&["--delay", "10"]);
     let board = device::Board { site: Some(rig.site(link.port())), ..here() };
-    // Probe and models lie there from the first time on.
+    // The probe is uploaded the first time only.
     table_of(&board);
     bencher.bench_local(|| table_of(&board));
 }

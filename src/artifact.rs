@@ -94,6 +94,14 @@ pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
     }
 }
 
+/// BLAKE3 digest, in hex, of a value's JSON: equal for equal values.
+pub fn digest(value: &impl Serialize) -> String {
+    // Serialising plain data into memory does not fail; were it to, the digest would differ from every other, and the
+    // worst is a stage done again.
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    blake3::hash(&json).to_hex().to_string()
+}
+
 /// BLAKE3 digest, in hex, of a file that an earlier stage wrote.
 pub fn digest_file(path: &Path) -> Result<String> {
     Ok(blake3::hash(&io("read", path, std::fs::read(path))?).to_hex().to_string())

@@ -26,11 +26,3 @@ pub mod space;
 pub mod table;
 #[cfg(feature = "torch")]
 pub mod train;
-
-/// BLAKE3 digest, in hex, of a value's JSON: equal for equal values.
-pub(crate) fn digest(value: &impl serde::Serialize) -> String {
-    // Serialising plain data into memory does not fail; were it to, the digest would differ from
-    // every other, and the worst is a stage done again.
-    let json = serde_json::to_vec(value).unwrap_or_default();
-    blake3::hash(&json).to_hex().to_string()
-}

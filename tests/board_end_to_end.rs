@@ -6,11 +6,11 @@ mod common;
 
 use board::Board;
 use common::{NAS, Workspace};
-use edge_nas::device::{self, Device, Session};
-use edge_nas::latency::{Row, Summary};
-use edge_nas::space::{Genotype, SearchSpace};
-use nas_exporters::{Shape, Weights, onnx};
-use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, TensorData, sha256};
+use edge_nas::device::{self, Device, Session, Source};
+use edge_nas::space::{Genotype, Networks, SearchSpace};
+use edge_nas::table::{Row, Summary};
+use nas_exporters::{Precision, Shape, Weights, onnx};
+use nas_probe::{DeployedGraph, MeasurePlan, ModelRef, Reply, Request, Runtime, TensorData, sha256};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -22,8 +22,7 @@ const TOLERANCE: f32 = 1e-4;
 const SPACE: &str = r#"
 name = "tiny"
 candidates = ["conv_3x3", "sep_conv_3x3", "skip"]
-stem = { op = "conv_3x3", channels = 4 }
-layers = [{ channels = 4 }, { channels = 8, stride = 2 }]
+layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }, { channels = 8, stride = 2 }]
 "#;
 /// A bare call, stem, head, and three candidates in two layers.
 const MODELS: usize = 9;
@@ -59,11 +58,11 @@ impl Rig {
 
     /// How many models the rows of a table are of.
     fn models(rows: &[Value]) -> usize {
-        rows.iter().map(|row| row["model"].to_string()).collect::<BTreeSet<_>>().len()
+        rows.iter().map(|row| row["key"].to_string()).collect::<BTreeSet<_>>().len()
     }
 
     fn rows(&self, runtime: &str) -> Vec<Value> {
-        self.ws.lines(&format!("profiles/raspberry-pi-4/tiny.{runtime}.jsonl")).split_off(1)
+        self.ws.lines(&format!("profiles/raspberry-pi-4/tiny.3x8x8.{runtime}.fp32.jsonl")).split_off(1)
     }
 }
 
@@ -81,7 +80,7 @@ fn the_chain_runs_from_table_to_report() {
     let rig = rig!(&[]);
     rig.profile("tract").args(["--runtime", "ort"]).assert().success();
     for runtime in ["tract", "ort"] {
-        let table = rig.ws.lines(&format!("profiles/raspberry-pi-4/tiny.{runtime}.jsonl"));
+        let table = rig.ws.lines(&format!("profiles/raspberry-pi-4/tiny.3x8x8.{runtime}.fp32.jsonl"));
         assert_eq!(Rig::models(&table[1..]), MODELS);
         assert_eq!(table[0]["arch"], "aarch64");
         assert_eq!(table[0]["cpu"], "0x41/0xd08", "a Cortex-A72");
@@ -101,7 +100,8 @@ fn the_chain_runs_from_table_to_report() {
     for row in bench {
         assert_eq!(row["device"], "raspberry-pi-4");
         assert!(
-            row["median_ns"].as_f64().unwrap() > 0.0 && row["predicted_ns"].as_f64().unwrap() > 0.0,
+            row["latency_ns"].as_f64().unwrap() > 0.0
+                && row["prediction"]["latency_ns"].as_f64().unwrap() > 0.0,
             "{row}"
         );
     }
@@ -113,10 +113,15 @@ fn the_chain_runs_from_table_to_report() {
 fn the_board_computes_what_this_machine_computes() {
     let rig = rig!(&[]);
     let input = Shape::new(3, 16, 16);
-    let space = SearchSpace::load("chain").unwrap();
+    let networks = Networks::new(SearchSpace::load("chain").unwrap(), input, [10]).unwrap();
     let ops = "conv_3x3,sep_conv_5x5,skip,max_pool_3x3,conv_5x5,avg_pool_3x3";
-    let graph = Genotype::parse(space, ops, input, 10).unwrap().graph();
-    let model = [("genotype".to_string(), onnx::encode(&graph, &Weights::random(&graph, 7)).unwrap())];
+    let graph = Genotype::parse(networks, ops).unwrap().graph();
+    let file = Source::File(onnx::encode(&graph, &Weights::random(&graph, 7), Precision::Fp32).unwrap());
+    // The board makes the same bytes of a graph as this machine, else it refuses to run them.
+    let model = [
+        ("file".to_string(), file),
+        ("graph".to_string(), Source::Graph { graph, precision: Precision::Fp32 }),
+    ];
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let values = (0..input.len()).map(|_| rng.random_range(-1.0..1.0)).collect();
     let image = TensorData { shape: vec![1, 3, 16, 16], values };
@@ -130,13 +135,15 @@ fn the_board_computes_what_this_machine_computes() {
     };
     let [mut here, mut there] = [here, there].map(|board| Session::open(&board).unwrap());
     for runtime in Runtime::ALL {
-        let [a, b] = [&mut here, &mut there].map(|session| {
-            let placed = session.put(&model).unwrap();
-            session.infer(&placed[0], runtime, vec![image.clone()]).unwrap().remove(0).values
-        });
-        assert_eq!((a.len(), b.len()), (10, 10));
-        let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst <= TOLERANCE, "{runtime}: the board differs by {worst:e}");
+        for source in 0..model.len() {
+            let [a, b] = [&mut here, &mut there].map(|session| {
+                let placed = session.place(&model).unwrap();
+                session.infer(&placed[source], runtime, vec![image.clone()]).unwrap().remove(0).values
+            });
+            assert_eq!((a.len(), b.len()), (10, 10));
+            let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= TOLERANCE, "{} in {runtime}: the board differs by {worst:e}", model[source].0);
+        }
     }
 }
 
@@ -201,23 +208,26 @@ fn the_numbers_here_are_the_numbers_that_the_board_measured() {
         rig.rows("tract").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
     assert_eq!(rows.iter().map(|row| &row.subject).collect::<BTreeSet<_>>().len(), MODELS);
 
-    let plan = MeasurePlan {
-        warmup_ns: 50_000_000,
-        min_sample_ns: 1_000_000,
-        samples: 100,
-        limit_ns: 300_000_000,
-        precision: 0.0,
+    let plan =
+        MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+    let precision = Precision::Fp32;
+    let deployed = |row: &Row| {
+        let graph = row.subject.graph();
+        let model = sha256(&onnx::untrained(&graph, precision).unwrap());
+        DeployedGraph { model, graph, precision }
     };
-    let request = |row: &Row| {
-        let onnx = row.subject.model().unwrap();
-        let model = ModelRef { model: sha256(&onnx), runtime: Runtime::Tract, threads: 1 };
-        serde_json::to_string(&Request::Measure { id: 1, model, plan }).unwrap()
+    let graphs: Vec<DeployedGraph> = rows.iter().map(deployed).collect();
+    let measure = |DeployedGraph { model, .. }: &DeployedGraph| {
+        let model = ModelRef { model: model.clone(), runtime: Runtime::Tract, threads: 1 };
+        Request::Measure { id: 1, model, plan }
     };
-    let requests: Vec<String> = rows.iter().map(request).collect();
+    let measures: Vec<Request> = graphs.iter().map(measure).collect();
+    let all = [Request::Graphs { id: 0, graphs }].into_iter().chain(measures);
+    let requests: Vec<String> = all.map(|request| serde_json::to_string(&request).unwrap()).collect();
     let probe =
         format!("cd .cache/edge-nas && ./nas-probe-* --models models <<'END'\n{}\nEND", requests.join("\n"));
     let replies = rig.board.run(&probe);
-    for (row, reply) in rows.iter().zip(replies.lines().skip(1)) {
+    for (row, reply) in rows.iter().zip(replies.lines().skip(2)) {
         let Reply::Samples { samples, .. } = serde_json::from_str(reply).unwrap() else { panic!("{reply}") };
         let there = Summary::of(&samples.ns).unwrap().median.ns();
         let ratio = row.median_ns.ns() / there;

@@ -45,8 +45,7 @@ const VERBS: [(&str, &[&str]); 9] = [
 const SMALL: &str = r#"
 name = "small"
 candidates = ["conv_3x3", "skip"]
-stem = { op = "conv_3x3", channels = 4 }
-layers = [{ channels = 4 }]
+layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }]
 "#;
 const PROFILE: &str = "profile --runtime tract --space small.toml --data folder:images --profiles tables";
 const SEARCH: &str =
@@ -102,8 +101,8 @@ fn errors_are_one_line_that_names_what_is_wrong() {
     ws.write("typo.toml", "name = \"t\"\ntarget_latency = \"1ms\"\n[train]\nepoch = 3\n");
     ws.write("unit.toml", "name = \"t\"\ntarget_latency = \"5\"\n");
     ws.write("threads.toml", "name = \"t\"\ntarget_latency = \"5ms\"\n[search]\nthreads = 0\n");
-    ws.write("field.toml", &SMALL.replace("stem", "size = 3\nstem"));
-    ws.write("op.toml", &SMALL.replace("\"skip\"", "\"conv_7x7\""));
+    ws.write("field.toml", &SMALL.replace("layers", "size = 3\nlayers"));
+    ws.write("op.toml", &SMALL.replace("\"skip\"", "\"conv_8x8\""));
     ws.write("twice.toml", &SMALL.replace("\"skip\"", "\"conv_3x3\""));
     ws.write("small.toml", SMALL);
     ws.write("device.toml", "description = \"mine\"\nlink = \"carrier pigeon\"\nruntimes = [\"tract\"]\n");
@@ -115,14 +114,14 @@ fn errors_are_one_line_that_names_what_is_wrong() {
         ("run threads.toml".into(), &["threads.toml", "line 4", "nonzero"]),
         ("run absent.toml".into(), &["absent.toml", "No such file"]),
         (space("field.toml"), &["field.toml", "line 4", "size"]),
-        (space("op.toml"), &["op.toml", "line 3", "no candidate op `conv_7x7`", "conv_5x5, sep_conv_3x3"]),
-        (space("twice.toml"), &["space `small`", "`conv_3x3` stands twice"]),
+        (space("op.toml"), &["op.toml", "line 3", "no candidate op `conv_8x8`", "conv_KxK, sep_conv_KxK"]),
+        (space("twice.toml"), &["space `small`", "op `conv_3x3` is listed twice"]),
         (space("chian"), &["no space `chian`", "chain"]),
         ("devices check toaster".into(), &["no device `toaster`", "host"]),
         ("devices check device.toml".into(), &["device.toml", "line 2", "carrier pigeon", "local"]),
-        (format!("{TRAIN} --genotype skip,skip"), &["2 ops", "space `small`", "1 ops are needed"]),
-        (format!("{TRAIN} --genotype fly"), &["no candidate op `fly`", "conv_3x3"]),
-        (format!("{TRAIN} --genotype zero"), &["layer 1", "no candidate `zero`", "conv_3x3, skip"]),
+        (format!("{TRAIN} --genotype skip,skip"), &["2 ops", "space `small` chooses in 1 layers"]),
+        (format!("{TRAIN} --genotype fly"), &["layer 1", "no choice `fly`", "conv_3x3, skip"]),
+        (format!("{TRAIN} --genotype zero"), &["layer 1", "no choice `zero`", "conv_3x3, skip"]),
         (TRAIN.into(), &["r/genotype.json is missing", "`nas search`"]),
         (TRAIN.replace("folder:images", "empty"), &["empty holds no data set", "train/<class>"]),
         ("export --run r --data folder:images".into(), &["no trained network", "`nas train --run r`"]),
@@ -150,20 +149,23 @@ fn the_commands_that_errors_name_help() {
         ws.command(NAS_PROFILE, args).assert().success().stderr(quiet);
     };
     let error = ws.error(&search);
-    assert!(error.contains("there is no latency table tables/host/small.tract.jsonl"), "{error}");
+    assert!(error.contains("there is no latency table tables/host/small.3x8x8.tract.fp32.jsonl"), "{error}");
     measure(error);
 
-    let table = ws.read("tables/host/small.tract.jsonl");
+    let table = ws.read("tables/host/small.3x8x8.tract.fp32.jsonl");
     let kept: Vec<&str> = table.lines().filter(|line| !line.contains("[4,8,8]")).collect();
-    ws.write("tables/host/small.tract.jsonl", &(kept.join("\n") + "\n"));
+    ws.write("tables/host/small.3x8x8.tract.fp32.jsonl", &(kept.join("\n") + "\n"));
     let error = ws.error(&search);
-    for said in ["lacks 3 that are needed", "conv_3x3 4x8x8->4", "skip 4x8x8->4", "head 4x8x8->3"] {
+    for said in ["lacks 3 models that are needed", "conv_3x3 4x8x8->4", "skip 4x8x8->4", "head 4x8x8->3"] {
         assert!(error.contains(said), "{error}");
     }
     measure(error);
 
     let error = ws.error(&format!("{SEARCH} --target-latency 1ns"));
-    assert!(error.contains("no network of the space is within 1 ns: the cheapest takes"), "{error}");
+    assert!(
+        error.contains("no network of the space is within 1 ns of latency on host with tract: the least"),
+        "{error}"
+    );
     ws.nas(&search).assert().success();
 }
 
@@ -172,11 +174,11 @@ fn a_table_of_another_machine_is_refused_unless_it_is_allowed_and_then_the_repor
     let ws = Workspace::new();
     ws.write("small.toml", SMALL);
     ws.nas(PROFILE).assert().success();
-    let table = ws.read("tables/host/small.tract.jsonl");
+    let table = ws.read("tables/host/small.3x8x8.tract.fp32.jsonl");
     let (header, rows) = table.split_once('\n').unwrap();
     let mut header: serde_json::Value = serde_json::from_str(header).unwrap();
     header["cpu"] = "an abacus".into();
-    ws.write("tables/host/small.tract.jsonl", &format!("{header}\n{rows}"));
+    ws.write("tables/host/small.3x8x8.tract.fp32.jsonl", &format!("{header}\n{rows}"));
 
     let search = format!("{SEARCH} --target-latency 100%");
     let bench = "bench --run r --runtime tract --rounds 1 --profiles tables";
@@ -256,10 +258,13 @@ fn damaged_files_are_named() {
     let ws = Workspace::new();
     ws.write("small.toml", SMALL);
     ws.nas(PROFILE).assert().success();
-    let table = ws.read("tables/host/small.tract.jsonl");
-    ws.write("tables/host/small.tract.jsonl", &table.replacen("\"median_ns\":", "\"median_ns\":oops", 1));
+    let table = ws.read("tables/host/small.3x8x8.tract.fp32.jsonl");
+    ws.write(
+        "tables/host/small.3x8x8.tract.fp32.jsonl",
+        &table.replacen("\"median_ns\":", "\"median_ns\":oops", 1),
+    );
     let error = ws.error(&format!("{SEARCH} --target-latency 100%"));
-    assert!(error.contains("small.tract.jsonl, line 2"), "{error}");
+    assert!(error.contains("small.3x8x8.tract.fp32.jsonl, line 2"), "{error}");
 
     let halve = |name: &str| {
         let bytes = fs::read(ws.path(name)).unwrap();
@@ -305,7 +310,7 @@ fn files_that_do_not_fit_together_are_refused() {
     let (before, ops) = genotype.split_once('[').unwrap();
     let (_, after) = ops.split_once(']').unwrap();
     for (ops, said) in
-        [("\"skip\", \"skip\"", "2 ops"), ("\"zero\"", "no candidate `zero`"), ("\"fly\"", "`fly`")]
+        [("\"skip\", \"skip\"", "2 ops"), ("\"zero\"", "no choice `zero`"), ("\"fly\"", "`fly`")]
     {
         ws.write("r/genotype.json", &format!("{before}[{ops}]{after}"));
         let error = ws.error(TRAIN);

@@ -17,8 +17,18 @@ const INPUT: Shape = Shape { channels: 3, height: 8, width: 8 };
 const CLASSES: usize = 4;
 
 const OPS: [&str; 12] = [
-    "conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "skip", "zero", "avg_pool_3x3", "max_pool_3x3", "mb_3x3_e1",
-    "mb_5x5_e3_se", "mb_7x7_e6", "fused_3x3_e3",
+    "conv_3x3",
+    "conv_5x5",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "skip",
+    "zero",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "mb_3x3_e1",
+    "mb_5x5_e3_se",
+    "mb_7x7_e6",
+    "fused_3x3_e3",
 ];
 
 /// A small space, and its latency model from a table of random numbers.
@@ -29,7 +39,8 @@ struct Case {
 }
 
 fn case(layers: Vec<LayerSpec>, ns: &[f64]) -> Case {
-    let mut space = space("random", LayerSpec { ops: vec![op("conv_3x3")], channels: vec![2], stride: 1 }, &[], &[]);
+    let mut space =
+        space("random", LayerSpec { ops: vec![op("conv_3x3")], channels: vec![2], stride: 1 }, &[], &[]);
     space.layers.extend(layers);
     let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -44,7 +55,8 @@ fn cases() -> impl Strategy<Value = Case> {
     let ops = proptest::sample::subsequence(OPS.map(op).to_vec(), 1..5).prop_shuffle();
     let ops = ops.prop_filter("a network", |ops| ops.iter().any(|op| *op != CandidateOp::Zero));
     let channels = proptest::sample::subsequence(vec![1usize, 2, 3], 1..3);
-    let layer = (ops, channels, 1..3usize).prop_map(|(ops, channels, stride)| LayerSpec { ops, channels, stride });
+    let layer =
+        (ops, channels, 1..3usize).prop_map(|(ops, channels, stride)| LayerSpec { ops, channels, stride });
     // Few round numbers among them, so that sums tie.
     let ns = prop_oneof![1e2..1e6, (1..4u32).prop_map(|n| f64::from(n) * 100.0)];
     let ns = proptest::collection::vec(ns, 18);
@@ -228,7 +240,8 @@ proptest! {
 
 #[test]
 fn a_target_is_a_latency_or_a_share_of_the_range() {
-    let layer = LayerSpec { ops: ["conv_3x3", "zero", "conv_5x5"].map(op).to_vec(), channels: vec![2], stride: 1 };
+    let layer =
+        LayerSpec { ops: ["conv_3x3", "zero", "conv_5x5"].map(op).to_vec(), channels: vec![2], stride: 1 };
     // Stem, the choices, head.
     let Case { model, .. } = case(vec![layer], &[60.0, 10.0, 100.0, 50.0]);
     let range = latency_range(&model);

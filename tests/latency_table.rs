@@ -40,7 +40,7 @@ fn two_rows() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("table.jsonl");
     let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
-    rows().map(|row| table.append(row).unwrap());
+    rows().into_iter().for_each(|row| table.append(row).unwrap());
     (dir, path)
 }
 
@@ -183,7 +183,10 @@ fn a_table_of_another_space_has_no_model() {
     for (space, input) in [("chain", INPUT), ("chain_small", Shape::new(3, 9, 8))] {
         let networks = Networks::new(SearchSpace::load(space).unwrap(), input, [4]).unwrap();
         let error = LatencyModel::new(&table, &networks).unwrap_err().to_string();
-        assert!(error.contains("`chain_small` on 3x8x8") && error.contains(&format!("`{space}` on {input}")), "{error}");
+        assert!(
+            error.contains("`chain_small` on 3x8x8") && error.contains(&format!("`{space}` on {input}")),
+            "{error}"
+        );
     }
 }
 

@@ -3,10 +3,11 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
-use edge_nas::device::{Board, Device, Session};
-use edge_nas::space::{CandidateOp, Genotype, Layer, LayerSpec, SearchSpace, Stem, mobilenet_v2};
-use edge_nas::torch::Net;
-use nas_exporters::{Graph, NodeId, Shape, Weights, onnx};
+use edge_nas::device::{Board, Device, Session, Source};
+use edge_nas::space::baselines::mobilenet_v2;
+use edge_nas::space::{CandidateOp, Genotype, Layer, LayerSpec, Networks, SearchSpace};
+use edge_nas::train::{Net, Placement};
+use nas_exporters::{Graph, NodeId, Precision, Shape, Weights, onnx};
 use nas_probe::{Runtime, TensorData};
 use onnx_protobuf::{GraphProto, Message, ModelProto, NodeProto};
 use proptest::prelude::*;
@@ -36,14 +37,14 @@ impl Host {
     /// that they agree, and gives the output.
     fn agree(&self, name: &str, graph: Graph, seed: u64) -> Vec<f32> {
         let weights = Weights::random(&graph, seed);
-        let onnx = onnx::encode(&graph, &weights).unwrap();
+        let onnx = onnx::encode(&graph, &weights, Precision::Fp32).unwrap();
         let image = random(graph.input_shape(), seed);
-        let net = Net::new(graph);
+        let net = Net::new(graph, Placement::default());
         net.load(&weights).unwrap();
         let expected = tch::no_grad(|| values(&net.forward(&tensor(&image), false)));
 
         let mut session = self.session.borrow_mut();
-        let placed = session.put(&[(name.to_string(), onnx)]).unwrap();
+        let placed = session.place(&[(name.to_string(), Source::File(onnx))]).unwrap();
         for runtime in Runtime::ALL {
             let outputs = session.infer(&placed[0], runtime, vec![image.clone()]).unwrap();
             assert_eq!(outputs.len(), 1, "{name} in {runtime}");
@@ -73,9 +74,19 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(tensor.contiguous().view(-1)).unwrap()
 }
 
+/// Every form of op, with each kernel and expansion that the built-in spaces use, and some beyond.
 fn candidates() -> Vec<CandidateOp> {
-    let all = CandidateOp::names().into_iter().map(|name| name.parse().unwrap());
-    all.filter(|op| *op != CandidateOp::HEAD).collect()
+    let kernels = ["1x1", "3x3", "5x5", "7x7"];
+    let plain = ["conv", "sep_conv", "avg_pool", "max_pool"];
+    let mut names: Vec<String> = vec!["skip".into(), "zero".into()];
+    names.extend(plain.iter().flat_map(|op| kernels.map(|kernel| format!("{op}_{kernel}"))));
+    for kernel in &kernels[1..] {
+        names.extend(
+            ["e1", "e2", "e3", "e6", "e1_se", "e3_se", "e6_se"].map(|form| format!("mb_{kernel}_{form}")),
+        );
+        names.extend(["e1", "e3", "e4"].map(|form| format!("fused_{kernel}_{form}")));
+    }
+    names.iter().map(|name| name.parse().unwrap()).collect()
 }
 
 #[test]
@@ -96,11 +107,11 @@ fn every_op_computes_the_same_in_every_runtime() {
             let layer = Layer { op, input, channels, stride };
             let output = host.agree(&layer.to_string(), layer.graph(), seed);
             assert_eq!(output.len(), layer.output().len(), "{layer}");
-            assert_eq!(op == CandidateOp::ZERO, output.iter().all(|v| *v == 0.0), "{layer}");
+            assert_eq!(op == CandidateOp::Zero, output.iter().all(|v| *v == 0.0), "{layer}");
         }
     }
     for input in [Shape::new(8, 5, 7), Shape::new(8, 1, 1)] {
-        let head = Layer { op: CandidateOp::HEAD, input, channels: 10, stride: 1 };
+        let head = Layer { op: CandidateOp::Head, input, channels: 10, stride: 1 };
         assert_eq!(host.agree(&head.to_string(), head.graph(), 0).len(), 10);
     }
 }
@@ -111,30 +122,40 @@ fn the_baseline_computes_the_same_in_every_runtime() {
     assert!(output.iter().any(|v| v.abs() > TOLERANCE * 100.0), "{output:?}");
 }
 
-/// A network of a random small space.
+/// A network of a random small space, in which layers choose from lists of their own, widths among them.
 fn genotypes() -> impl Strategy<Value = Genotype> {
-    let op = proptest::sample::select(candidates());
-    let live = op.clone().prop_filter("the stem computes something", |op| *op != CandidateOp::ZERO);
-    let layer =
-        (1..9usize, 1..4usize, op).prop_map(|(channels, stride, op)| (LayerSpec { channels, stride }, op));
+    let ops = proptest::sample::subsequence(candidates(), 1..4).prop_shuffle();
+    let ops = ops.prop_filter("a live op", |ops| ops.iter().any(|op| *op != CandidateOp::Zero));
+    let channels = proptest::sample::subsequence((1..9usize).collect::<Vec<_>>(), 1..3);
+    let layer = (ops, channels, 1..4usize, any::<prop::sample::Index>());
     let image = (1..4usize, 1..14usize, 1..14usize).prop_map(|(c, h, w)| Shape::new(c, h, w));
-    let stem = (live, 1..9usize, 1..3usize);
-    (stem, proptest::collection::vec(layer, 1..6), image, 1..6usize).prop_map(
-        |((op, channels, stride), layers, input, classes)| {
-            let (layers, ops) = layers.into_iter().unzip();
-            let stem = Stem { op, channels, stride };
-            let space = SearchSpace { name: "random".into(), stem, candidates: candidates(), layers };
-            Genotype::new(space, ops, input, classes).unwrap()
-        },
-    )
+    (proptest::collection::vec(layer, 2..7), image, 1..6usize).prop_map(|(layers, input, classes)| {
+        let mut choices = vec![];
+        let mut specs = vec![];
+        for (ops, channels, stride, index) in layers {
+            let spec = LayerSpec { ops, channels, stride };
+            choices.push(index.index(spec.choices().len()));
+            specs.push(spec);
+        }
+        choices.push(0);
+        let space = SearchSpace { name: "random".into(), layers: specs }.checked().unwrap();
+        Genotype::new(Networks::new(space, input, [classes]).unwrap(), choices)
+    })
+}
+
+fn networks(space: &str, size: usize) -> Networks {
+    Networks::new(SearchSpace::load(space).unwrap(), Shape::new(3, size, size), [10]).unwrap()
 }
 
 /// A random network of a built-in space, for square RGB images of `size` pixels.
 fn genotypes_of(space: &str, size: usize) -> impl Strategy<Value = Genotype> {
-    let space = SearchSpace::load(space).unwrap();
-    let op = proptest::sample::select(space.candidates.clone());
-    let ops = proptest::collection::vec(op, space.layers.len());
-    ops.prop_map(move |ops| Genotype::new(space.clone(), ops, Shape::new(3, size, size), 10).unwrap())
+    let networks = networks(space, size);
+    let indices = proptest::collection::vec(any::<prop::sample::Index>(), networks.len());
+    indices.prop_map(move |indices| {
+        let choices =
+            indices.iter().zip(networks.choices()).map(|(index, choices)| index.index(choices.len()));
+        Genotype::new(networks.clone(), choices.collect())
+    })
 }
 
 fn runner(cases: u32) -> TestRunner {
@@ -147,7 +168,7 @@ fn random_networks_compute_the_same_in_every_runtime() {
     let networks = (genotypes(), any::<u64>());
     let agree = |(genotype, seed): (Genotype, u64)| {
         let output = host.agree(&genotype.to_string(), genotype.graph(), seed);
-        prop_assert_eq!(output.len(), genotype.classes);
+        prop_assert_eq!(output.len(), genotype.networks.classes[0]);
         Ok(())
     };
     runner(16).run(&networks, agree).unwrap();
@@ -159,22 +180,44 @@ fn random_networks_compute_the_same_in_every_runtime() {
 #[test]
 fn layers_of_one_shape_share_their_rows() {
     for (space, size, shapes) in [("mobile", 32, 6), ("mobile_224", 224, 11)] {
-        let space = SearchSpace::load(space).unwrap();
-        let layers = space.distinct_layers(Shape::new(3, size, size), 10);
-        assert_eq!(space.candidates.len(), 20);
-        assert_eq!(layers.len(), 20 * shapes + 2, "{}", space.name);
+        let networks = networks(space, size);
+        let layers = networks.distinct_layers();
+        assert!(networks.searched().all(|layer| networks.choices()[layer].len() == 20));
+        assert_eq!(layers.len(), 20 * shapes + 2, "{space}");
         let head = layers.last().unwrap();
         assert_eq!((head.input.height, head.input.width), if size == 32 { (8, 8) } else { (7, 7) });
     }
 }
 
 #[test]
-fn a_stem_without_stride_has_stride_one() {
-    let mut space = serde_json::to_value(SearchSpace::load("chain").unwrap()).unwrap();
-    space["stem"].as_object_mut().unwrap().remove("stride").unwrap();
-    let read: SearchSpace = serde_json::from_value(space).unwrap();
-    assert_eq!(read, SearchSpace::load("chain").unwrap());
-    assert_eq!(read.stem.stride, 1);
+fn a_layer_takes_the_candidates_of_the_space_and_a_stride_of_one_where_it_names_none() {
+    let text = r#"
+        name = "mine"
+        candidates = ["conv_3x3", "skip"]
+        layers = [{ ops = ["conv_5x5"], channels = 4, stride = 2 }, { channels = [4, 8] }]
+    "#;
+    let space: SearchSpace = toml::from_str(text).unwrap();
+    assert_eq!(space.layers.iter().map(|layer| layer.stride).collect::<Vec<_>>(), [2, 1]);
+    let names = |layer: &LayerSpec| edge_nas::space::names_of(&layer.choices());
+    assert_eq!(names(&space.layers[0]), ["conv_5x5"]);
+    assert_eq!(names(&space.layers[1]), ["conv_3x3:4", "conv_3x3:8", "skip:4", "skip:8"]);
+}
+
+/// A genotype's file has all that it takes to read it: the names are those of the choices, whatever the layers choose
+/// from.
+#[test]
+fn a_genotype_is_read_as_it_was_written() {
+    let check = |genotype: Genotype| {
+        let json = serde_json::to_string(&genotype).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Genotype>(&json).unwrap(), &genotype);
+        let shown = genotype.to_string();
+        if !shown.is_empty() {
+            prop_assert_eq!(&Genotype::parse(genotype.networks.clone(), &shown).unwrap(), &genotype);
+        }
+        prop_assert_eq!(genotype.networks.choices_of(&genotype.layers()), Some(genotype.choices));
+        Ok(())
+    };
+    runner(128).run(&genotypes(), check).unwrap();
 }
 
 /// The layers of a network with the prefix that each is found below.
@@ -236,16 +279,17 @@ fn part_of(weights: &Weights, prefix: &str) -> Weights {
 fn an_exported_network_is_its_exported_layers() {
     let check = |(genotype, seed): (Genotype, u64)| {
         let weights = Weights::random(&genotype.graph(), seed);
-        let whole = parse(&onnx::encode(&genotype.graph(), &weights).unwrap());
+        let whole = parse(&onnx::encode(&genotype.graph(), &weights, Precision::Fp32).unwrap());
 
         let mut layers = prefixed(&genotype);
-        if let Some(zero) = layers.iter().rposition(|(_, layer)| layer.op == CandidateOp::ZERO) {
+        if let Some(zero) = layers.iter().rposition(|(_, layer)| layer.op == CandidateOp::Zero) {
             layers.drain(..zero);
         }
         let (mut nodes, mut initializers) = (vec![], vec![]);
         let mut end = "input".to_string();
         for (prefix, layer) in layers {
-            let micro_model = onnx::encode(&layer.graph(), &part_of(&weights, &prefix)).unwrap();
+            let micro_model =
+                onnx::encode(&layer.graph(), &part_of(&weights, &prefix), Precision::Fp32).unwrap();
             let mut part = parse(&micro_model);
             let moved = |name: &String| match name.as_str() {
                 "input" => end.clone(),
@@ -278,19 +322,25 @@ fn an_exported_network_is_its_exported_layers() {
 #[test]
 fn the_layers_of_a_space_are_those_of_all_its_networks() {
     let check = |genotype: Genotype| {
-        let all = genotype.space.distinct_layers(genotype.input, genotype.classes);
+        let networks = &genotype.networks;
+        let all = networks.distinct_layers();
         for (i, layer) in all.iter().enumerate() {
-            prop_assert!(!all[..i].contains(layer), "{} stands twice", layer);
+            prop_assert!(!all[..i].contains(layer), "{} is there twice", layer);
         }
         for layer in genotype.layers() {
             prop_assert!(all.contains(&layer), "{}", layer);
         }
-        // And no more: each is in the network that holds its op everywhere.
-        let of_all_networks: Vec<Layer> = candidates()
-            .into_iter()
-            .flat_map(|op| Genotype { ops: vec![op; genotype.ops.len()], ..genotype.clone() }.layers())
-            .collect();
-        prop_assert!(all.iter().all(|layer| of_all_networks.contains(layer)));
+        // And no more: each is in the network that holds it behind a choice that gives it its input.
+        for (layer, variants) in networks.variants().iter().enumerate() {
+            for variant in variants {
+                let mut choices = vec![0; networks.len()];
+                choices[layer] = variant.choice;
+                if let Some(before) = layer.checked_sub(1) {
+                    choices[before] = variant.inputs[0];
+                }
+                prop_assert_eq!(networks.layers_of(&choices)[layer], variant.layer);
+            }
+        }
         Ok(())
     };
     runner(64).run(&genotypes(), check).unwrap();

@@ -2,40 +2,53 @@
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::artifact;
-use edge_nas::latency::{Latency, LayerLatency};
-use edge_nas::record::{BenchRow, ModelDir, Network, RunDir, SearchEpoch, TrainEpoch};
+use edge_nas::latency::Latency;
+use edge_nas::record::{
+    BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch,
+};
 use edge_nas::report::{self, ReportError, Run};
-use edge_nas::space::{Genotype, Layer, SearchSpace};
-use nas_exporters::Shape;
+use edge_nas::search::Unit;
+use edge_nas::space::{Baseline, Genotype, Layer, Network, Networks, SearchSpace, names_of};
+use nas_exporters::{Precision, Shape};
 use nas_probe::Runtime;
 use std::io::Write;
 
 const OPS: &str = "conv_3x3,skip,conv_5x5,sep_conv_3x3,max_pool_3x3,conv_3x3";
 const EPOCHS: usize = 8;
 
-fn genotype() -> Genotype {
+fn genotype_of(ops: &str) -> Genotype {
     let space = SearchSpace::load("chain").unwrap();
-    Genotype::parse(space, OPS, Shape::new(3, 32, 32), 10).unwrap()
+    Genotype::parse(Networks::new(space, Shape::new(3, 32, 32), [10]).unwrap(), ops).unwrap()
+}
+
+fn genotype() -> Genotype {
+    genotype_of(OPS)
 }
 
 fn write_search(dir: &RunDir) {
     let genotype = genotype();
     for epoch in 1..=EPOCHS {
         let progress = epoch as f64 / EPOCHS as f64;
-        let chosen = |op| if genotype.ops.contains(op) { 1.0 } else { 0.1 };
-        let alpha: Vec<f64> =
-            genotype.space.candidates.iter().map(|op| 2.0 * progress * chosen(op)).collect();
+        let networks = &genotype.networks;
+        let chosen = |layer: usize, i: usize| if genotype.choices[layer] == i { 1.0 } else { 0.1 };
+        let alpha = |layer: usize| {
+            (0..networks.choices()[layer].len()).map(|i| 2.0 * progress * chosen(layer, i)).collect()
+        };
         let line = SearchEpoch {
             epoch,
             learning_rate: 0.025,
             train_loss: 2.0 - progress,
             validation_loss: (epoch > 2).then_some(2.1 - progress),
             validation_accuracy: (epoch > 2).then_some(0.5 * progress),
-            expected_ns: Latency::from_ns(2.0e6 - 0.7e6 * progress),
-            target_ns: Latency::from_ns(1.25e6),
+            constraints: vec![Expected {
+                cost: "latency on host with ort".into(),
+                unit: Unit::Nanoseconds,
+                expected: 2.0e6 - 0.7e6 * progress,
+                limit: 1.25e6,
+            }],
             foreign_table: None,
-            alpha: vec![alpha; genotype.ops.len()],
-            candidates: genotype.space.candidates.clone(),
+            alpha: networks.searched().map(alpha).collect(),
+            choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
             seconds: 61.0,
         };
         artifact::append_line(&dir.search_log(), &line).unwrap();
@@ -59,49 +72,52 @@ fn write_model(dir: &ModelDir, network: &Network, last_accuracy: f64) {
     }
 }
 
-fn bench_row(model: &str, runtime: Runtime, median_ns: f64) -> BenchRow {
+fn bench_row(model: &str, runtime: Runtime, ns: f64) -> BenchRow {
     BenchRow {
         model: model.into(),
         device: "test board <&>".into(),
         runtime,
         runtime_version: "0.0.1".into(),
         providers: vec![],
-        disturbed_rounds: 0,
-        foreign_table: None,
         threads: 1,
-        precision: "fp32".into(),
-        median_ns: Latency::from_ns(median_ns),
-        fastest_ns: Some(Latency::from_ns(median_ns)),
-        peak_bytes: Some(23_456_789),
-        p5_ns: Latency::from_ns(0.97 * median_ns),
-        p95_ns: Latency::from_ns(1.06 * median_ns),
+        precision: Precision::Fp32,
+        latency_ns: Latency::from_ns(ns),
+        median_ns: Latency::from_ns(1.02 * ns),
+        p5_ns: Latency::from_ns(0.97 * ns),
+        p95_ns: Latency::from_ns(1.06 * ns),
         samples: 211,
-        predicted_ns: None,
-        isolated_ns: None,
-        predicted_layers: vec![],
-        interactions: vec![],
+        disturbed_rounds: 0,
+        peak_bytes: 23_456_789,
+        prediction: None,
     }
 }
 
 fn by_layer(layer: Layer, ns: Latency) -> LayerLatency {
-    LayerLatency { layer, ns: Some(ns), isolated_ns: Some(2.0 * ns) }
+    LayerLatency { layer, adds_ns: Some(ns), isolated_ns: Some(2.0 * ns) }
+}
+
+/// The layers of a genotype take `ns` each, and their network together 5 % more than `latency`.
+fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
+    let layers = genotype.live_layers().into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
+    Prediction {
+        latency_ns: Latency::from_ns(1.05 * latency),
+        isolated_ns: None,
+        layers: layers.collect(),
+        interactions: vec!["each row before skip/2".into()],
+        foreign_table: None,
+    }
 }
 
 fn baseline() -> Network {
-    Network::MobilenetV2 { width: 0.5, input: Shape::new(3, 32, 32), classes: 10 }
+    Network::MobilenetV2(Baseline { width: 0.5, input: Shape::new(3, 32, 32), classes: 10 })
 }
 
 fn write_bench(dir: &RunDir) {
     let (found, genotype) = (Network::Genotype(genotype()).name(), genotype());
     for (runtime, found_ns, baseline_ns) in [(Runtime::Tract, 2.4e6, 3.3e6), (Runtime::Ort, 1.2e6, 0.65e6)] {
-        let layers = genotype.live_layers();
-        let share = Latency::from_ns(found_ns / layers.len() as f64);
-        let row = BenchRow {
-            predicted_ns: Some(Latency::from_ns(1.05 * found_ns)),
-            predicted_layers: layers.into_iter().map(|layer| by_layer(layer, share)).collect(),
-            interactions: vec!["each row before skip/2".into()],
-            ..bench_row(&found, runtime, found_ns)
-        };
+        let share = found_ns / genotype.live_layers().len() as f64;
+        let prediction = Some(prediction(&genotype, found_ns, share));
+        let row = BenchRow { prediction, ..bench_row(&found, runtime, found_ns) };
         // An older measurement, which the newer one replaces.
         artifact::append_line(&dir.bench(), &bench_row(&found, runtime, 77.7e6)).unwrap();
         artifact::append_line(&dir.bench(), &row).unwrap();
@@ -154,20 +170,20 @@ fn a_whole_run_shows_all_figures_and_numbers() {
     let page = page(&dir);
     for figure in [
         "Loss of the search",
-        "Expected latency against the target",
-        "Probability of each candidate op",
+        "Expected costs against their limits",
+        "Probability of each choice",
         "Training from scratch",
         "Latency by layer",
         "Accuracy against latency",
     ] {
         assert!(page.contains(&format!("<h3>{figure}</h3>")), "no figure `{figure}`");
     }
-    let alpha_panels = page.matches("Probability of each candidate op layer").count();
-    assert_eq!(alpha_panels, genotype().ops.len());
+    let alpha_panels = page.matches("Probability of each choice layer").count();
+    assert_eq!(alpha_panels, genotype().names().len());
     for text in [
         "The found network classifies 91.25 % of the test images right and takes 2.40 ms (tract) and 1.20 ms (ort).",
         "mobilenet_v2_x0.5 classifies 90.35 % of the test images right and takes 3.30 ms (tract) and 650 µs (ort).",
-        "The target of the search was 1.25 ms.",
+        "The search was limited to 1.25 ms of latency on host with ort.",
         "test board &lt;&amp;&gt;",
         "<td>2.52 ms</td><td>+5.0 %</td>",
         "<td>0.700 M</td><td>27.97 M</td>",
@@ -237,16 +253,11 @@ fn a_missing_part_names_the_command_that_writes_it() {
 #[test]
 fn layers_that_a_zero_cuts_off_have_no_prediction() {
     let (_temp, dir) = folder();
-    let space = SearchSpace::load("chain").unwrap();
-    let ops = "conv_3x3,zero,skip,skip,skip,skip";
-    let genotype = Genotype::parse(space, ops, Shape::new(3, 32, 32), 10).unwrap();
+    let genotype = genotype_of("conv_3x3,zero,skip,skip,skip,skip");
     artifact::write_json(&dir.genotype(), &genotype).unwrap();
     let network = Network::Genotype(genotype.clone());
-    let layers = genotype.live_layers().into_iter();
-    let row = BenchRow {
-        predicted_layers: layers.map(|layer| by_layer(layer, Latency::from_ns(5e3))).collect(),
-        ..bench_row(&network.name(), Runtime::Ort, 4e4)
-    };
+    let prediction = Some(prediction(&genotype, 4e4, 5e3));
+    let row = BenchRow { prediction, ..bench_row(&network.name(), Runtime::Ort, 4e4) };
     artifact::append_line(&dir.bench(), &row).unwrap();
     let page = page(&dir);
     assert_eq!(page.matches("no prediction").count(), 3, "stem, layer 1 and the zero");

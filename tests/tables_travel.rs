@@ -5,45 +5,56 @@ mod common;
 mod table;
 
 use common::Workspace;
-use edge_nas::latency::{Header, Images, Latency, LatencyTable, Networks, Row, Subject};
-use edge_nas::space::{CandidateOp, Layer, SearchSpace};
+use edge_nas::latency::Latency;
+use edge_nas::model::{LatencyModel, Validation, Validations, isolated_subjects};
+use edge_nas::profile::first_to_fit;
+use edge_nas::space::{CandidateOp, Layer, Networks, SearchSpace};
+use edge_nas::table::{Disturbance, Header, LatencyTable, Planned, Row, Subject};
 use nas_exporters::Shape;
 use serde_json::Value;
-use table::{COMMAND, header, row};
+use table::{COMMAND, header_of, row};
 
-const IMAGES: Images = Images { shape: Shape { channels: 3, height: 8, width: 8 }, classes: 3 };
-const NETWORKS: usize = 53;
-/// Those of them that the table has.
+const INPUT: Shape = Shape { channels: 3, height: 8, width: 8 };
+const CLASSES: usize = 3;
+/// Networks that the model is fitted to.
 const MEASURED: usize = 40;
 /// Of every network, in nanoseconds.
 const BASE: f64 = 100_000.0;
 /// What a layer takes alone is so much more than what it adds.
 const ALONE: f64 = 1.5;
 
+fn networks() -> Networks {
+    Networks::new(SearchSpace::load("chain").unwrap(), INPUT, [CLASSES]).unwrap()
+}
+
+fn header() -> Header {
+    header_of(&networks())
+}
+
 /// What a layer adds, in nanoseconds.
 fn adds(layer: &Layer) -> f64 {
     let ops = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3"];
-    let op = ops.iter().position(|op| *op == layer.op.name());
+    let op = ops.iter().position(|op| *op == layer.op.to_string());
     op.map_or(0.0, |op| 1000.0 * (op + 1) as f64 * layer.channels as f64 / 16.0)
 }
 
 /// All that the space chain has on these images: each layer alone, networks to fit a model to, and a
 /// call. The board is that many times slower.
 fn rows(slower: f64) -> Vec<Row> {
-    let space = SearchSpace::load("chain").unwrap();
-    let networks = Networks { space: &space, images: IMAGES };
-    let alone = networks.isolated().into_iter().map(|subject| {
+    let networks = networks();
+    let alone = isolated_subjects(&networks).into_iter().map(|subject| {
         let Subject::Layer(layer) = subject else { panic!("{subject}") };
         (Subject::Layer(layer), 2000.0 + ALONE * adds(&layer))
     });
-    let whole = networks.to_fit(NETWORKS).into_iter().enumerate().map(|(i, subject)| {
+    let first = first_to_fit(&networks, 2 * MEASURED).into_iter().take(MEASURED);
+    let whole = first.enumerate().map(|(i, subject)| {
         let Subject::Network(layers) = &subject else { panic!("{subject}") };
-        let live = layers.iter().rposition(|layer| layer.op == CandidateOp::ZERO).unwrap_or(0);
+        let live = layers.iter().rposition(|layer| layer.op == CandidateOp::Zero).unwrap_or(0);
         let noise = 1.0 + 1e-4 * ((i * 7 % 5) as f64 - 2.0);
         let sum: f64 = layers[live.max(1)..layers.len() - 1].iter().map(adds).sum();
         (subject.clone(), (BASE + sum) * noise)
     });
-    let call = (Subject::Call(IMAGES.shape), 1500.0);
+    let call = (Subject::Call(INPUT), 1500.0);
     let all = alone.chain(whole).chain([call]).enumerate();
     all.map(|(i, (subject, ns))| Row {
         measured_at: 1_795_000_000 + i as u64,
@@ -52,12 +63,10 @@ fn rows(slower: f64) -> Vec<Row> {
     .collect()
 }
 
-fn fitted() -> Header {
-    Header { networks: NETWORKS, ..header() }
-}
-
-fn write(ws: &Workspace, name: &str, header: Header, rows: &[Row]) {
+/// A table of these rows; where `networks` are planned, with a model that is fitted to as many.
+fn write(ws: &Workspace, name: &str, header: Header, planned: usize, rows: &[Row]) {
     let mut table = LatencyTable::open(&ws.path(name), header, COMMAND).unwrap();
+    table.plan(Planned { networks: planned, classes: CLASSES }).unwrap();
     rows.iter().for_each(|row| table.append(row.clone()).unwrap());
 }
 
@@ -85,16 +94,16 @@ fn show_tells_what_layers_add_and_take_alone() {
         conditions.power_mw = Some(mw);
     }
     rows[peak].peak_bytes = Some(3 << 20);
-    let drawn = rows[power].fastest().ns() * 3000.0 / 1e6;
-    write(&ws, "chain.ort.jsonl", fitted(), &rows);
+    let drawn = rows[power].fastest_ns() * 3000.0 / 1e6;
+    write(&ws, "chain.ort.jsonl", header(), MEASURED, &rows);
 
     let shown = ws.json("profile show chain.ort.jsonl");
-    assert_eq!((&shown["space"], &shown["note"]), (&"chain".into(), &Value::Null));
+    assert_eq!((&shown["header"]["space"]["name"], &shown["note"]), (&"chain".into(), &Value::Null));
     assert_eq!(shown["networks"], MEASURED);
     assert_eq!(ns(&shown["call_ns"]), 1500.0);
     assert_eq!(shown["peak_bytes"], serde_json::json!([3 << 20, 3 << 20]));
     assert!((ns(&shown["energy_uj"][0]) / drawn - 1.0).abs() < 1e-9, "{}", shown["energy_uj"]);
-    assert!(shown["held_out_error"].as_f64().unwrap() < 0.01, "{}", shown["held_out_error"]);
+    assert!(shown["leave_one_out_error"].as_f64().unwrap() < 0.01, "{}", shown["leave_one_out_error"]);
 
     let layers = shown["layers"].as_array().unwrap();
     let by_adds: Vec<f64> = layers.iter().filter_map(|l| l["adds_ns"].as_f64()).collect();
@@ -114,7 +123,7 @@ fn show_tells_what_layers_add_and_take_alone() {
         let error = 2.0 * (ns(&shown["adds_error_ns"]) + ns(&other["adds_error_ns"])) + 50.0;
         assert!((apart - truth).abs() < error, "{this}: {apart} for {truth} ± {error}");
         assert!(shown["networks"].as_u64().unwrap() > 0, "{this}: {shown}");
-        assert_eq!(ns(&shown["fastest_ns"]), 2000.0 + ALONE * adds(&this), "{this}");
+        assert_eq!(ns(&shown["latency_ns"]), 2000.0 + ALONE * adds(&this), "{this}");
     }
 
     let text = text(&ws, "profile show chain.ort.jsonl");
@@ -132,20 +141,22 @@ fn show_tells_what_layers_add_and_take_alone() {
 }
 
 #[test]
-fn where_the_space_is_not_known_lone_layers_are_shown() {
+fn without_a_model_lone_layers_are_shown() {
     let ws = Workspace::new();
-    write(&ws, "mine.jsonl", fitted(), &rows(1.0));
-    let shown = ws.json("profile show mine.jsonl");
-    assert!(shown["note"].as_str().unwrap().contains("--space"), "{}", shown["note"]);
+    let rows = rows(1.0);
+    write(&ws, "lone.jsonl", header(), 0, &rows);
+    let shown = ws.json("profile show lone.jsonl");
+    assert!(shown["note"].as_str().unwrap().contains("no whole networks"), "{}", shown["note"]);
     assert!(shown["layers"].as_array().unwrap().iter().all(|l| l["adds_ns"].is_null()));
     assert!(shown["energy_uj"].is_null() && shown["peak_bytes"].is_null(), "energy is estimated");
-    assert!(text(&ws, "profile show mine.jsonl").contains("note: what layers add"), "no note");
-    assert!(ws.json("profile show mine.jsonl --space chain")["held_out_error"].is_number());
-    let shown = ws.json("profile show mine.jsonl --space chain --input 3x8x8 --classes 3");
-    assert!(shown["held_out_error"].is_number());
-    let other = ws.json("profile show mine.jsonl --space chain --input 3x16x16 --classes 3");
-    let note = other["note"].as_str().unwrap();
-    assert!(note.contains("40 networks are not measured") && note.contains("nas-profile --device"), "{note}");
+    assert!(
+        text(&ws, "profile show lone.jsonl").contains("note: the table has no whole networks"),
+        "no note"
+    );
+
+    write(&ws, "few.jsonl", header(), MEASURED + 7, &rows);
+    let note = ws.json("profile show few.jsonl")["note"].as_str().unwrap().to_string();
+    assert!(note.contains("40 of 47 networks") && note.contains("nas-profile"), "{note}");
 }
 
 #[test]
@@ -153,8 +164,9 @@ fn diff_tells_how_far_two_tables_agree() {
     let ws = Workspace::new();
     let (a, mut b) = (rows(1.0), rows(1.02));
     let gone = b.remove(3);
-    write(&ws, "chain.old.jsonl", fitted(), &a);
-    write(&ws, "chain.new.jsonl", Header { device: "other".into(), threads: Some(2), ..fitted() }, &b);
+    write(&ws, "chain.old.jsonl", header(), MEASURED, &a);
+    let other = Header { device: "other".into(), threads: Some(2), ..header() };
+    write(&ws, "chain.new.jsonl", other, MEASURED, &b);
     let diff = ws.json("profile diff chain.old.jsonl chain.new.jsonl");
     let facts: Vec<&str> =
         diff["facts"].as_array().unwrap().iter().map(|fact| fact["what"].as_str().unwrap()).collect();
@@ -184,23 +196,23 @@ fn merge_puts_rows_together_in_the_order_of_their_time() {
     let ws = Workspace::new();
     let all = rows(1.0);
     let half = all.len() / 2;
-    write(&ws, "a.jsonl", fitted(), &all[half - 5..]);
-    write(&ws, "b.jsonl", Header { networks: 5, ..fitted() }, &all[..half]);
+    write(&ws, "a.jsonl", header(), MEASURED, &all[half - 5..]);
+    write(&ws, "b.jsonl", header(), 5, &all[..half]);
     let merge = "profile merge a.jsonl b.jsonl --out out/chain.ort.jsonl";
     let merged = ws.json(merge);
     assert_eq!((merged["rows"].as_u64(), merged["equal"].as_u64()), (Some(all.len() as u64), Some(5)));
     let table = LatencyTable::load(&ws.path("out/chain.ort.jsonl"), COMMAND).unwrap();
-    assert_eq!(table.header, fitted());
+    assert_eq!((&table.header, table.planned(CLASSES)), (&header(), MEASURED));
     assert_eq!(table.rows(), all);
 
-    // A file that is there stays, unless it is meant.
+    // A file that exists is kept, unless --force is given.
     let error = ws.error(merge);
-    assert!(error.contains("out/chain.ort.jsonl is there already") && error.contains("--force"), "{error}");
-    write(&ws, "c.jsonl", fitted(), &all[..3]);
+    assert!(error.contains("out/chain.ort.jsonl exists already") && error.contains("--force"), "{error}");
+    write(&ws, "c.jsonl", header(), MEASURED, &all[..3]);
     ws.nas("profile merge a.jsonl c.jsonl --out c.jsonl --force").assert().success();
     assert_eq!(LatencyTable::load(&ws.path("c.jsonl"), COMMAND).unwrap().rows().len(), all.len() - half + 8);
 
-    write(&ws, "foreign.jsonl", Header { cpu: "an abacus".into(), ..fitted() }, &all[..3]);
+    write(&ws, "foreign.jsonl", Header { cpu: "an abacus".into(), ..header() }, 0, &all[..3]);
     let error = ws.error("profile merge a.jsonl b.jsonl foreign.jsonl --out d.jsonl");
     for said in ["foreign.jsonl was measured with CPU an abacus, not 0x41/0xd08", "a.jsonl"] {
         assert!(error.contains(said), "no {said:?} in {error}");
@@ -209,23 +221,40 @@ fn merge_puts_rows_together_in_the_order_of_their_time() {
     ws.nas("profile merge a.jsonl --out d.jsonl").assert().code(2);
 }
 
+/// A validation is that of the model whose predictions it compared.
 #[test]
-fn validations_of_other_models_are_dropped() {
+fn a_validation_counts_as_long_as_the_model_is_the_same() {
     let ws = Workspace::new();
-    let golden = include_str!("golden/table_all.jsonl");
-    ws.write("a.jsonl", golden);
-    ws.write("b.jsonl", golden);
-    let said = text(&ws, "profile merge a.jsonl b.jsonl --out c.jsonl");
-    assert!(said.contains("2 validations were of other models"), "{said}");
-    assert!(!ws.read("c.jsonl").contains("validations"));
-    assert_eq!(ws.read("c.jsonl").lines().count(), golden.lines().count());
+    let all = rows(1.0);
+    write(&ws, "t.jsonl", header(), MEASURED, &all);
+    let load = |name: &str| LatencyTable::load(&ws.path(name), COMMAND).unwrap();
+    let mut table = load("t.jsonl");
+    let model = |table: &LatencyTable| LatencyModel::new(table, &networks()).unwrap();
+    let random = edge_nas::model::Accuracy::of(&[(Latency::from_ns(1.0), Latency::from_ns(2.0))]).unwrap();
+    let digest = model(&table).digest();
+    let validation = Validation {
+        classes: CLASSES,
+        model: digest,
+        random,
+        derived: None,
+        plain_sum: None,
+        macs: None,
+        noise: None,
+    };
+    Validations::default().save(&table, validation.clone()).unwrap();
+    let stored = Validations::load(&table).unwrap();
+    assert_eq!(stored.of(&model(&table)), Some(&validation));
+    assert_eq!(ws.json("profile show t.jsonl")["validations"][0]["random"]["mape"], 0.5);
+    let faster = all.iter().rev().find(|row| matches!(row.subject, Subject::Network(_))).unwrap();
+    table.append(Row { samples_ns: vec![1000.0], ..faster.clone() }).unwrap();
+    assert_eq!(stored.of(&model(&load("t.jsonl"))), None);
 }
 
 #[test]
 fn export_writes_a_line_for_each_subject() {
     let ws = Workspace::new();
     let rows = rows(1.0);
-    write(&ws, "chain.ort.jsonl", fitted(), &rows);
+    write(&ws, "chain.ort.jsonl", header(), MEASURED, &rows);
     let stdout = text(&ws, "profile export chain.ort.jsonl");
     ws.nas("profile export chain.ort.jsonl --csv out/table.csv").assert().success();
     assert_eq!(ws.read("out/table.csv"), stdout);
@@ -234,7 +263,7 @@ fn export_writes_a_line_for_each_subject() {
     let columns = [
         "kind",
         "subject",
-        "fastest_ns",
+        "latency_ns",
         "gap_ns",
         "median_ns",
         "rows",
@@ -250,13 +279,13 @@ fn export_writes_a_line_for_each_subject() {
         let (kind, name) = match &row.subject {
             Subject::Layer(layer) => ("layer", layer.to_string()),
             Subject::Network(layers) => {
-                let ops = layers[1..layers.len() - 1].iter().map(|layer| layer.op.name());
+                let ops = layers[1..layers.len() - 1].iter().map(|layer| layer.op.to_string());
                 ("network", ops.collect::<Vec<_>>().join(","))
             }
             Subject::Call(shape) => ("call", shape.to_string()),
         };
         let line = lines.iter().find(|line| &line[0] == kind && line[1] == name).unwrap();
-        assert_eq!(line[2].parse::<f64>().unwrap(), row.fastest().ns(), "{name}");
+        assert_eq!(line[2].parse::<f64>().unwrap(), row.fastest_ns(), "{name}");
         assert_eq!(line[8].parse::<u64>().unwrap(), row.subject.graph().cost().macs, "{name}");
         assert_eq!(line[9].parse::<u64>().unwrap(), row.subject.graph().cost().params, "{name}");
         assert!(kind == "layer" || line[6].is_empty(), "{name}");
@@ -270,13 +299,16 @@ fn wrong_files_are_told_in_one_line() {
     ws.write("text.jsonl", "no table\n");
     ws.write("empty.jsonl", "");
     ws.write("other.jsonl", "{\"epoch\":1}\n");
-    ws.write("old.jsonl", &include_str!("golden/table_all.jsonl").replacen(":2,", ":1,", 1));
-    write(&ws, "good.jsonl", fitted(), &[row(Subject::Call(IMAGES.shape), 1.0, 1)]);
+    ws.write(
+        "old.jsonl",
+        &include_str!("golden/table_all.jsonl").replacen("\"latency_table\":3", "\"latency_table\":2", 1),
+    );
+    write(&ws, "good.jsonl", header(), 0, &[row(Subject::Call(INPUT), 1.0, 1)]);
     for (file, said) in [
         ("text.jsonl", "text.jsonl, line 1"),
         ("empty.jsonl", "it is empty"),
-        ("other.jsonl", "no latency table of format 2"),
-        ("old.jsonl", "it is of format 1"),
+        ("other.jsonl", "is not a latency table of format 3"),
+        ("old.jsonl", "it has format 2"),
         ("absent.jsonl", "there is no latency table absent.jsonl"),
     ] {
         for args in [
@@ -289,19 +321,16 @@ fn wrong_files_are_told_in_one_line() {
             assert!(error.contains(said), "nas {args}: no {said:?} in {error}");
         }
     }
-    let error = ws.error("profile show good.jsonl --space chian");
-    assert!(error.contains("no space `chian`"), "{error}");
     assert!(!ws.path("merged.jsonl").exists() && !ws.path("table.csv").exists());
 }
 
 #[test]
 fn latencies_are_those_of_the_fastest_samples() {
     let ws = Workspace::new();
-    let subject = Subject::Call(IMAGES.shape);
+    let subject = Subject::Call(INPUT);
     let slow = Row { median_ns: Latency::from_ns(900.0), ..row(subject.clone(), 1000.0, 3) };
-    let disturbed =
-        Row { disturbed: vec![edge_nas::latency::Disturbance::Load], ..row(subject.clone(), 100.0, 3) };
-    write(&ws, "t.jsonl", header(), &[slow, row(subject, 700.0, 3), disturbed]);
+    let disturbed = Row { disturbed: vec![Disturbance::Load], ..row(subject.clone(), 100.0, 3) };
+    write(&ws, "t.jsonl", header(), 0, &[slow, row(subject, 700.0, 3), disturbed]);
     let csv = text(&ws, "profile export t.jsonl");
     assert_eq!(csv.lines().nth(1).unwrap(), "call,3x8x8,700.0,300.0,700.0,2,,,0,0");
 }

@@ -5,9 +5,13 @@
 #[path = "table/mod.rs"]
 mod table;
 
-use edge_nas::latency::{Images, Latency, LatencyModel, Networks};
-use edge_nas::space::{LayerSpec, SearchSpace};
-use edge_nas::torch::{Adam, LatencyTerm, MixedOp, Net, Sgd, Supernet, alpha_step, cosine, weight_step};
+use edge_nas::latency::Latency;
+use edge_nas::model::LatencyModel;
+use edge_nas::search::{Constraint, Cost, latency_range};
+use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
+use edge_nas::train::{
+    Adam, Gate, Net, Placement, Sgd, Supernet, alpha_step, cosine, expectation, fix, weight_step,
+};
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -41,7 +45,7 @@ fn small_net() -> Net {
     let x = g.add("avg", Op::AvgPool { kernel: 3, stride: 1 }, &[x]);
     let x = g.add("pool", Op::GlobalAvgPool, &[x]);
     g.add("linear", Op::Linear { out_features: 3 }, &[x]);
-    let net = Net::new(g);
+    let net = Net::new(g, Placement::default());
     net.load(&Weights::random(net.graph(), 0)).unwrap();
     net
 }
@@ -50,7 +54,7 @@ fn small_net() -> Net {
 fn batch_norm_normalises_by_the_batch_and_keeps_running_statistics() {
     let mut g = Graph::new(Shape::new(2, 4, 4));
     g.add("bn", Op::BatchNorm, &[g.input()]);
-    let net = Net::new(g);
+    let net = Net::new(g, Placement::default());
     let param = |role| net.params().find(|(p, _)| p.role == role).unwrap().1;
     let x = images(8, net.graph().input_shape()) * 3.0 + 2.0;
     let (mean, var) = (
@@ -121,11 +125,28 @@ fn weights_come_out_of_a_net_as_they_went_in() {
     assert!(net.load(&Weights::default()).unwrap_err().to_string().contains("conv.weight"));
 }
 
-fn space() -> SearchSpace {
+/// The ops of `chain` in one layer, between a small stem and a classifier.
+fn small() -> Networks {
     let mut space = SearchSpace::load("chain").unwrap();
-    space.stem.channels = 4;
-    space.layers = vec![LayerSpec { channels: 6, stride: 2 }];
-    space
+    space.layers.truncate(2);
+    space.layers[0].channels = vec![4];
+    space.layers[1] = LayerSpec { channels: vec![6], stride: 2, ..space.layers[1].clone() };
+    Networks::new(space, Shape::new(3, 9, 8), [5]).unwrap()
+}
+
+fn supernet(networks: &Networks) -> Supernet {
+    Supernet::new(networks, Placement::default()).unwrap()
+}
+
+/// The latency model of a table in which a layer takes as many nanoseconds as it has multiply-accumulates, and 100.
+fn model(networks: &Networks) -> LatencyModel {
+    let dir = tempfile::tempdir().unwrap();
+    let ns = |layer: &Layer| 100.0 + layer.graph().cost().macs as f64;
+    LatencyModel::new(&table::filled(&dir.path().join("table.jsonl"), networks, 1, ns), networks).unwrap()
+}
+
+fn within(model: &LatencyModel, limit: Latency) -> Vec<Constraint> {
+    vec![Constraint { cost: Cost::latency(model), limit: limit.ns() }]
 }
 
 /// The tensors of a supernet below `prefix`, as weights of that part.
@@ -140,42 +161,68 @@ fn part_of(net: &Supernet, prefix: &str) -> Weights {
     weights
 }
 
-#[test]
-fn a_mixed_op_is_the_weighted_sum_of_its_ops() {
-    let (space, input) = (space(), Shape::new(3, 9, 8));
-    let net = Supernet::new(&space, input, 5);
-    let part = |prefix: &str, graph: Graph| {
-        let part = Net::new(graph);
-        part.load(&part_of(&net, prefix)).unwrap();
+/// The parts of a supernet of [`small`]: stem, the ops of the layer, classifier.
+fn parts(net: &Supernet, networks: &Networks) -> (Net, Vec<Net>, Net) {
+    let part = |prefix: &str, layer: &Layer| {
+        let part = Net::new(layer.graph(), Placement::default());
+        part.load(&part_of(net, prefix)).unwrap();
         part
     };
-    let stem = part("stem", space.stem(input).graph());
-    let head = part("head", space.head(input, 5).graph());
-    let candidates = space.mixed_layers(input).remove(0);
-    let ops: Vec<Net> =
-        candidates.iter().map(|layer| part(&format!("layer1.{}", layer.op), layer.graph())).collect();
+    let [stem, ops, head] = networks.variants() else { panic!("three layers") };
+    let ops = ops.iter().map(|variant| part(&format!("layer1.{}", variant.layer.op), &variant.layer));
+    (part("stem", &stem[0].layer), ops.collect(), part("head", &head[0].layer))
+}
 
-    let x = images(6, input);
-    let mut given: Vec<f64> = (1..=candidates.len()).map(|i| i as f64 / 36.0).collect();
+#[test]
+fn a_mixed_op_is_the_weighted_sum_of_its_ops() {
+    let networks = small();
+    let net = supernet(&networks);
+    let (stem, ops, head) = parts(&net, &networks);
+    let x = images(6, networks.input);
+    let mut given: Vec<f64> = (1..=ops.len()).map(|i| i as f64 / 36.0).collect();
     assert!((given.iter().sum::<f64>() - 1.0).abs() < 1e-12);
     for train in [true, false] {
         let between = stem.forward(&x, train);
         let terms = ops.iter().zip(&given).map(|(op, p)| op.forward(&between, train) * *p);
         let expected = head.forward(&terms.reduce(|a, b| a + b).unwrap(), train);
-        let probabilities = Tensor::from_slice2(&[&given]).to_kind(Kind::Float);
-        assert_close(&net.forward(&x, &probabilities, train), &expected, 1e-5);
+        let one = Tensor::from_slice(&[1f32]);
+        let probabilities = [one.copy(), Tensor::from_slice(&given).to_kind(Kind::Float), one];
+        assert_close(&net.forward(&x, Gate::Mixture(&probabilities), train), &expected, 1e-5);
         given.reverse();
     }
 }
 
+/// A path is the network that holds only its choices; others get no gradient and keep their statistics.
+#[test]
+fn a_path_is_one_network() {
+    let networks = small();
+    let net = supernet(&networks);
+    let (stem, ops, head) = parts(&net, &networks);
+    let x = images(6, networks.input);
+    for (choice, op) in ops.iter().enumerate() {
+        let expected = head.forward(&op.forward(&stem.forward(&x, true), true), true);
+        assert_close(&net.forward(&x, Gate::Path(&[0, choice, 0]), true), &expected, 1e-5);
+    }
+    let net = supernet(&networks);
+    let before = part_of(&net, "layer1.conv_5x5");
+    net.forward(&x, Gate::Path(&[0, 0, 0]), true).sum(Kind::Float).backward();
+    for (name, param, tensor) in net.params().filter(|(_, param, _)| param.role.is_trained()) {
+        let on_path = !name.starts_with("layer1.") || name.starts_with("layer1.conv_3x3.");
+        assert_eq!(tensor.grad().defined(), on_path, "{name}: {param:?}");
+    }
+    assert_eq!(part_of(&net, "layer1.conv_5x5"), before);
+}
+
 #[test]
 fn alpha_starts_even_and_has_a_gradient() {
-    let (space, input) = (space(), Shape::new(3, 9, 8));
-    let net = Supernet::new(&space, input, 5);
+    let networks = small();
+    let net = supernet(&networks);
     let probabilities = net.probabilities();
-    assert!(values(&probabilities).iter().all(|p| *p == 1.0 / 8.0));
+    assert!(values(&probabilities[1]).iter().all(|p| *p == 1.0 / 8.0));
+    assert!([0, 2].iter().all(|&layer| values(&probabilities[layer]) == [1.0]));
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
-    let loss = net.forward(&images(4, input), &probabilities, true).cross_entropy_for_logits(&labels);
+    let logits = net.forward(&images(4, networks.input), Gate::Mixture(&probabilities), true);
+    let loss = logits.cross_entropy_for_logits(&labels);
     let grad = &Tensor::run_backward(&[loss], &[&net.alpha], false, false)[0];
     assert_eq!(grad.size(), net.alpha.size());
     assert!(values(grad).iter().any(|g| g.abs() > 1e-6));
@@ -183,27 +230,40 @@ fn alpha_starts_even_and_has_a_gradient() {
     assert!(sum.abs() < 1e-5, "softmax does not change along (1, …, 1): {sum}");
 }
 
+/// On tensors, the expected cost is the number that it is on numbers, and so are its derivatives.
+#[test]
+fn the_expectation_on_tensors_is_that_on_numbers() {
+    let networks = small();
+    let cost = model(&networks).polynomial;
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let sizes: Vec<usize> = networks.choices().iter().map(Vec::len).collect();
+    let numbers: Vec<Vec<f64>> =
+        sizes.iter().map(|n| (0..*n).map(|_| rng.random::<f64>()).collect()).collect();
+    let tensors: Vec<Tensor> =
+        numbers.iter().map(|row| Tensor::from_slice(row).set_requires_grad(true)).collect();
+    let expected = expectation(&cost, &tensors);
+    assert_eq!(expected.double_value(&[]), cost.expected(&numbers));
+    // Layers of one choice are part of the base.
+    let slopes = Tensor::run_backward(&[expected], &[&tensors[1]], false, false);
+    assert_eq!(values(&slopes[0]), cost.gradient(&numbers)[1]);
+    let rows: Vec<f64> = (0..sizes[1]).map(|choice| cost.row((1, choice))).collect();
+    assert_eq!(values(&slopes[0]), rows);
+}
+
 #[test]
 fn latency_moves_alpha_only_above_the_target() {
-    let (space, input) = (space(), Shape::new(3, 9, 8));
-    let dir = tempfile::tempdir().unwrap();
-    let cost = |layer: &edge_nas::space::Layer| 100.0 + layer.graph().cost().macs as f64;
-    let layers = space.distinct_layers(input, 5);
-    let table = table::filled(&dir.path().join("table.jsonl"), &layers, 1, cost);
-    let networks = Networks { space: &space, images: Images { shape: input, classes: 5 } };
-    let model = LatencyModel::new(&table, &networks).unwrap();
-    let (cheapest, dearest) = model.range();
-
-    let x = images(4, input);
+    let networks = small();
+    let model = model(&networks);
+    let (cheapest, dearest) = latency_range(&model);
+    let x = images(4, networks.input);
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
     let expected_after = |target: Latency, weight: f64| {
-        edge_nas::torch::fix(std::num::NonZeroUsize::MIN, 7);
-        let net = Supernet::new(&space, input, 5);
-        let term = LatencyTerm::new(&model, target, weight);
+        fix(std::num::NonZeroUsize::MIN, 7);
+        let net = supernet(&networks);
+        let constraints = within(&model, target);
         let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
-        let _ = alpha_step(&net, &mut adam, &term, &x, &labels, 0.1);
-        let row = values(&net.probabilities());
-        model.expected(&row.chunks(space.candidates.len()).map(<[f64]>::to_vec).collect::<Vec<_>>())
+        let _ = alpha_step(&net, &mut adam, (&constraints, weight), (&x, &labels), 0.1);
+        model.polynomial.expected(&net.probabilities().iter().map(values).collect::<Vec<_>>())
     };
     let by_loss = expected_after(dearest, 0.0);
     assert_eq!(expected_after(dearest, 1e3), by_loss);
@@ -213,16 +273,19 @@ fn latency_moves_alpha_only_above_the_target() {
 /// Every parameter of every branch gets a gradient, and every alpha moves.
 #[test]
 fn the_supernet_of_mobile_learns_in_all_branches() {
-    edge_nas::torch::fix(std::num::NonZeroUsize::MIN, 0);
-    let (space, input) = (SearchSpace::load("mobile").unwrap(), Shape::new(3, 32, 32));
-    let net = Supernet::new(&space, input, 10);
+    fix(std::num::NonZeroUsize::MIN, 0);
+    let input = Shape::new(3, 32, 32);
+    let networks = Networks::new(SearchSpace::load("mobile").unwrap(), input, [10]).unwrap();
+    let net = supernet(&networks);
     let trained = || net.params().filter(|(_, param, _)| param.role.is_trained());
     let biases = trained().filter(|(name, ..)| name.ends_with("se_reduce.bias"));
     assert!(biases.map(|(.., bias)| bias.abs().sum(Kind::Float)).all(|sum| sum.double_value(&[]) == 0.0));
 
     let (x, labels) = (images(4, input), Tensor::from_slice(&[0i64, 1, 2, 3]));
     let mut sgd = Sgd::new(trained().map(|(name, _, tensor)| (name, tensor, 0.0)), 0.9);
-    let loss = weight_step(&net, &mut sgd, &x, &labels, 0.05).double_value(&[]);
+    let probabilities: Vec<Tensor> = net.probabilities().iter().map(Tensor::detach).collect();
+    let (loss, _) = weight_step(&net, Gate::Mixture(&probabilities), &mut sgd, (&x, &labels), 0.05);
+    let loss = loss.double_value(&[]);
     assert!(loss.is_finite(), "{loss}");
     for (name, _, tensor) in trained() {
         let norm = tensor.grad().norm().double_value(&[]);
@@ -230,27 +293,40 @@ fn the_supernet_of_mobile_learns_in_all_branches() {
         assert!(tensor.isfinite().all().int64_value(&[]) == 1, "{name}");
     }
 
-    let dir = tempfile::tempdir().unwrap();
-    let cost = |layer: &edge_nas::space::Layer| 100.0 + layer.graph().cost().macs as f64;
-    let layers = space.distinct_layers(input, 10);
-    let table = table::filled(&dir.path().join("table.jsonl"), &layers, 1, cost);
-    let networks = Networks { space: &space, images: Images { shape: input, classes: 10 } };
-    let model = LatencyModel::new(&table, &networks).unwrap();
-    let term = LatencyTerm::new(&model, model.range().0, 0.5);
+    let model = model(&networks);
+    let constraints = within(&model, latency_range(&model).0);
     let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
-    let (loss, logits) = alpha_step(&net, &mut adam, &term, &x, &labels, 0.1);
+    let (loss, logits) = alpha_step(&net, &mut adam, (&constraints, 0.5), (&x, &labels), 0.1);
     assert!(loss.double_value(&[]).is_finite() && logits.isfinite().all().int64_value(&[]) == 1);
     assert!(values(&net.alpha).iter().all(|a| a.is_finite() && *a != 0.0), "{:?}", values(&net.alpha));
 }
 
 #[test]
-fn a_layer_of_zeros_gives_zeros() {
-    let layer =
-        space().mixed_layers(Shape::new(3, 8, 8)).remove(0).into_iter().find(|l| l.op.name() == "zero");
-    let layer = layer.unwrap();
-    let y = MixedOp::new(vec![layer]).forward(&images(2, layer.input), &Tensor::from_slice(&[1f32]), true);
-    assert_eq!(y.size(), [2, 6, 4, 4]);
-    assert!(values(&y).iter().all(|v| *v == 0.0));
+fn a_zero_adds_nothing_to_a_mixture() {
+    let networks = small();
+    let zero = networks.choices()[1].iter().position(|choice| choice.op == CandidateOp::Zero).unwrap();
+    let net = supernet(&networks);
+    let (stem, _, head) = parts(&net, &networks);
+    let x = images(2, networks.input);
+    let one_hot: Vec<f32> =
+        (0..networks.choices()[1].len()).map(|i| if i == zero { 1.0 } else { 0.0 }).collect();
+    let one = Tensor::from_slice(&[1f32]);
+    let probabilities = [one.copy(), Tensor::from_slice(&one_hot), one];
+    let zeros = Tensor::zeros([2, 6, 5, 4], (Kind::Float, tch::Device::Cpu));
+    assert_eq!(stem.forward(&x, true).size(), [2, 4, 9, 8]);
+    let expected = head.forward(&zeros, true);
+    assert_close(&net.forward(&x, Gate::Mixture(&probabilities), true), &expected, 1e-6);
+    assert_close(&net.forward(&x, Gate::Path(&[0, zero, 0]), true), &expected, 1e-6);
+}
+
+/// Choices of several widths cannot be added up.
+#[test]
+fn a_layer_of_several_widths_is_refused() {
+    let mut space = small().space;
+    space.layers[1].channels = vec![4, 6];
+    let networks = Networks::new(space, Shape::new(3, 9, 8), [5]).unwrap();
+    let error = Supernet::new(&networks, Placement::default()).err().unwrap().to_string();
+    assert!(error.contains("layer1 of space `chain`") && error.contains("several widths"), "{error}");
 }
 
 fn parameter(value: f32) -> Tensor {

@@ -406,7 +406,8 @@ impl Graph {
 
 /// None where the op does not take such inputs.
 fn output_shape(op: Op, inputs: &[Shape]) -> Option<Shape> {
-    let window = |kernel: usize, stride: usize| kernel % 2 == 1 && kernel <= 127 && (1..=127).contains(&stride);
+    let window =
+        |kernel: usize, stride: usize| kernel % 2 == 1 && kernel <= 127 && (1..=127).contains(&stride);
     match (op, inputs) {
         (Op::Conv2d { out_channels, kernel, stride, groups, .. }, &[x]) => {
             let divides = groups > 0 && x.channels % groups == 0 && out_channels % groups == 0;

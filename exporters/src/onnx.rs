@@ -1,6 +1,8 @@
 //! Writes a [`Graph`] as an ONNX model: opset 13, batch 1, input `input` and output `output`.
 
-use crate::{BATCH_NORM_EPS, Graph, Node, NodeId, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm};
+use crate::{
+    BATCH_NORM_EPS, Graph, Node, NodeId, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm,
+};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,

@@ -139,7 +139,8 @@ fn a_zero_is_a_constant_and_what_is_before_it_is_not_written() {
 
 #[test]
 fn the_empty_network_passes_its_input_on() {
-    let (_, graph) = parse(&onnx::encode(&Graph::new(Shape::new(2, 4, 4)), &Weights::default(), Precision::Fp32).unwrap());
+    let (_, graph) =
+        parse(&onnx::encode(&Graph::new(Shape::new(2, 4, 4)), &Weights::default(), Precision::Fp32).unwrap());
     assert_eq!(graph.node.len(), 1);
     assert_eq!((graph.node[0].op_type.as_str(), graph.node[0].input[0].as_str()), ("Identity", "input"));
 }
@@ -158,9 +159,15 @@ fn weights_that_do_not_fit_are_an_error() {
     let mut weights = Weights::random(&g, 0);
     weights.insert("head.linear.bias", vec![6], vec![0.0; 6]);
     let error = onnx::encode(&g, &weights, Precision::Fp32).unwrap_err();
-    assert!(matches!(&error, EncodeError::Weights(WeightsError::Shape { name, .. }) if name == "head.linear.bias"), "{error}");
+    assert!(
+        matches!(&error, EncodeError::Weights(WeightsError::Shape { name, .. }) if name == "head.linear.bias"),
+        "{error}"
+    );
     let error = onnx::encode(&g, &Weights::default(), Precision::Fp32).unwrap_err();
-    assert!(matches!(&error, EncodeError::Weights(WeightsError::Missing { name }) if name == "stem.conv.weight"), "{error}");
+    assert!(
+        matches!(&error, EncodeError::Weights(WeightsError::Missing { name }) if name == "stem.conv.weight"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -174,8 +181,10 @@ fn the_precision_is_what_a_model_contains() {
         change(&mut model);
         onnx::precision_of(&model.write_to_bytes().unwrap())
     };
-    let op = |name: &'static str| move |model: &mut ModelProto| {
-        model.graph.as_mut().unwrap().node[0].op_type = name.into();
+    let op = |name: &'static str| {
+        move |model: &mut ModelProto| {
+            model.graph.as_mut().unwrap().node[0].op_type = name.into();
+        }
     };
     for quantised in ["QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"] {
         assert_eq!(changed(&op(quantised)).unwrap(), Precision::Int8, "{quantised}");

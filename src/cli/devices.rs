@@ -1,7 +1,7 @@
 use super::flags::ReachFlags;
-use crate::run::Reach;
 use super::output::{print, table};
 use crate::device::{Board, Device, Finding, Session, findings};
+use crate::run::Reach;
 use nas_probe::Runtime;
 use serde::Serialize;
 

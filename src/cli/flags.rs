@@ -88,7 +88,8 @@ impl std::str::FromStr for Cores {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let cores = s.split(',').map(str::trim).filter(|core| !core.is_empty());
-        let core = |core: &str| core.parse().map_err(|_| format!("`{core}` is not a core; write numbers, as 2,3"));
+        let core =
+            |core: &str| core.parse().map_err(|_| format!("`{core}` is not a core; write numbers, as 2,3"));
         Ok(Cores(cores.map(core).collect::<Result<_, _>>()?))
     }
 }

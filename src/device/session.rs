@@ -178,7 +178,9 @@ impl Session {
             Reply::Known { room_bytes, .. } if room_bytes < bytes => {
                 let mb = |bytes: u64| bytes.div_ceil(1_000_000);
                 let (board, room, all) = (&self.board, mb(room_bytes), mb(bytes));
-                log::info!("{board} keeps {room} of {all} MB of models loaded at a time and loads the others again");
+                log::info!(
+                    "{board} keeps {room} of {all} MB of models loaded at a time and loads the others again"
+                );
                 Ok(())
             }
             Reply::Known { .. } => Ok(()),

@@ -1,4 +1,5 @@
 use super::{Effect, Fit, FitError, Measured, Part, Polynomial, Product, Role, Structure};
+use crate::artifact;
 use crate::latency::Latency;
 use crate::space::{CandidateOp, Layer, Networks, SpaceError, Variant};
 use crate::table::{Estimate, LatencyTable, Subject, TableError};
@@ -81,7 +82,7 @@ impl LatencyModel {
 
     /// Identifies the model, for validations.
     pub fn digest(&self) -> String {
-        crate::digest(&self.polynomial)
+        artifact::digest(&self.polynomial)
     }
 
     /// Latency of a network of these choices.
@@ -241,6 +242,7 @@ pub fn structure(networks: &Networks, estimates: &BTreeMap<&Subject, Estimate>) 
         }
     };
     let choices = networks.choices().iter().enumerate();
-    let roles = choices.map(|(layer, choices)| (0..choices.len()).map(|choice| role((layer, choice))).collect());
+    let roles =
+        choices.map(|(layer, choices)| (0..choices.len()).map(|choice| role((layer, choice))).collect());
     Structure::chain(roles.collect(), parts.clone())
 }

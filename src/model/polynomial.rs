@@ -89,7 +89,9 @@ impl Polynomial {
 
     /// The expected cost where layer l holds choice i with `probabilities[l][i]`, whatever the others hold.
     pub fn expected(&self, probabilities: &[Vec<f64>]) -> f64 {
-        let term = |m: &Monomial| m.holds.iter().map(|part| factor(part, probabilities)).product::<f64>() * m.coefficient;
+        let term = |m: &Monomial| {
+            m.holds.iter().map(|part| factor(part, probabilities)).product::<f64>() * m.coefficient
+        };
         self.monomials.iter().map(term).sum::<f64>().max(self.floor)
     }
 

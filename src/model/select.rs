@@ -152,7 +152,8 @@ impl<'a> Selection<'a> {
     /// useless families looks good.
     fn weigh(&self, columns: &DMatrix<f64>, tries: usize) -> Option<(f64, f64)> {
         let trials = self.problem.joined(&self.solution, columns, &RIDGES);
-        let errors = trials.map(|(ridge, errors_without)| (ridge, self.mean(|i| errors_without[i].abs()), errors_without));
+        let errors = trials
+            .map(|(ridge, errors_without)| (ridge, self.mean(|i| errors_without[i].abs()), errors_without));
         let (ridge, after, errors_without) = errors.min_by(|a, b| a.1.total_cmp(&b.1))?;
         let gain = |i: usize| self.solution.leave_one_out_errors[i].abs() - errors_without[i].abs();
         let (mean, free) = (self.mean(gain), self.solution.free);

@@ -152,7 +152,11 @@ mod tests {
         for i in 0..30 {
             let without = problem(Some(i)).solve(&ridge).unwrap();
             let error = whole.x.row(i).dot(&without.unknowns.transpose()) - 1.0;
-            assert!((error - solution.leave_one_out_errors[i]).abs() < 1e-9, "{i}: {error} {}", solution.leave_one_out_errors[i]);
+            assert!(
+                (error - solution.leave_one_out_errors[i]).abs() < 1e-9,
+                "{i}: {error} {}",
+                solution.leave_one_out_errors[i]
+            );
         }
     }
 
@@ -164,7 +168,10 @@ mod tests {
         let columns = whole.x.columns(4, 3).into_owned();
         for (ridge, joined) in first.joined(&solution, &columns, &[1e-4, 1.0]) {
             let all = whole.solve(&[0.1, 0.1, 0.1, 0.1, ridge, ridge, ridge]).unwrap();
-            assert!(joined.iter().zip(&all.leave_one_out_errors).all(|(a, b)| (a - b).abs() < 1e-9), "{ridge}");
+            assert!(
+                joined.iter().zip(&all.leave_one_out_errors).all(|(a, b)| (a - b).abs() < 1e-9),
+                "{ridge}"
+            );
         }
     }
 

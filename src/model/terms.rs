@@ -82,7 +82,8 @@ impl Structure {
                 let shared = pairs.family(all.clone(), any, |p| is(p).then(|| all.clone()));
                 let mut rows = pairs.family(format!("each row {word} {kind}"), any, row);
                 let alike = |name: fn(&Part) -> &String| {
-                    let name = |p: &Pair| is(p).then(|| format!("{} {word} {kind}", name(&self.parts[any(p)])));
+                    let name =
+                        |p: &Pair| is(p).then(|| format!("{} {word} {kind}", name(&self.parts[any(p)])));
                     pairs.family(String::new(), any, name)
                 };
                 // What all have in common, those of an op, and those of a kind, predicts those that few networks

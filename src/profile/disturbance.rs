@@ -44,8 +44,7 @@ mod tests {
 
     #[test]
     fn others_disturb_only_where_they_take_a_core_that_is_needed() {
-        let of =
-            |others, threads, cores| super::of(&measured([1; 3], false, Some(others)), threads, cores);
+        let of = |others, threads, cores| super::of(&measured([1; 3], false, Some(others)), threads, cores);
         assert_eq!(of(0.9, 1, 2), []);
         assert_eq!(of(1.2, 1, 2), [Disturbance::Load]);
         assert_eq!(of(0.5, 2, 2), [Disturbance::Load]);

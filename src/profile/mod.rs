@@ -6,7 +6,9 @@ mod disturbance;
 mod rounds;
 
 pub use bench::{Benchmarked, bench};
-pub use design::{FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number};
+pub use design::{
+    FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number,
+};
 pub use rounds::{PLAN, Plan, ROW, Rounds, rounds};
 
 use crate::device::{DeviceError, Session};
@@ -104,7 +106,8 @@ pub fn profile(
     wanted: Wanted,
 ) -> Result<Rounds, ProfileError> {
     let classes = networks.classes[0];
-    let other_head = table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
+    let other_head =
+        table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
     let planned = table.planned(classes);
     let mut subjects = vec![Subject::Call(networks.input)];
     subjects.extend(isolated_subjects(networks));
@@ -121,7 +124,9 @@ pub fn profile(
         table.plan(Planned { networks: number, classes })?;
     } else if !wanted.isolated {
         let space = &networks.space.name;
-        log::warn!("{space} has too few networks to fit a latency model to: predictions are the plain sum of lone layers");
+        log::warn!(
+            "{space} has too few networks to fit a latency model to: predictions are the plain sum of lone layers"
+        );
     }
     let Some(anchor) = table.anchor().or(subjects.last()).cloned() else { return Err(ProfileError::NoBoard) };
     let none = BTreeMap::new();

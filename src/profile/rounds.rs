@@ -1,7 +1,7 @@
 use super::{ProfileError, disturbance};
 use crate::device::{DeviceError, Fleet, Session, Source};
 use crate::progress;
-use crate::table::{Drawn, Estimate, LatencyTable, Row, Subject, Summary};
+use crate::table::{Drawn, Estimate, LatencyTable, Row, Subject, Summary, examples};
 use nas_probe::{MeasurePlan, Runtime, Samples};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -26,12 +26,8 @@ pub struct Plan {
 pub const PLAN: Plan = Plan { measure: ROW, fewest: 8, most: 16, precision: 0.005 };
 
 /// A row of a table, and a round of a benchmark: what is compared is measured alike.
-pub const ROW: MeasurePlan = MeasurePlan {
-    warmup_ns: 10_000_000,
-    min_sample_ns: 1_000_000,
-    samples: 100,
-    limit_ns: 40_000_000,
-};
+pub const ROW: MeasurePlan =
+    MeasurePlan { warmup_ns: 10_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 40_000_000 };
 
 /// What [`rounds`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -72,7 +68,8 @@ pub fn rounds(
     }
     let number = |subject: &Subject| all.iter().position(|known| known == subject);
     let precision = table.header.precision;
-    let model = |subject: &Subject| (subject.to_string(), Source::Graph { graph: subject.graph(), precision });
+    let model =
+        |subject: &Subject| (subject.to_string(), Source::Graph { graph: subject.graph(), precision });
     let models: Vec<(String, Source)> = all.iter().map(model).collect();
     let (runtime, threads) = measured_with(table)?;
     let anchor_number = number(anchor).unwrap_or(0);
@@ -91,13 +88,20 @@ pub fn rounds(
         let mut order: Vec<usize> = due.iter().filter_map(number).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(round));
         let mut left: BTreeSet<usize> = order.iter().copied().collect();
-        let jobs = order.chunks(BETWEEN_ANCHORS).flat_map(|block| [anchor_number].into_iter().chain(block.iter().copied()));
+        let jobs = order
+            .chunks(BETWEEN_ANCHORS)
+            .flat_map(|block| [anchor_number].into_iter().chain(block.iter().copied()));
         fleet.measure(jobs.collect(), |i, measured, cores| {
             let subject = &all[i];
             match measured.and_then(|samples| row(subject, samples, (runtime, threads), cores)) {
                 Ok(row) => {
                     let unseen = unseen.get(subject).copied();
-                    table.append(Row { anchor: i == anchor_number, unseen, peak_bytes: peaks.remove(&i), ..row })?;
+                    table.append(Row {
+                        anchor: i == anchor_number,
+                        unseen,
+                        peak_bytes: peaks.remove(&i),
+                        ..row
+                    })?;
                     added += 1;
                 }
                 Err(why) => drop(rejected.insert(subject.clone(), why.to_string())),
@@ -109,7 +113,7 @@ pub fn rounds(
     bar.finish_and_clear();
     if !rejected.is_empty() {
         let (failed, all) = (rejected.len(), subjects.len());
-        let reasons = rejected.into_values().collect::<Vec<_>>().join("; ");
+        let reasons = examples(&rejected.into_values().collect::<Vec<_>>());
         return Err(ProfileError::Failed { failed, all, reasons });
     }
     Ok(summary(table, subjects, plan, added))

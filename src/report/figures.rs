@@ -46,7 +46,8 @@ pub fn losses(run: &Run) -> Result<Figure, ReportError> {
 pub fn expected_costs(run: &Run) -> Result<Figure, ReportError> {
     let title = "Expected costs against their limits";
     let constraints = run.search.last().map_or(0, |epoch| epoch.constraints.len());
-    let share = |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit.max(1.0));
+    let share =
+        |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit.max(1.0));
     let of = |i: usize| {
         let name = run.search.last().map_or(String::new(), |epoch| epoch.constraints[i].cost.clone());
         let points = run.search.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * share(epoch, i)?)));
@@ -80,7 +81,11 @@ pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
             let probability = move |alpha: &Vec<Vec<f64>>| softmax(alpha.get(layer)?).get(choice).copied();
             run.search.iter().filter_map(move |e| Some((e.epoch, probability(&e.alpha)?)))
         };
-        last.choices[layer].iter().enumerate().map(|(i, name)| Series::new(name, number(name), of(i))).collect()
+        last.choices[layer]
+            .iter()
+            .enumerate()
+            .map(|(i, name)| Series::new(name, number(name), of(i)))
+            .collect()
     };
     let chosen = run.genotype.as_ref().map(Genotype::names).unwrap_or_default();
     let panel = |layer: usize| {
@@ -88,7 +93,8 @@ pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
         let svg = lines(title, THIRD, "probability", 0.0..1.0, &series(layer))?;
         Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
     };
-    let caption = "Softmax of the architecture weights: a panel for each layer, headed by what was chosen there.";
+    let caption =
+        "Softmax of the architecture weights: a panel for each layer, headed by what was chosen there.";
     let panels = (0..last.choices.len()).map(panel).collect::<Result<_, ReportError>>()?;
     let key = |(i, name): (usize, &&String)| Series::new(name, i, std::iter::empty()).key;
     Ok(Figure { title, caption, legend: names.iter().enumerate().map(key).collect(), panels })

@@ -14,7 +14,9 @@ pub use summary::{SummaryLatency, SummaryRow};
 
 use crate::artifact::{self, ArtifactError};
 use crate::latency::Latency;
-use crate::record::{BenchRow, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch, TrainedOn};
+use crate::record::{
+    BenchRow, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch, TrainedOn,
+};
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;
@@ -141,7 +143,8 @@ impl Run {
     /// The layers of the found network; `predicted` is in the order of [`Run::by_layer`].
     fn layers(&self) -> Vec<LayerRow> {
         let layers = self.genotype.as_ref().map(Genotype::layers).unwrap_or_default();
-        let predicted: Vec<_> = self.by_layer().iter().map(|(_, prediction)| align(&layers, prediction)).collect();
+        let predicted: Vec<_> =
+            self.by_layer().iter().map(|(_, prediction)| align(&layers, prediction)).collect();
         let row = |(i, &layer): (usize, &Layer)| LayerRow {
             name: self.genotype.as_ref().map_or(String::new(), |genotype| genotype.networks.layer_name(i)),
             layer,

@@ -15,9 +15,9 @@ fn escape(text: &str) -> String {
 pub fn html(run: &Run) -> Result<String, ReportError> {
     let search = match run.search.is_empty() {
         true => missing("There is no search.jsonl in this run", "nas search"),
-        false => [figures::losses(run)?, figures::expected_costs(run)?, figures::alpha(run)?]
-            .map(figure)
-            .concat(),
+        false => {
+            [figures::losses(run)?, figures::expected_costs(run)?, figures::alpha(run)?].map(figure).concat()
+        }
     };
     let training = figures::training(run)?
         .map_or_else(|| missing("There is no train.jsonl in this run", "nas train"), figure);
@@ -171,7 +171,8 @@ fn layer_table(run: &Run) -> String {
     let mut body: Vec<Vec<String>> = layers.iter().map(cells).collect();
     if !rows.is_empty() {
         let sum = |p: &Prediction| p.layers.iter().filter_map(|l| l.adds_ns).sum::<Latency>();
-        let rest = |(_, p): &(&BenchRow, &Prediction)| [(p.latency_ns + -1.0 * sum(p)).to_string(), String::new()];
+        let rest =
+            |(_, p): &(&BenchRow, &Prediction)| [(p.latency_ns + -1.0 * sum(p)).to_string(), String::new()];
         let total = |(_, p): &(&BenchRow, &Prediction)| [p.latency_ns.to_string(), or_dash(p.isolated_ns)];
         let line = |name: &str, cells: Vec<String>| {
             let mut row = vec![String::new(); 6];

@@ -31,7 +31,8 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
         .plain_sum
         .as_ref()
         .map(|accuracy| format!("plain sum of isolated layers: {}", percent(accuracy)));
-    let derived = validation.derived.as_ref().map(|accuracy| format!("derived networks: {}", percent(accuracy)));
+    let derived =
+        validation.derived.as_ref().map(|accuracy| format!("derived networks: {}", percent(accuracy)));
     let random = Some(format!("random networks: {}", percent(&validation.random)));
     let legend = [(0, random), (2, derived), (1, plain)];
     let drawing = svg("Predicted against measured", SIZE, |area| {
@@ -45,7 +46,11 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
                 chart.plotting_area().draw(&Cross::new(at(sum.ns()), 3, color(1).stroke_width(1)))?;
             }
             let predicted = network.predicted_ns.ns();
-            chart.plotting_area().draw(&Circle::new(at(predicted), 3, color(if network.drawn == Drawn::Random { 0 } else { 2 }).filled()))?;
+            chart.plotting_area().draw(&Circle::new(
+                at(predicted),
+                3,
+                color(if network.drawn == Drawn::Random { 0 } else { 2 }).filled(),
+            ))?;
         }
         let corner = (range.start, range.end);
         for (line, (i, text)) in legend.iter().enumerate() {

@@ -1,7 +1,8 @@
 use super::measure::networks_for;
 use super::stages::Stages;
 use super::{
-    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search, searched,
+    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search,
+    searched,
 };
 use crate::artifact;
 use crate::data::{Data, DataSpec};
@@ -118,7 +119,14 @@ impl Experiment {
 
         // Only rows that are missing are measured, so this stage checks itself. A given table is used as it is.
         if self.measure.table.is_none() {
-            profile(&Profile { space, images, wanted, again: false, measure: measure.clone(), board: board.clone() })?;
+            profile(&Profile {
+                space,
+                images,
+                wanted,
+                again: false,
+                measure: measure.clone(),
+                board: board.clone(),
+            })?;
         }
 
         let settings = Search {
@@ -140,11 +148,14 @@ impl Experiment {
         stages.run("train", &key, &[found.weights()], || train(&genotype, &data, &self.train, &found))?;
 
         let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
-        let sizes = Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
+        let sizes =
+            Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
         let network = Network::baseline(&self.baseline.architecture, sizes)?;
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
         let key = (&network, settings, &fingerprint);
-        stages.run("train baseline", &key, &[baseline.weights()], || train(&network, &data, settings, &baseline))?;
+        stages.run("train baseline", &key, &[baseline.weights()], || {
+            train(&network, &data, settings, &baseline)
+        })?;
 
         let weights = [artifact::digest_file(&found.weights())?, artifact::digest_file(&baseline.weights())?];
         let outputs = [found.onnx(), baseline.onnx()];
@@ -154,8 +165,13 @@ impl Experiment {
 
         let models = [artifact::digest_file(&found.onnx())?, artifact::digest_file(&baseline.onnx())?];
         let key = (models, &measure, &board, &self.bench, &searched.constraints);
-        let settings =
-            Bench { run: run.0.clone(), models: vec![], rounds: self.bench.rounds, measure: measure.clone(), board: board.clone() };
+        let settings = Bench {
+            run: run.0.clone(),
+            models: vec![],
+            rounds: self.bench.rounds,
+            measure: measure.clone(),
+            board: board.clone(),
+        };
         stages.run("bench", &key, &[run.bench()], || bench(&settings).map(drop))?;
 
         report::write(run)?;

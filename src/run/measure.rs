@@ -224,7 +224,13 @@ impl MeasureSettings {
         let theirs = table.header.clone();
         if device.link == LinkKind::Ssh {
             let (device, runtime) = (device.name.clone(), runtime.to_string());
-            return Ok(Header { device, runtime, threads: Some(self.threads.get()), precision: self.precision, ..theirs });
+            return Ok(Header {
+                device,
+                runtime,
+                threads: Some(self.threads.get()),
+                precision: self.precision,
+                ..theirs
+            });
         }
         let session = Session::open(&Board { runtimes: vec![runtime], ..Board::local(device.clone()) })?;
         let ours = self.header(device, &[session], runtime, networks)?;

@@ -67,9 +67,20 @@ pub enum RunError {
     NothingExported(PathBuf),
     #[error("{run} has no trained network; `nas train --run {run}` trains one", run = .0.display())]
     NothingTrained(PathBuf),
-    #[error("{model} in {runtime} differs from libtorch by {difference:e} in logit {logit} of test image {image} (at most {tolerance:e} is allowed); nothing was written")]
-    Differs { model: String, runtime: nas_probe::Runtime, image: usize, logit: usize, difference: f32, tolerance: f32 },
-    #[error("{model} in {runtime} gave {found} logits for test image {image}, and libtorch {expected}; nothing was written")]
+    #[error(
+        "{model} in {runtime} differs from libtorch by {difference:e} in logit {logit} of test image {image} (at most {tolerance:e} is allowed); nothing was written"
+    )]
+    Differs {
+        model: String,
+        runtime: nas_probe::Runtime,
+        image: usize,
+        logit: usize,
+        difference: f32,
+        tolerance: f32,
+    },
+    #[error(
+        "{model} in {runtime} gave {found} logits for test image {image}, and libtorch {expected}; nothing was written"
+    )]
     Logits { model: String, runtime: nas_probe::Runtime, image: usize, expected: usize, found: usize },
     #[error("cannot write the experiment: {0}")]
     Toml(#[from] toml::ser::Error),

@@ -60,7 +60,8 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
         if *again {
             table.ignore_disturbed();
         }
-        let Rounds { rows, disturbed, unsettled } = profile::profile(&mut sessions, &mut table, &networks, *wanted)?;
+        let Rounds { rows, disturbed, unsettled } =
+            profile::profile(&mut sessions, &mut table, &networks, *wanted)?;
         let model = LatencyModel::new(&table, &networks)?;
         tables.push(Profiled {
             table: path,
@@ -112,7 +113,9 @@ pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Vali
 pub fn warn_unvalidated(table: &LatencyTable, model: &LatencyModel) -> Result<(), RunError> {
     if Validations::load(table)?.of(model).is_none() {
         let table = table.path().display();
-        log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
+        log::warn!(
+            "it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it"
+        );
     }
     Ok(())
 }

@@ -64,7 +64,12 @@ pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
 ///
 /// # Errors
 /// Where the loss diverges, or a file cannot be written.
-pub fn search(run: &Path, searched: &Searched, data: &Data, settings: &SearchSettings) -> Result<Found, RunError> {
+pub fn search(
+    run: &Path,
+    searched: &Searched,
+    data: &Data,
+    settings: &SearchSettings,
+) -> Result<Found, RunError> {
     let run = RunDir(run.into());
     let scores = train_supernet(searched, data, settings, &run)?;
     let genotype = search::derive(&searched.networks, &scores, &searched.constraints)?;

@@ -33,7 +33,7 @@ impl Stages {
         outputs: &[PathBuf],
         work: impl FnOnce() -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        let digest = crate::digest(inputs);
+        let digest = artifact::digest(inputs);
         if self.done.get(stage) == Some(&digest) && outputs.iter().all(|path| path.is_file()) {
             log::info!("{stage}: done before with the same inputs");
             return Ok(());

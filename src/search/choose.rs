@@ -62,7 +62,8 @@ fn grow(
     scores: &[Vec<f64>],
     possible: impl Fn(usize, &Partial) -> bool,
 ) -> Vec<Partial> {
-    let first = Partial { costs: costs.iter().map(|cost| cost.base()).collect(), score: 0.0, choices: vec![] };
+    let first =
+        Partial { costs: costs.iter().map(|cost| cost.base()).collect(), score: 0.0, choices: vec![] };
     let mut fronts = Fronts::from([(vec![], vec![first])]);
     for (layer, scores) in scores.iter().enumerate() {
         let mut grown = Fronts::new();

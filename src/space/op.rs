@@ -198,14 +198,35 @@ mod tests {
     #[test]
     fn names_are_read_as_they_are_shown_and_others_are_refused() {
         for name in [
-            "conv_1x1", "conv_3x3", "sep_conv_5x5", "mb_7x7_e6", "mb_3x3_e1_se", "fused_3x3_e3", "avg_pool_3x3",
-            "max_pool_5x5", "skip", "zero", "head",
+            "conv_1x1",
+            "conv_3x3",
+            "sep_conv_5x5",
+            "mb_7x7_e6",
+            "mb_3x3_e1_se",
+            "fused_3x3_e3",
+            "avg_pool_3x3",
+            "max_pool_5x5",
+            "skip",
+            "zero",
+            "head",
         ] {
             assert_eq!(name.parse::<CandidateOp>().unwrap().to_string(), name);
         }
         for name in [
-            "", "conv", "conv_2x2", "conv_3x5", "conv_17x17", "conv_03x03", "mb_3x3_e0", "mb_3x3_e17", "mb_3x3_e6_ce",
-            "mb_3x3_e6_se_se", "pool_3x3", "sep_conv_3x3_", "Skip", "conv_+3x+3",
+            "",
+            "conv",
+            "conv_2x2",
+            "conv_3x5",
+            "conv_17x17",
+            "conv_03x03",
+            "mb_3x3_e0",
+            "mb_3x3_e17",
+            "mb_3x3_e6_ce",
+            "mb_3x3_e6_se_se",
+            "pool_3x3",
+            "sep_conv_3x3_",
+            "Skip",
+            "conv_+3x+3",
         ] {
             assert!(name.parse::<CandidateOp>().is_err(), "{name}");
         }

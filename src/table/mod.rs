@@ -20,4 +20,4 @@ pub use merge::Merged;
 pub use published::{Mean, Misfit, Published, PublishedError, PublishedTable};
 pub use row::{Disturbance, Drawn, Planned, Row, Subject};
 pub use statistics::{MAD_TO_SIGMA, Summary, median, spearman};
-pub use table::{LatencyTable, TableError, TableName};
+pub use table::{LatencyTable, TableError, TableName, examples};

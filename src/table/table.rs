@@ -19,20 +19,20 @@ pub enum TableError {
         path = path.display(), n = missing.len(), examples = examples(missing)
     )]
     Missing { path: PathBuf, missing: Vec<Subject>, command: String },
-    #[error("{path} was measured with {difference}: the two do not mix", path = path.display())]
+    #[error(
+        "{path} was measured with {difference}: the two do not mix; measure into another --profiles folder, or allow `nas search` and `nas bench` to use it with --allow-foreign-table",
+        path = path.display()
+    )]
     Foreign { path: PathBuf, difference: Difference },
     #[error("{path} is not a latency table of format {FORMAT}: {reason}", path = path.display())]
     Format { path: PathBuf, reason: String },
 }
 
-/// Three of many subjects.
-fn examples(subjects: &[Subject]) -> String {
+/// Three of many, for a message.
+pub fn examples(all: &[impl Display]) -> String {
     const SHOWN: usize = 3;
-    let mut list: Vec<String> = subjects.iter().take(SHOWN).map(Subject::to_string).collect();
-    if subjects.len() > SHOWN {
-        list.push("…".into());
-    }
-    list.join("; ")
+    let shown = all.iter().take(SHOWN).map(|one| one.to_string()).collect::<Vec<_>>().join("; ");
+    if all.len() > SHOWN { shown + "; …" } else { shown }
 }
 
 /// Latencies of the networks of one space on one device with one runtime, as a file of JSON lines: a [`Header`],

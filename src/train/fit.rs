@@ -84,7 +84,7 @@ pub fn fit(
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
     let test = Batches { dataset: &data.test, indices: &test, ..batches };
     let mut task = Fit { net, sgd, settings, test };
-    let key = crate::digest(&(network, settings, data.fingerprint()));
+    let key = artifact::digest(&(network, settings, data.fingerprint()));
     let epochs = Epochs {
         stage: "train",
         name: network.name(),
@@ -99,8 +99,11 @@ pub fn fit(
     };
     artifact::write_json(&dir.network(), network)?;
     let log = epochs.run(&mut task)?;
-    let trained_on =
-        TrainedOn { data: data.name.clone(), classes: data.train.classes.clone(), normalisation: normalisation.clone() };
+    let trained_on = TrainedOn {
+        data: data.name.clone(),
+        classes: data.train.classes.clone(),
+        normalisation: normalisation.clone(),
+    };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
     let weights: Vec<(String, Tensor)> =
         named(&task.net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();

@@ -5,7 +5,10 @@
 
 use super::epochs::{At, Epochs, Metrics, Task};
 use super::supernet::{Gate, Supernet, numbers};
-use super::{Adam, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step};
+use super::{
+    Adam, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step,
+};
+use crate::artifact;
 use crate::data::{Augment, Batch, Batches, Data, Normalisation, split};
 use crate::record::{Expected, RunDir, SearchEpoch};
 use crate::search::Constraint;
@@ -106,7 +109,7 @@ pub fn train_supernet(
     let augment = Augment { padding: settings.padding, flip: !settings.no_flip };
     let weighted = if settings.latency_weight > 0.0 { constraints.as_slice() } else { &[] };
     let (space, input, classes) = (&networks.space, networks.input, &networks.classes);
-    let key = crate::digest(&(space, input, classes, weighted, settings, data.fingerprint()));
+    let key = artifact::digest(&(space, input, classes, weighted, settings, data.fingerprint()));
     let epochs = Epochs {
         stage: "search",
         name: networks.space.name.clone(),
@@ -187,7 +190,10 @@ impl Task for Mixture<'_> {
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
             validation_loss: metrics.held_out.mean_loss(),
             validation_accuracy: metrics.held_out.accuracy(),
-            constraints: constraints.iter().map(|constraint| Expected::of(constraint, &probabilities)).collect(),
+            constraints: constraints
+                .iter()
+                .map(|constraint| Expected::of(constraint, &probabilities))
+                .collect(),
             foreign_table: foreign.clone(),
             alpha: self.net.alpha_rows(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),

@@ -73,7 +73,9 @@ impl Supernet {
             x = match (gate, branches.as_slice()) {
                 (_, [(_, only)]) => only.forward(&x, train),
                 (Gate::Path(choices), branches) => branches[choices[layer]].1.forward(&x, train),
-                (Gate::Mixture(probabilities), branches) => mixture(branches, &x, &probabilities[layer], train),
+                (Gate::Mixture(probabilities), branches) => {
+                    mixture(branches, &x, &probabilities[layer], train)
+                }
             };
         }
         x
@@ -89,7 +91,8 @@ impl Supernet {
                 _ => format!("layer{i}"),
             };
             branches.iter().flat_map(move |(branch, net)| {
-                let prefix = if branches.len() == 1 { layer.clone() } else { format!("{layer}.{}", branch.op) };
+                let prefix =
+                    if branches.len() == 1 { layer.clone() } else { format!("{layer}.{}", branch.op) };
                 net.params().map(move |(param, tensor)| (format!("{prefix}.{}", param.name), param, tensor))
             })
         })
@@ -98,7 +101,8 @@ impl Supernet {
 
 fn mixture(branches: &[(Layer, Net)], x: &Tensor, probabilities: &Tensor, train: bool) -> Tensor {
     let terms = branches.iter().enumerate().filter(|(_, (layer, _))| layer.op != CandidateOp::Zero);
-    let sum = terms.map(|(i, (_, net))| net.forward(x, train) * probabilities.get(i as i64)).reduce(|a, b| a + b);
+    let sum =
+        terms.map(|(i, (_, net))| net.forward(x, train) * probabilities.get(i as i64)).reduce(|a, b| a + b);
     sum.unwrap_or_else(|| branches[0].1.forward(x, train))
 }
 

@@ -10,8 +10,8 @@
 mod wire;
 
 pub use wire::{
-    Conditions, DeployedGraph, Hello, MeasurePlan, ModelRef, Rail, Reply, Request, Runtime, RuntimeInfo, Samples,
-    Sensors, TensorData, Throttle, ThrottleKind, sha256,
+    Conditions, DeployedGraph, Hello, MeasurePlan, ModelRef, Rail, Reply, Request, Runtime, RuntimeInfo,
+    Samples, Sensors, TensorData, Throttle, ThrottleKind, sha256,
 };
 
 /// Raised whenever a line changes its meaning; host and probe refuse each other on a difference.

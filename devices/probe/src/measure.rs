@@ -133,12 +133,8 @@ pub mod tests {
         }
     }
 
-    const PLAN: MeasurePlan = MeasurePlan {
-        warmup_ns: 20_000_000,
-        min_sample_ns: 500_000,
-        samples: 20,
-        limit_ns: 5_000_000_000,
-    };
+    const PLAN: MeasurePlan =
+        MeasurePlan { warmup_ns: 20_000_000, min_sample_ns: 500_000, samples: 20, limit_ns: 5_000_000_000 };
 
     fn measure(model: &mut dyn Model, plan: &MeasurePlan) -> Result<Samples, Error> {
         let mut watch = Watch::new(Path::new("/"), &Sensors::default(), &[]).unwrap();

@@ -32,12 +32,7 @@ struct Peak {
 ///
 /// # Errors
 /// How the process ended, with the last line that it wrote.
-pub fn peak(
-    options: &Options,
-    runtime: Runtime,
-    threads: usize,
-    model: &Path,
-) -> Result<u64, String> {
+pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|e| format!("can't find this program: {e}"))?;
     let mut child = Command::new(program);
     if let Some(library) = &options.ort_library {
@@ -82,8 +77,7 @@ pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
         Ok(ran) => ran.map_err(|e| one_line(&e.to_string()))?,
         Err(panic) => return Err(format!("the runtime panicked: {}", one_line(&words(panic)))),
     }
-    let peak =
-        Peak { bytes: own_peak().map_err(|e| format!("the system reports no peak memory: {e}"))? };
+    let peak = Peak { bytes: own_peak().map_err(|e| format!("the system reports no peak memory: {e}"))? };
     println!("{}", serde_json::to_string(&peak).map_err(|e| e.to_string())?);
     Ok(())
 }

@@ -7,18 +7,16 @@ mod runtimes;
 
 use assert_cmd::Command;
 use nas_exporters::{Graph, Op, Precision, Shape};
-use nas_probe::{DeployedGraph, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData};
+use nas_probe::{
+    DeployedGraph, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData,
+};
 use onnx::{SHAPE, fixed, model};
 use runtimes::{ort_library, runtimes};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
-const PLAN: MeasurePlan = MeasurePlan {
-    warmup_ns: 1_000_000,
-    min_sample_ns: 100_000,
-    samples: 8,
-    limit_ns: 2_000_000_000,
-};
+const PLAN: MeasurePlan =
+    MeasurePlan { warmup_ns: 1_000_000, min_sample_ns: 100_000, samples: 8, limit_ns: 2_000_000_000 };
 
 /// Starts a probe on an empty folder of models, puts these there, sends the lines and returns its
 /// hello and the replies to the lines.

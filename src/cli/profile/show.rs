@@ -175,7 +175,8 @@ impl Shown {
             unseen => format!(", {unseen} of them for validation"),
         };
         facts.push(("space", format!("{}, images of {input}", space.name)));
-        let stale = if self.stale > 0 { format!(", {} stale ones left out", self.stale) } else { String::new() };
+        let stale =
+            if self.stale > 0 { format!(", {} stale ones left out", self.stale) } else { String::new() };
         facts.push(("rows", format!("{}{stale}; {} networks{unseen}", self.rows, self.networks)));
         facts.extend(self.leave_one_out_error.map(|error| ("leave-one-out error", percent(error))));
         facts.extend(self.validations.0.iter().map(|validation| ("validated", validated(validation))));
@@ -256,7 +257,8 @@ fn shown(Interaction { gain, effects }: &Interaction) -> ShownInteraction {
 
 impl ShownInteraction {
     fn cells(&self) -> Vec<String> {
-        let effect = |effect: &ShownEffect| format!("{}: {}", effect.name, error_bar(effect.ns, effect.error_ns));
+        let effect =
+            |effect: &ShownEffect| format!("{}: {}", effect.name, error_bar(effect.ns, effect.error_ns));
         let error = format!("{} → {}", percent(self.error_before), percent(self.error_after));
         let effects: Vec<String> = self.effects.iter().map(effect).collect();
         vec![self.interaction.clone(), error, effects.join("\n")]

@@ -43,12 +43,26 @@ impl Args {
                     of("MACs alone", macs.as_ref()),
                 ]
             });
-            let header = ["runtime", "prediction", "networks", "MAPE", "bias", "±5 %", "±10 %", "RMSE", "Spearman", "Kendall"];
+            let header = [
+                "runtime",
+                "prediction",
+                "networks",
+                "MAPE",
+                "bias",
+                "±5 %",
+                "±10 %",
+                "RMSE",
+                "Spearman",
+                "Kendall",
+            ];
             let mut lines = table(&header, rows.flatten().collect());
             for v in &validated {
                 if let Some(noise) = v.validation.noise {
                     let (runtime, plot) = (v.runtime, v.plot.display());
-                    lines += &format!("\n{runtime}: half of the rows differ from the other half by {}; {plot}", percent(noise));
+                    lines += &format!(
+                        "\n{runtime}: half of the rows differ from the other half by {}; {plot}",
+                        percent(noise)
+                    );
                 }
             }
             lines

@@ -83,7 +83,11 @@ pub(super) fn layer(key: &str, networks: &Networks) -> Result<Layer, Misfit> {
         None => inverted_residual(&attributes, input, output)?,
     };
     let is_in_space = networks.variants().iter().flatten().any(|variant| variant.layer == layer);
-    if is_in_space && layer.input == input && layer.output() == output { Ok(layer) } else { Err(Misfit::NotInSpace) }
+    if is_in_space && layer.input == input && layer.output() == output {
+        Ok(layer)
+    } else {
+        Err(Misfit::NotInSpace)
+    }
 }
 
 fn inverted_residual(attributes: &Attributes, input: Shape, output: Shape) -> Result<Layer, Misfit> {
@@ -123,7 +127,10 @@ mod tests {
                 "expanded_conv-input:112x112x16-output:56x56x24-expand:6-kernel:5-stride:2-idskip:0",
                 "mb_5x5_e6 16x112x112->24 /2",
             ),
-            ("expanded_conv-input:14x14x80-output:14x14x80-expand:3-kernel:7-stride:1-idskip:1", "mb_7x7_e3 80x14x14->80"),
+            (
+                "expanded_conv-input:14x14x80-output:14x14x80-expand:3-kernel:7-stride:1-idskip:1",
+                "mb_7x7_e3 80x14x14->80",
+            ),
             ("Conv_1-input:7x7x320-output:7x7x1280", "conv_1x1 320x7x7->1280"),
             ("Logits-input:7x7x1280-output:1000", "head 1280x7x7->1000"),
         ] {
