@@ -1,5 +1,5 @@
-//! Bakes libtorch's folder in as RUNPATH (`LD_LIBRARY_PATH` still overrides it), so that the
-//! binaries, tests and doc tests start with no variable set.
+//! Writes libtorch's folder into the RUNPATH of binaries, tests and doc tests, so that they start without any
+//! variable set. `LD_LIBRARY_PATH` still overrides it.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {

@@ -1,7 +1,7 @@
-//! Files that verbs hand to each other: whole or not there.
+//! Files that the verbs pass to each other: they are either complete or absent.
 //!
-//! A whole file is written under a temporary name (`NAME.part`) and renamed. A JSON-lines file grows
-//! by whole lines; a last line that a cut tore is dropped when it is read.
+//! A file is written under a temporary name (`NAME.part`) and then renamed. Only a JSON lines file grows, by whole
+//! lines; an incomplete last line, left by an interrupted write, is ignored.
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::Write;
@@ -13,7 +13,7 @@ pub enum ArtifactError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{path} is missing; `{maker}` writes it", path = path.display())]
     Missing { path: PathBuf, maker: &'static str },
-    #[error("{path}, line {line}: {reason}; move the file away and make it again", path = path.display())]
+    #[error("{path}, line {line}: {reason}; move the file away and create it again", path = path.display())]
     Json { path: PathBuf, line: usize, reason: String },
     #[error("cannot read {path}: {reason}", path = path.display())]
     Toml { path: PathBuf, reason: String },
@@ -25,7 +25,7 @@ fn io<T>(action: &'static str, path: &Path, result: std::io::Result<T>) -> Resul
     result.map_err(|source| ArtifactError::Io { action, path: path.into(), source })
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 pub fn create_dir(path: &Path) -> Result<()> {
     io("create the folder", path, std::fs::create_dir_all(path))
 }
@@ -34,10 +34,10 @@ fn create_parent(path: &Path) -> Result<()> {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), create_dir)
 }
 
-/// Where to write before [`publish`]: `NAME.part` beside `path`, in a folder that is there.
+/// Where to write a file before [`publish`]: `NAME.part` beside `path`. Creates the folder.
 ///
 /// # Errors
-/// Where the folder cannot be made.
+/// If the folder cannot be created.
 pub fn part(path: &Path) -> Result<PathBuf> {
     create_parent(path)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -45,12 +45,12 @@ pub fn part(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-/// Gives what was written to [`part`] its name.
+/// Renames the file that was written to [`part`] to `path`.
 pub fn publish(path: &Path) -> Result<()> {
     io("write", path, std::fs::rename(part(path)?, path))
 }
 
-/// Takes a file away, if there is one.
+/// Removes a file if it exists.
 pub fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if path.exists() => io("remove", path, Err(e)),
@@ -58,7 +58,7 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a whole file.
+/// Writes a complete file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let part = part(path)?;
     io("write", path, std::fs::write(&part, bytes))?;
@@ -78,7 +78,7 @@ pub fn append_line(path: &Path, value: &impl Serialize) -> Result<()> {
     io("write", path, file.write_all(line.as_bytes()))
 }
 
-/// Writes a JSON-lines file whole.
+/// Writes a complete JSON lines file.
 pub fn write_lines<T: Serialize>(path: &Path, values: &[T]) -> Result<()> {
     let lines: Result<Vec<String>> = values.iter().map(|v| json(path, serde_json::to_string(v))).collect();
     write(path, lines?.iter().map(|l| format!("{l}\n")).collect::<String>().as_bytes())
@@ -96,8 +96,8 @@ pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
 
 /// BLAKE3 digest, in hex, of a value's JSON: equal for equal values.
 pub fn digest(value: &impl Serialize) -> String {
-    // Serialising plain data into memory does not fail; were it to, the digest would differ from every other, and the
-    // worst is a stage done again.
+    // Serialising plain data into memory does not fail. If it did, the digest would match no other, and at worst a
+    // stage would run again.
     let json = serde_json::to_vec(value).unwrap_or_default();
     blake3::hash(&json).to_hex().to_string()
 }
@@ -117,7 +117,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, maker: &'static str) -> Resul
     })
 }
 
-/// Takes a torn last line off a JSON-lines file, so that it can grow again.
+/// Removes an incomplete last line from a JSON lines file, so that lines can be appended to it.
 pub fn drop_torn_line(path: &Path) -> Result<()> {
     let bytes = io("read", path, std::fs::read(path))?;
     match bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1) {
@@ -126,7 +126,7 @@ pub fn drop_torn_line(path: &Path) -> Result<()> {
     }
 }
 
-/// Reads the whole lines of a JSON-lines file; none where there is no file.
+/// Reads the complete lines of a JSON lines file. If there is no file, there are none.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),

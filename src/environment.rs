@@ -3,17 +3,16 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// OpenMP threads that wait must not spin (2 to 5 times faster where cores are shared), and memory that
-/// activations give back must stay with the program (a seventh of a training step otherwise goes to the
-/// kernel for it).
+/// Waiting OpenMP threads must not spin, which makes training 2 to 5 times faster if cores are shared, and the memory
+/// of freed activations must stay with the program, or the kernel takes a seventh of a training step.
 const VARIABLES: [(&str, &str); 3] = [
     ("OMP_WAIT_POLICY", "passive"),
     ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
     ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
 ];
 
-/// Starts this program again with the variables that are not set yet; returns where all are, or where
-/// it cannot.
+/// Starts this program again with those of the variables that are not set yet. Returns if all are set, or if the
+/// program cannot be started again.
 #[cfg(feature = "torch")]
 pub fn start_again() {
     let missing: Vec<_> =
@@ -21,16 +20,18 @@ pub fn start_again() {
     if let (false, Ok(program)) = (missing.is_empty(), std::env::current_exe()) {
         use std::os::unix::process::CommandExt;
         let error = Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
-        log::warn!("training will be slower: cannot start again with other variables: {error}");
+        log::warn!(
+            "training will be slower: cannot start nas again with other environment variables: {error}"
+        );
     }
 }
 
-/// A path that a variable names, if it is set to anything.
+/// The path that a variable names, if it is set and not empty.
 pub fn path(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Keeps them from a program that is to be measured as it would run by itself.
+/// Removes the variables for a program that must be measured as it runs without them.
 pub fn forget(command: &mut Command) {
     for (name, _) in VARIABLES {
         command.env_remove(name);

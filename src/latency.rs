@@ -67,7 +67,7 @@ impl std::fmt::Display for Latency {
 }
 
 /// Reads a number with its unit: `12ms`, `0.8 ms`, `850us`, `1s`. A bare number is refused, since
-/// nobody can tell which unit it was meant in.
+/// its unit would be a guess.
 impl std::str::FromStr for Latency {
     type Err = String;
 

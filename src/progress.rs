@@ -1,9 +1,9 @@
-//! Progress bars on stderr; silent where stderr is no terminal.
+//! Progress bars on stderr, which are hidden if stderr is not a terminal.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::sync::LazyLock;
 
-/// All bars, which log messages are printed above.
+/// All bars. Log messages are printed above them.
 pub static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// A bar of `len` steps.

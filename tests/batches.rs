@@ -14,7 +14,7 @@ fn all(set: &Dataset) -> Vec<usize> {
 }
 
 #[test]
-fn splits_are_disjoint_balanced_and_by_seed() {
+fn splits_are_disjoint_balanced_and_reproducible_by_seed() {
     let train = embedded();
     let (rest, held_out) = split(&train, &all(&train), 0.25, 7).unwrap();
     let union: BTreeSet<usize> = rest.iter().chain(&held_out).copied().collect();
@@ -51,7 +51,7 @@ fn with_batches<R>(count: usize, run: impl FnOnce(Batches) -> R) -> R {
 }
 
 #[test]
-fn an_epoch_depends_on_seed_and_epoch_alone() {
+fn an_epoch_depends_only_on_its_seed_and_number() {
     with_batches(200, |batches| {
         let epoch = |seed, epoch| batches.epoch(seed, epoch, CROP_AND_FLIP).iter().collect::<Vec<Batch>>();
         let first = epoch(1, 3);
@@ -62,9 +62,9 @@ fn an_epoch_depends_on_seed_and_epoch_alone() {
     });
 }
 
-/// So that a training can resume at any step.
+/// A training can therefore resume at any step.
 #[test]
-fn a_batch_does_not_depend_on_those_before_it() {
+fn a_batch_does_not_depend_on_earlier_batches() {
     with_batches(200, |batches| {
         let epoch = batches.epoch(1, 3, CROP_AND_FLIP);
         let all: Vec<Batch> = epoch.iter().collect();
@@ -75,7 +75,7 @@ fn a_batch_does_not_depend_on_those_before_it() {
 }
 
 #[test]
-fn an_epoch_holds_each_image_once() {
+fn an_epoch_contains_each_image_once() {
     with_batches(200, |batches| {
         let images = |batches: Vec<Batch>| {
             let mut images: Vec<(i64, Vec<u32>)> = Vec::new();
@@ -108,8 +108,8 @@ fn batches_are_normalised() {
     });
 }
 
-/// Every augmented image must be what this plain loop makes of its original, for some move and flip.
-fn moved(image: &[f32], side: i64, down: i64, right: i64, flip: bool) -> Vec<f32> {
+/// The reference for augmentation: every augmented image must be equal to this, for some shift and flip.
+fn shifted(image: &[f32], side: i64, down: i64, right: i64, flip: bool) -> Vec<f32> {
     let mut out = Vec::new();
     for y in 0..side {
         for x in 0..side {
@@ -123,7 +123,7 @@ fn moved(image: &[f32], side: i64, down: i64, right: i64, flip: bool) -> Vec<f32
 }
 
 #[test]
-fn augmented_images_are_moved_and_mirrored_originals() {
+fn augmented_images_are_shifted_and_mirrored_originals() {
     with_batches(1, |one| {
         let original = one.in_order().next().unwrap().images;
         let mut seen = BTreeSet::new();
@@ -131,11 +131,11 @@ fn augmented_images_are_moved_and_mirrored_originals() {
             let image = one.epoch(5, epoch, Augment { padding: 2, flip: true }).batch(0).images;
             let found = (0..50).find(|k| {
                 let (down, right, flip) = (k / 2 / 5 - 2, k / 2 % 5 - 2, k % 2 == 1);
-                moved(&original, 28, down, right, flip) == image
+                shifted(&original, 28, down, right, flip) == image
             });
-            seen.insert(found.expect("an image that no move within the padding makes"));
+            seen.insert(found.expect("the image is not a shift within the padding"));
         }
-        assert_eq!(seen.len(), 50, "400 draws of 50 equally likely moves reach all of them");
+        assert_eq!(seen.len(), 50, "400 draws of 50 equally likely shifts reach all of them");
         let far = one.epoch(5, 0, Augment { padding: 1000, flip: false }).batch(0);
         assert_eq!(far.images.len(), 784);
     });

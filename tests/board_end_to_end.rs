@@ -1,4 +1,4 @@
-//! The whole chain on an emulated AArch64 board: cross-compiled probe, SSH, table, search, export, bench.
+//! All stages on an emulated AArch64 board: cross-compiled probe, SSH, latency table, search, export, bench.
 #![allow(clippy::unwrap_used)]
 
 mod board;
@@ -24,8 +24,8 @@ name = "tiny"
 candidates = ["conv_3x3", "sep_conv_3x3", "skip"]
 layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }, { channels = 8, stride = 2 }]
 "#;
-/// A bare call, stem, head, and three candidates in two layers.
-const MODELS: usize = 9;
+/// A bare call, stem, head, and three candidates in two layers, one of which is a skip that does nothing.
+const MODELS: usize = 8;
 const THROTTLED: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
 
 struct Rig {
@@ -34,7 +34,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// None where this machine cannot, which is said; in CI it has to.
+    /// `None`, with a message, if this machine cannot emulate the board; in CI that is a panic.
     fn new(options: &[&str]) -> Option<Rig> {
         let board = Board::up(options)?;
         let ws = Workspace::new();
@@ -42,7 +42,7 @@ impl Rig {
         Some(Rig { board, ws })
     }
 
-    /// `nas` on the board, which is a Raspberry Pi 4 to it.
+    /// `nas`, for which the board is a Raspberry Pi 4.
     fn nas(&self, args: &str) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::new(NAS);
         command.args(args.split_whitespace()).current_dir(self.ws.dir());
@@ -56,7 +56,7 @@ impl Rig {
         self.nas(&format!("profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --isolated --runtime {runtime}"))
     }
 
-    /// How many models the rows of a table are of.
+    /// Number of models in the rows of a table.
     fn models(rows: &[Value]) -> usize {
         rows.iter().map(|row| row["key"].to_string()).collect::<BTreeSet<_>>().len()
     }
@@ -76,7 +76,7 @@ macro_rules! rig {
 }
 
 #[test]
-fn the_chain_runs_from_table_to_report() {
+fn all_stages_run_from_the_table_to_the_report() {
     let rig = rig!(&[]);
     rig.profile("tract").args(["--runtime", "ort"]).assert().success();
     for runtime in ["tract", "ort"] {
@@ -110,14 +110,14 @@ fn the_chain_runs_from_table_to_report() {
 }
 
 #[test]
-fn the_board_computes_what_this_machine_computes() {
+fn outputs_on_the_board_equal_those_of_this_machine() {
     let rig = rig!(&[]);
     let input = Shape::new(3, 16, 16);
     let networks = Networks::new(SearchSpace::load("chain").unwrap(), input, [10]).unwrap();
     let ops = "conv_3x3,sep_conv_5x5,skip,max_pool_3x3,conv_5x5,avg_pool_3x3";
     let graph = Genotype::parse(networks, ops).unwrap().graph();
     let file = Source::File(onnx::encode(&graph, &Weights::random(&graph, 7), Precision::Fp32).unwrap());
-    // The board makes the same bytes of a graph as this machine, else it refuses to run them.
+    // The board must make the same bytes from the graph as this machine, or else it refuses to run them.
     let model = [
         ("file".to_string(), file),
         ("graph".to_string(), Source::Graph { graph, precision: Precision::Fp32 }),
@@ -148,7 +148,7 @@ fn the_board_computes_what_this_machine_computes() {
 }
 
 #[test]
-fn a_throttled_board_is_told_of_and_its_rows_are_flagged() {
+fn throttling_is_reported_and_rows_are_flagged() {
     let rig = rig!(&[]);
     rig.board.write(THROTTLED, "50004\n");
     let ssh = rig.board.ssh_arg();
@@ -166,11 +166,11 @@ fn a_throttled_board_is_told_of_and_its_rows_are_flagged() {
 }
 
 #[test]
-fn a_jump_of_the_boards_clock_changes_no_latency() {
+fn a_jump_of_the_boards_clock_does_not_change_latencies() {
     let rig = rig!(&["--clock"]);
     let profile = std::thread::scope(|scope| {
         let profile = scope.spawn(|| rig.profile("tract").assert().success().get_output().clone());
-        // Forwards and back again for as long as it measures.
+        // The clock jumps forwards and back for as long as the profile runs.
         for seconds in ["+86400", "-86400"].iter().cycle() {
             if profile.is_finished() {
                 break;
@@ -188,11 +188,12 @@ fn a_jump_of_the_boards_clock_changes_no_latency() {
     }
 }
 
-/// The virtual machine's clock counts instructions, so that the same work takes the same time in it,
-/// whatever this machine does meanwhile: what the table says must be what the probe says there by itself.
+/// The clock of the virtual machine counts instructions, so that the same work takes the same time in it, whatever this
+/// machine does meanwhile. The latencies in the table must equal those that the probe reports when it is run on the
+/// board by hand.
 #[test]
 #[ignore = "boots a virtual machine"]
-fn the_numbers_here_are_the_numbers_that_the_board_measured() {
+fn the_table_has_the_latencies_that_the_probe_measures_on_the_board() {
     let Some(board) = Board::vm(&[]) else { return };
     let rig = Rig { board, ws: Workspace::new() };
     rig.ws.write("tiny.toml", SPACE);

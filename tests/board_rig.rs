@@ -1,4 +1,4 @@
-//! The emulated boards that other tests stand on are what they claim to be.
+//! Tests of the emulated boards that other tests rely on.
 #![allow(clippy::unwrap_used)]
 
 mod board;
@@ -16,7 +16,7 @@ fn connects(port: u16) -> bool {
 }
 
 #[test]
-fn arm64_looks_like_a_raspberry_pi() {
+fn an_arm64_board_looks_like_a_raspberry_pi() {
     let Some(board) = Board::up(&[]) else { return };
     assert_eq!(board.run("uname -sm"), "Linux aarch64");
     assert_eq!(board.run("id -un; pwd"), "pi\n/home/pi");
@@ -27,21 +27,21 @@ fn arm64_looks_like_a_raspberry_pi() {
     board.run(&format!("echo performance >{GOVERNOR}"));
     assert_eq!(board.read("sys/devices/system/cpu/cpufreq/policy0/scaling_governor"), "performance\n");
 
-    // This machine stays as it is: pi may be its root in disguise.
+    // The board cannot change this machine, although pi may have root's permissions on its files.
     assert!(!board.try_run("touch /usr/bin/x").status.success());
     assert!(!board.try_run("echo 1 >/proc/sys/vm/drop_caches").status.success());
     assert!(!board.try_run("chmod 600 /dev/null").status.success());
 }
 
 #[test]
-fn plain_is_this_machine() {
+fn a_plain_board_runs_on_this_machines_cpu() {
     let Some(board) = Board::plain(&["--env", "GREETING=two words"]) else { return };
     assert_eq!(board.run("uname -m"), std::env::consts::ARCH);
     assert_eq!(board.run("echo \"$GREETING\""), "two words");
 }
 
 #[test]
-fn the_disk_is_as_small_as_asked() {
+fn the_disk_has_the_requested_size() {
     let Some(board) = Board::up(&["--disk", "4"]) else { return };
     assert_eq!(board.run("df -k --output=size . | tail -n 1").trim(), "4096");
     let full = board.try_run("head -c 5000000 /dev/zero >zeros");
@@ -51,15 +51,15 @@ fn the_disk_is_as_small_as_asked() {
 }
 
 #[test]
-fn a_crash_cuts_what_is_connected_and_a_boot_brings_it_back() {
+fn a_crash_closes_connections_and_a_boot_restarts_the_board() {
     let Some(mut board) = Board::plain(&[]) else { return };
     board.run("touch kept");
     let mut connection = TcpStream::connect(("127.0.0.1", board.port())).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     board.crash();
-    // Whatever was in flight, then an end or a reset, and no timeout.
-    let cut = connection.read_to_end(&mut Vec::new());
-    assert!(cut.is_ok() || cut.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
+    // The connection ends or is reset after the data in flight, and does not time out.
+    let end = connection.read_to_end(&mut Vec::new());
+    assert!(end.is_ok() || end.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
     assert!(!connects(board.port()));
     let port = board.port();
     board.boot();
@@ -68,20 +68,20 @@ fn a_crash_cuts_what_is_connected_and_a_boot_brings_it_back() {
 }
 
 #[test]
-fn sshd_comes_back_after_it_was_killed() {
+fn sshd_restarts_after_it_was_killed() {
     let Some(board) = Board::plain(&[]) else { return };
     board.run("(sleep 100 & echo $! >sleeper) >/dev/null 2>&1");
     board.kill_sshd();
     let start = Instant::now();
     while !connects(board.port()) {
-        assert!(start.elapsed() < Duration::from_secs(10), "sshd did not come back");
+        assert!(start.elapsed() < Duration::from_secs(10), "sshd did not restart");
         std::thread::sleep(Duration::from_millis(20));
     }
     board.run("kill -0 $(cat sleeper)");
 }
 
 #[test]
-fn a_frozen_board_says_nothing_until_it_thaws() {
+fn a_frozen_board_sends_nothing_until_it_is_thawed() {
     let Some(board) = Board::plain(&[]) else { return };
     board.freeze();
     let mut connection = TcpStream::connect(("127.0.0.1", board.port())).unwrap();
@@ -95,7 +95,7 @@ fn a_frozen_board_says_nothing_until_it_thaws() {
 }
 
 #[test]
-fn the_clock_jumps() {
+fn the_clock_can_be_set() {
     let Some(board) = Board::up(&["--clock"]) else { return };
     let now = || board.run("date +%s").parse::<i64>().unwrap();
     let before = now();
@@ -111,13 +111,13 @@ fn a_proxy_delays_and_resets() {
     let mut banner = [0; 4];
     TcpStream::connect(("127.0.0.1", slow.port())).unwrap().read_exact(&mut banner).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(100));
-    let cut = board.proxy(&["--reset-after", "1", "--times", "1"]);
-    let first = TcpStream::connect(("127.0.0.1", cut.port())).unwrap().read_exact(&mut banner);
+    let resetting = board.proxy(&["--reset-after", "1", "--times", "1"]);
+    let first = TcpStream::connect(("127.0.0.1", resetting.port())).unwrap().read_exact(&mut banner);
     assert_eq!(first.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-    TcpStream::connect(("127.0.0.1", cut.port())).unwrap().read_exact(&mut banner).unwrap();
+    TcpStream::connect(("127.0.0.1", resetting.port())).unwrap().read_exact(&mut banner).unwrap();
 }
 
-/// Seconds to boot: `./scripts/test --all` runs it.
+/// Booting takes seconds, so only `./scripts/test --all` runs this test.
 #[test]
 #[ignore = "boots a virtual machine"]
 fn the_virtual_machine_counts_instructions() {

@@ -1,6 +1,5 @@
-//! Boards over SSH: what goes wrong is said in one line, nothing is lost, and the same command goes on
-//! to a complete table. The board is this machine's own userland behind a real sshd; `board_end_to_end`
-//! has an AArch64 one.
+//! Boards over SSH: a fault is reported in one line, no row is lost, and the same command then completes the table. The
+//! board is this machine's own userland behind a real sshd; `board_end_to_end` has an AArch64 board.
 #![allow(clippy::unwrap_used)]
 
 mod board;
@@ -25,12 +24,12 @@ name = "tiny"
 candidates = ["conv_3x3", "sep_conv_3x3", "skip"]
 layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
 "#;
-/// A bare call, stem, head, and three candidates in three layers.
-const MODELS: usize = 12;
-/// Rows that each has at least.
+/// A bare call, stem, head, and three candidates in three layers, two of which are a skip that does nothing.
+const MODELS: usize = 10;
+/// Rows that each model has at least.
 const ROUNDS: usize = 6;
 
-/// A board, and a folder to work in with its device file.
+/// A board, and a folder with its device file, in which commands run.
 struct Rig {
     board: Board,
     ws: Workspace,
@@ -44,7 +43,7 @@ impl Rig {
         Some(Rig { board: Board::plain(options)?, ws })
     }
 
-    /// A program as the board's owner starts it.
+    /// A program with the environment of the board's owner.
     fn program(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.ws.dir()).env("HOME", self.board.home());
@@ -52,7 +51,7 @@ impl Rig {
         command
     }
 
-    /// `nas-profile` of the tiny space, on the board behind `port`.
+    /// `nas-profile` for the tiny space, on the board at `port`.
     fn profile(&self, port: u16) -> Command {
         let mut command = self.program(NAS_PROFILE);
         command
@@ -66,25 +65,25 @@ impl Rig {
         command
     }
 
-    /// The one line of a profile that has to fail.
+    /// The error line of a command that must fail.
     fn error(&self, command: &mut Command) -> String {
         error_of(command.output().unwrap())
     }
 
-    /// Whole rows of the table.
+    /// The complete rows of the table.
     fn rows(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.ws.path(TABLE)).unwrap_or_default();
-        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        whole.lines().skip(1).map(Into::into).collect()
+        let complete = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        complete.lines().skip(1).map(Into::into).collect()
     }
 
-    /// The same command goes on: `before` are still there, and then all are.
-    fn completes(&self, before: &[String]) {
+    /// Runs the command again, which must keep the rows `before` and complete the table.
+    fn assert_completes(&self, before: &[String]) {
         let output = self.profile(self.board.port()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let rows = self.rows();
-        is_complete(&rows);
-        assert_eq!(rows[..before.len()], *before, "rows that were there were lost");
+        assert_complete(&rows);
+        assert_eq!(rows[..before.len()], *before, "earlier rows were lost");
     }
 
     /// Starts a profile, and waits until it has measured some rows.
@@ -94,14 +93,14 @@ impl Rig {
         child
     }
 
-    /// Sets what the board's owner says of it.
+    /// Writes an entry for the board to `sites.toml`.
     fn site(&self, toml: &str) {
         let folder = self.board.home().join(".config/edge-nas");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("sites.toml"), format!("[plain]\n{toml}\n")).unwrap();
     }
 
-    /// A program that is uploaded as the probe.
+    /// A script that can be uploaded in place of the probe.
     fn fake_probe(&self, script: &str) -> PathBuf {
         self.ws.write("fake", &format!("#!/bin/sh\n{script}\n"));
         let path = self.ws.path("fake");
@@ -110,7 +109,7 @@ impl Rig {
     }
 }
 
-fn is_complete(rows: &[String]) {
+fn assert_complete(rows: &[String]) {
     let mut by_model = std::collections::BTreeMap::<String, usize>::new();
     for row in rows {
         let row: serde_json::Value = serde_json::from_str(row).unwrap();
@@ -120,7 +119,7 @@ fn is_complete(rows: &[String]) {
     assert!(by_model.values().all(|rows| *rows >= ROUNDS), "{by_model:?}");
 }
 
-/// A key pair that nobody knows.
+/// Makes a key pair that the board does not know.
 fn make_key(file: &Path) {
     let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file).status();
     assert!(made.unwrap().success());
@@ -129,13 +128,13 @@ fn make_key(file: &Path) {
 fn wait_for(done: impl Fn() -> bool, mut check: impl FnMut()) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(120), "it did not come to it");
+        assert!(start.elapsed() < Duration::from_secs(120), "timed out");
         check();
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The last line on stderr of a command that has to fail with code 1 and nothing on stdout.
+/// The error line of a command that must fail with exit code 1 and nothing on stdout.
 fn error_of(output: Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -158,25 +157,25 @@ macro_rules! rig {
 }
 
 #[test]
-fn a_table_is_measured_over_ssh_and_the_same_command_finds_it_complete() {
+fn a_table_is_measured_over_ssh_and_the_same_command_then_adds_nothing() {
     let rig = rig!();
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
     let before = rig.rows();
-    rig.completes(&before);
+    rig.assert_completes(&before);
     assert_eq!(rig.rows(), before);
 }
 
 #[test]
-fn a_refused_connection_is_said() {
+fn a_refused_connection_is_reported() {
     let rig = rig!();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = rig.error(&mut rig.profile(free));
     assert!(error.contains("cannot reach") && error.contains("refused"), "{error}");
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
 }
 
 #[test]
-fn a_wrong_key_is_said_with_what_was_tried() {
+fn a_failed_login_names_the_keys_that_were_tried() {
     let rig = rig!();
     let other = rig.board.home().join(".ssh/other");
     make_key(&other);
@@ -184,11 +183,11 @@ fn a_wrong_key_is_said_with_what_was_tried() {
     let error = rig.error(&mut rig.profile(rig.board.port()));
     assert!(error.contains(".ssh/other") && error.contains("ssh-copy-id"), "{error}");
     rig.site("");
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
 }
 
 #[test]
-fn a_host_key_that_changed_is_refused_with_both_fingerprints_and_a_new_one_needs_consent() {
+fn a_changed_host_key_is_refused_and_a_new_one_must_be_accepted() {
     let rig = rig!();
     let known_hosts = rig.board.home().join(".ssh/known_hosts");
     let right = std::fs::read_to_string(&known_hosts).unwrap();
@@ -212,7 +211,7 @@ fn a_host_key_that_changed_is_refused_with_both_fingerprints_and_a_new_one_needs
     assert!(
         remembered.starts_with("# mine\n") && remembered.contains(right.split(' ').nth(2).unwrap().trim())
     );
-    rig.completes(&rig.rows());
+    rig.assert_completes(&rig.rows());
 }
 
 #[test]
@@ -222,20 +221,20 @@ fn a_known_host_is_found_in_hashed_entries_and_among_keys_of_other_types() {
     let hashed = Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&known_hosts).output().unwrap();
     assert!(hashed.status.success());
     assert!(std::fs::read_to_string(&known_hosts).unwrap().starts_with("|1|"));
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
 }
 
 #[test]
-fn an_upload_that_is_cut_is_begun_again() {
+fn an_interrupted_upload_is_repeated() {
     let rig = rig!();
     let proxy = rig.board.proxy(&["--reset-after", "3000000"]);
     let error = rig.error(&mut rig.profile(proxy.port()));
     assert!(error.contains("uploading nas-probe"), "{error}");
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
 }
 
 #[test]
-fn a_server_that_dies_in_mid_measure_costs_no_row() {
+fn no_row_is_lost_if_the_ssh_server_dies() {
     let rig = rig!();
     let child = rig.measuring(rig.board.port());
     rig.board.kill_sshd();
@@ -244,11 +243,11 @@ fn a_server_that_dies_in_mid_measure_costs_no_row() {
     let before = rig.rows();
     assert!(before.len() < ROUNDS * MODELS);
     wait_for(|| std::net::TcpStream::connect(("127.0.0.1", rig.board.port())).is_ok(), || ());
-    rig.completes(&before);
+    rig.assert_completes(&before);
 }
 
 #[test]
-fn a_board_that_falls_silent_is_given_up() {
+fn a_silent_board_is_given_up_after_the_timeout() {
     let rig = rig!();
     rig.site("timeout = 2");
     let child = rig.measuring(rig.board.port());
@@ -256,29 +255,29 @@ fn a_board_that_falls_silent_is_given_up() {
     let error = error_of(child.wait_with_output().unwrap());
     assert!(error.contains("did not answer within") || error.contains("silent"), "{error}");
     rig.board.thaw();
-    rig.completes(&rig.rows());
+    rig.assert_completes(&rig.rows());
 }
 
 #[test]
-fn a_full_disk_is_said_with_its_numbers() {
+fn a_full_disk_is_reported_with_its_free_bytes() {
     let rig = rig!(&["--disk", "4"]);
     let error = rig.error(&mut rig.profile(rig.board.port()));
     assert!(error.contains("bytes free") && error.contains("nas-probe"), "{error}");
-    assert_eq!(rig.board.run("ls .cache/edge-nas"), "", "a part of a file was left there");
+    assert_eq!(rig.board.run("ls .cache/edge-nas"), "", "a partial file was left there");
 }
 
 #[test]
-fn a_probe_that_a_signal_ends_is_not_taken_for_one_that_ended_well() {
+fn a_probe_that_is_killed_by_a_signal_is_an_error() {
     let rig = rig!();
     let child = rig.measuring(rig.board.port());
     rig.board.run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) kill -KILL ${p#/proc/};; esac; done");
     let error = error_of(child.wait_with_output().unwrap());
     assert!(error.contains("SIGKILL"), "{error}");
-    rig.completes(&rig.rows());
+    rig.assert_completes(&rig.rows());
 }
 
 #[test]
-fn a_probe_that_is_missing_of_another_version_or_no_probe_is_said() {
+fn a_missing_incompatible_or_wrong_probe_is_reported() {
     let rig = rig!();
     let profile = |probe: &Path| rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", probe));
     let error = profile(&rig.ws.path("nowhere"));
@@ -290,23 +289,23 @@ fn a_probe_that_is_missing_of_another_version_or_no_probe_is_said() {
     assert!(error.contains("Welcome to this board"), "{error}");
     let error = profile(&rig.fake_probe("echo /lib/libc.so.6: version GLIBC_2.99 not found >&2; exit 1"));
     assert!(error.contains("exit status: 1") && error.contains("GLIBC_2.99"), "{error}");
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
 }
 
 #[test]
-fn a_model_that_a_runtime_rejects_costs_no_other_row() {
+fn a_model_that_a_runtime_rejects_does_not_prevent_other_rows() {
     let rig = rig!();
-    // tract runs on one thread alone.
+    // tract supports one thread only.
     let error =
         rig.error(rig.profile(rig.board.port()).args("--runtime ort --runtime tract --threads 2".split(' ')));
     assert!(error.contains(&format!("{MODELS} of {MODELS} models")) && error.contains("1 thread"), "{error}");
     let measured = rig.ws.read("profiles/plain/tiny.3x8x8.ort.fp32.2threads.jsonl");
-    is_complete(&measured.lines().skip(1).map(String::from).collect::<Vec<_>>());
-    rig.completes(&[]);
+    assert_complete(&measured.lines().skip(1).map(String::from).collect::<Vec<_>>());
+    rig.assert_completes(&[]);
 }
 
 #[test]
-fn a_host_that_is_killed_leaves_rows_and_a_board_as_it_was() {
+fn killing_the_host_keeps_rows_and_restores_the_governor() {
     let rig = rig!();
     let governor = "cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
     let was = rig.board.run(governor);
@@ -318,21 +317,21 @@ fn a_host_that_is_killed_leaves_rows_and_a_board_as_it_was() {
     child.wait().unwrap();
     let before = rig.rows();
     wait_for(|| rig.board.run(governor) == was, || ());
-    rig.completes(&before);
+    rig.assert_completes(&before);
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_named() {
+fn a_folder_that_cannot_be_written_is_reported() {
     let rig = rig!();
     rig.site("folder = \"/proc/nowhere\"");
     let error = rig.error(&mut rig.profile(rig.board.port()));
     assert!(error.contains("cannot write /proc/nowhere") && error.contains("`folder`"), "{error}");
     rig.site("");
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
 }
 
 #[test]
-fn a_board_is_found_by_sites_toml_and_by_the_configuration_of_ssh() {
+fn a_board_is_found_in_sites_toml_and_in_the_configuration_of_ssh() {
     let rig = rig!();
     let nas = |args: &str| {
         let mut command = rig.program(NAS);
@@ -351,7 +350,7 @@ fn a_board_is_found_by_sites_toml_and_by_the_configuration_of_ssh() {
 }
 
 #[test]
-fn what_is_asked_on_a_terminal_can_be_answered_there() {
+fn questions_can_be_answered_on_a_terminal() {
     let rig = rig!(&["--password", "open sesame"]);
     let ssh = rig.board.home().join(".ssh");
     let check = || {
@@ -371,7 +370,7 @@ fn what_is_asked_on_a_terminal_can_be_answered_there() {
     std::fs::remove_file(ssh.join("id_ed25519")).unwrap();
     std::fs::remove_file(ssh.join("known_hosts")).unwrap();
     let mut terminal = check();
-    terminal.exp_string("Is it the board's?").unwrap();
+    terminal.exp_string("Is this the board's key?").unwrap();
     terminal.send("y").unwrap();
     terminal.flush().unwrap();
     terminal.exp_string("Password of").unwrap();
@@ -386,9 +385,9 @@ fn what_is_asked_on_a_terminal_can_be_answered_there() {
 }
 
 #[test]
-fn a_disk_that_fills_up_under_the_models_costs_no_row() {
+fn no_row_is_lost_if_the_disk_is_full_when_models_are_written() {
     let rig = rig!();
-    rig.completes(&[]);
+    rig.assert_completes(&[]);
     let before = rig.rows();
     rig.ws.write("tiny.toml", &SPACE.replace("channels = 8", "channels = 16"));
     rig.board.run("dd if=/dev/zero of=fill bs=4k 2>/dev/null; true");
@@ -402,7 +401,7 @@ fn a_disk_that_fills_up_under_the_models_costs_no_row() {
 }
 
 #[test]
-fn a_wrong_architecture_is_said_before_anything_is_uploaded() {
+fn a_wrong_architecture_is_reported_before_anything_is_uploaded() {
     let rig = rig!();
     rig.ws.write("plain.toml", &DEVICE.replace("x86_64", "aarch64"));
     let probe = rig.fake_probe("exit 1");
@@ -429,11 +428,11 @@ fn boards_of_one_kind_share_the_work() {
     let output = rig.profile(rig.board.port()).args(["--ssh", nowhere, "--ssh", "other"]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
-    is_complete(&rig.rows());
+    assert_complete(&rig.rows());
     assert!(stderr.contains("one board is left out: cannot reach pi@127.0.0.1:1"), "{stderr}");
-    // A machine as busy as this one may find the boards unlike, and then says which is left out.
+    // On a busy machine the boards may seem to differ in speed, and then a warning names the one that is left out.
     let left_out = stderr.contains("is left out");
-    // The folder is made with the first model that is measured there.
+    // The folder is created for the first model that is measured there.
     assert_eq!(other.run("ls -d .cache/edge-nas/models").trim(), ".cache/edge-nas/models", "{stderr}");
     assert!(other.run("ls .cache/edge-nas/models").is_empty() || left_out, "{stderr}");
 }

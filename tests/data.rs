@@ -1,4 +1,4 @@
-//! Data sets from real files, whole and damaged.
+//! Data sets from real files, complete and damaged.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -16,7 +16,7 @@ fn load(text: impl AsRef<str>) -> Result<Data, String> {
     Data::load(&spec).map_err(|error| error.to_string())
 }
 
-/// Loads `dir` by its contents, which must fail in one line that holds all of `parts`.
+/// Loads `dir` by its contents, which must fail with a message of one line that contains all of `parts`.
 #[track_caller]
 fn assert_fails(dir: &Path, parts: &[&str]) {
     let message = load(dir.to_str().unwrap()).err().expect("loads, but should not");
@@ -32,7 +32,7 @@ fn all(set: &Dataset) -> Vec<usize> {
 
 // CIFAR-10
 
-/// Two records a file; image k is full of the byte k, its label is k % 10.
+/// Two records per file. Image k consists of the byte k, and its label is k % 10.
 fn cifar10() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let names = (1..=5).map(|k| format!("data_batch_{k}.bin")).chain(["test_batch.bin".into()]);
@@ -67,7 +67,7 @@ fn cifar10_loads_by_name_by_contents_and_from_the_folder_above() {
 }
 
 #[test]
-fn cifar10_damage_is_located() {
+fn damage_in_cifar10_is_reported_with_its_offset() {
     let dir = cifar10();
     let batch = dir.path().join("data_batch_3.bin");
     let good = fs::read(&batch).unwrap();
@@ -92,7 +92,7 @@ fn cifar10_damage_is_located() {
 }
 
 #[test]
-fn a_channel_without_spread_is_an_error() {
+fn a_channel_with_a_single_value_cannot_be_normalised() {
     let dir = cifar10();
     let train = load(dir.path().to_str().unwrap()).unwrap().train;
     let flat = |indices: &[usize]| Normalisation::of(&train, indices).unwrap_err().to_string();
@@ -101,7 +101,7 @@ fn a_channel_without_spread_is_an_error() {
 }
 
 #[test]
-fn the_real_cifar10_has_its_known_statistics() {
+fn the_real_cifar10_has_the_published_statistics() {
     let Some(dir) = std::env::var_os("CIFAR10_DIR") else {
         // Not eprintln, which the test harness hides.
         let line = "skipped: set CIFAR10_DIR to the folder of CIFAR-10's binary version to run this test";
@@ -159,7 +159,7 @@ fn idx_loads_with_and_without_class_names() {
 }
 
 #[test]
-fn idx_damage_is_located() {
+fn damage_in_idx_files_is_reported_with_its_offset() {
     let cases: [(&str, Vec<u8>, &[&str]); 10] = [
         ("t10k-images-idx3-ubyte", vec![0; 7], &["byte 7", "expected a header of 16 bytes", "found 7 bytes"]),
         (
@@ -201,7 +201,7 @@ fn idx_damage_is_located() {
         (
             "train-images-idx3-ubyte.gz",
             gzip(&idx_file(0x803, &[3, 2, 3], &[0; 18]))[..20].to_vec(),
-            &["byte ", "expected a whole gzip stream"],
+            &["byte ", "expected a complete gzip stream"],
         ),
     ];
     for (name, bytes, parts) in cases {
@@ -248,24 +248,24 @@ fn a_folder_of_images_loads_as_rgb_planes() {
 }
 
 #[test]
-fn a_folder_of_images_tells_what_is_wrong_with_which_file() {
+fn a_problem_in_a_folder_of_images_is_reported_with_its_file() {
     let dir = folder();
     RgbImage::new(6, 4).save(dir.path().join("test/dog/b.png")).unwrap();
     assert_fails(dir.path(), &["test/dog/b.png", "6x4", "expected 5x4", "train/cat/a.png"]);
 
     let noise = RgbImage::from_fn(5, 4, |x, y| Rgb([(x * 91) as u8, (y * 57) as u8, (x * y * 29) as u8]));
     for (name, expected) in
-        [("b.png", "expected a whole PNG or JPEG image"), ("b.jpg", "expected the end marker")]
+        [("b.png", "expected a complete PNG or JPEG image"), ("b.jpg", "expected the end marker")]
     {
         let dir = folder();
         let path = dir.path().join("test/dog").join(name);
         noise.save(&path).unwrap();
         let bytes = fs::read(&path).unwrap();
-        let cut = bytes.len() - 20;
-        fs::write(&path, &bytes[..cut]).unwrap();
-        assert_fails(dir.path(), &[name, &format!("byte {cut}"), expected]);
-        fs::write(&path, "no image").unwrap();
-        assert_fails(dir.path(), &[name, "byte ", "expected a whole PNG or JPEG image"]);
+        let end = bytes.len() - 20;
+        fs::write(&path, &bytes[..end]).unwrap();
+        assert_fails(dir.path(), &[name, &format!("byte {end}"), expected]);
+        fs::write(&path, "not an image").unwrap();
+        assert_fails(dir.path(), &[name, "byte ", "expected a complete PNG or JPEG image"]);
     }
 
     let dir = folder();
@@ -274,21 +274,21 @@ fn a_folder_of_images_tells_what_is_wrong_with_which_file() {
 
     let dir = folder();
     fs::create_dir(dir.path().join("test/cow")).unwrap();
-    assert_fails(dir.path(), &["test/cow is not a folder named for a class in train/"]);
+    assert_fails(dir.path(), &["test/cow is not a folder named after a class in train/"]);
 
     let dir = folder();
     fs::create_dir(dir.path().join("train/cow")).unwrap();
-    assert_fails(dir.path(), &["any .png or .jpg image is missing", "train/cow"]);
+    assert_fails(dir.path(), &["a .png or .jpg image is missing", "train/cow"]);
 
     let dir = folder();
     fs::remove_dir_all(dir.path().join("test")).unwrap();
     assert_fails(dir.path(), &["test/", "is missing"]);
 }
 
-// Which data
+// Names of data sets
 
 #[test]
-fn a_spec_is_its_text() {
+fn a_data_set_name_is_parsed_and_printed_unchanged() {
     assert_eq!(DataSpec::default().to_string(), "embedded");
     for text in ["embedded", "cifar10:/a/b", "idx:c", "folder:./d:e", "/plain", "./with:colon", "./embedded"]
     {
@@ -305,14 +305,14 @@ fn a_spec_is_its_text() {
 }
 
 #[test]
-fn an_unknown_folder_is_told_what_was_looked_for() {
+fn the_error_for_an_unknown_folder_lists_the_expected_files() {
     let dir = tempfile::tempdir().unwrap();
     assert_fails(dir.path(), &["data_batch_1.bin", "train-images-idx3-ubyte", "train/<class>/"]);
     assert_fails(&dir.path().join("absent"), &["absent", "check the path"]);
 }
 
 #[test]
-fn the_embedded_set_is_balanced_and_within_its_size() {
+fn the_embedded_data_set_is_balanced_and_small() {
     let data = load("embedded").unwrap();
     assert_eq!(data.train.classes[9], "Ankle boot");
     for (set, per_class) in [(&data.train, 800), (&data.test, 200)] {

@@ -1,4 +1,4 @@
-//! The whole chain through the real binaries, on a tiny data set and space.
+//! All stages with the real programs, on a tiny data set and a tiny space.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -29,7 +29,7 @@ padding = 1
 
 [baseline]
 width = 0.1
-train = { epochs = 1, batch_size = 19, learning_rate = 0.001 } # the last batch is one image
+train = { epochs = 1, batch_size = 19, learning_rate = 0.001 } # the last batch has one image
 
 [export]
 images = 4
@@ -43,7 +43,7 @@ const SEARCH: &str =
     "search --data folder:images --space tiny.toml --batch-size 16 --epochs 3 --target-latency 40%";
 
 #[test]
-fn run_goes_from_an_experiment_file_to_a_report_and_does_nothing_twice() {
+fn run_executes_all_stages_and_repeats_only_what_has_changed() {
     let ws = Workspace::new();
     ws.write("tiny.toml", common::SPACE);
     ws.write("experiment.toml", EXPERIMENT);
@@ -56,7 +56,7 @@ fn run_goes_from_an_experiment_file_to_a_report_and_does_nothing_twice() {
     let epochs = ws.lines("runs/tiny/train.jsonl");
     assert_eq!(epochs.len(), 6);
     let accuracy = epochs[5]["test_accuracy"].as_f64().unwrap();
-    assert!(accuracy > 0.8, "three classes that a colour tells apart: {accuracy}");
+    assert!(accuracy > 0.8, "a colour distinguishes the three classes: {accuracy}");
     for name in ["weights.safetensors", "model.onnx", "baseline/weights.safetensors", "baseline/model.onnx"] {
         assert!(ws.path(&format!("runs/tiny/{name}")).metadata().unwrap().len() > 1000, "{name}");
     }
@@ -80,7 +80,7 @@ fn run_goes_from_an_experiment_file_to_a_report_and_does_nothing_twice() {
         assert_eq!(predicted, row.model == "genotype", "{row:?}");
     }
 
-    // The resolved experiment says the same, so nothing is left to do.
+    // The experiment with all defaults filled in is the same one, so no stage runs.
     let before = ws.files("runs/tiny");
     ws.nas("run runs/tiny/experiment.toml").assert().success();
     let after = ws.files("runs/tiny");
@@ -91,7 +91,7 @@ fn run_goes_from_an_experiment_file_to_a_report_and_does_nothing_twice() {
         assert!(always || after[path].0 == *written, "{} was written again", path.display());
     }
 
-    // Another number of epochs is another training, of the network that was found.
+    // Another number of epochs changes only the training of the found network, and what follows it.
     ws.write("experiment.toml", &EXPERIMENT.replace("epochs = 6", "epochs = 5"));
     ws.nas("run experiment.toml").assert().success();
     assert_eq!(ws.lines("runs/tiny/train.jsonl").len(), 5);
@@ -105,17 +105,17 @@ fn run_goes_from_an_experiment_file_to_a_report_and_does_nothing_twice() {
         assert!(same(name), "{name} does not depend on how the found network is trained");
     }
     for name in ["weights.safetensors", "model.onnx", "bench.jsonl"] {
-        assert!(!same(name), "{name} has to be made anew");
+        assert!(!same(name), "{name} must be written again");
     }
 
-    // A stage that failed is not done, even where an earlier one of the same inputs was.
+    // A stage that failed is not finished, although it was finished earlier with the same inputs.
     ws.write("experiment.toml", &EXPERIMENT.replace("padding = 1", "learning_rate = 1e30"));
     let diverged = predicates::str::contains("training diverged; lower --learning-rate");
     ws.nas("run experiment.toml").assert().code(1).stderr(diverged);
     ws.write("experiment.toml", &EXPERIMENT.replace("epochs = 6", "epochs = 5"));
     ws.nas("run experiment.toml").assert().success();
     assert_eq!(ws.lines("runs/tiny/train.jsonl").len(), 5);
-    assert!(weights(&ws.files("runs/tiny")) == weights(&redone), "the same settings gave other weights");
+    assert!(weights(&ws.files("runs/tiny")) == weights(&redone), "the weights differ for the same settings");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn the_same_seed_gives_the_same_network_and_bit_equal_losses() {
 }
 
 #[test]
-fn a_genotype_by_hand_trains_exports_and_runs() {
+fn a_genotype_that_is_given_by_its_ops_can_be_trained_exported_and_measured() {
     for ops in ["conv_3x3,skip,sep_conv_5x5", "conv_3x3,zero,max_pool_3x3", "skip,avg_pool_3x3,zero"] {
         let ws = Workspace::profiled();
         ws.nas(&format!("{TRAIN} --run r --genotype {ops}")).assert().success();
@@ -159,7 +159,7 @@ fn a_genotype_by_hand_trains_exports_and_runs() {
 }
 
 #[test]
-fn a_target_of_nothing_more_than_the_cheapest_finds_the_cheapest() {
+fn a_target_of_0_percent_finds_the_fastest_network() {
     let ws = Workspace::profiled();
     let found = ws.json(&SEARCH.replace("40%", "0%"));
     assert_eq!(found["predicted_ns"], found["target_ns"]);
@@ -168,7 +168,7 @@ fn a_target_of_nothing_more_than_the_cheapest_finds_the_cheapest() {
 }
 
 #[test]
-fn what_belonged_to_an_earlier_training_is_gone() {
+fn the_results_of_an_earlier_training_are_removed() {
     let ws = Workspace::new();
     ws.nas(&format!("{TRAIN} --run r --genotype conv_3x3,skip,skip")).assert().success();
     ws.nas("export --run r --data folder:images --images 1").assert().success();

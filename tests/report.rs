@@ -1,4 +1,4 @@
-//! The report is made of what lies in a run's folder, and of nothing else.
+//! The report is made from the files in a run's folder, and from nothing else.
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::artifact;
@@ -96,7 +96,7 @@ fn by_layer(layer: Layer, ns: Latency) -> LayerLatency {
     LayerLatency { layer, adds_ns: Some(ns), isolated_ns: Some(2.0 * ns) }
 }
 
-/// The layers of a genotype take `ns` each, and their network together 5 % more than `latency`.
+/// A prediction in which each layer takes `ns`, and the whole network 5 % more than `latency`.
 fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
     let layers = genotype.live_layers().into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
     Prediction {
@@ -118,14 +118,14 @@ fn write_bench(dir: &RunDir) {
         let share = found_ns / genotype.live_layers().len() as f64;
         let prediction = Some(prediction(&genotype, found_ns, share));
         let row = BenchRow { prediction, ..bench_row(&found, runtime, found_ns) };
-        // An older measurement, which the newer one replaces.
+        // An older measurement, which the next line replaces.
         artifact::append_line(&dir.bench(), &bench_row(&found, runtime, 77.7e6)).unwrap();
         artifact::append_line(&dir.bench(), &row).unwrap();
         artifact::append_line(&dir.bench(), &bench_row(&baseline().name(), runtime, baseline_ns)).unwrap();
     }
 }
 
-fn whole_run(dir: &RunDir) {
+fn complete_run(dir: &RunDir) {
     write_search(dir);
     write_model(&dir.found(), &Network::Genotype(genotype()), 0.9125);
     write_model(&dir.baseline(), &baseline(), 0.9035);
@@ -147,7 +147,7 @@ fn page(dir: &RunDir) -> String {
     page
 }
 
-/// Every tag is closed in order, and no text is left unescaped.
+/// Checks that tags are closed in order, and that all text is escaped.
 fn assert_well_formed(page: &str) {
     let (mut open, mut rest) = (vec![], page.strip_prefix("<!DOCTYPE html>").unwrap());
     while let Some((text, after)) = rest.split_once('<') {
@@ -155,7 +155,7 @@ fn assert_well_formed(page: &str) {
         let (tag, after) = after.split_once('>').unwrap();
         rest = after;
         match tag.strip_prefix('/') {
-            Some(name) => assert_eq!(open.pop(), Some(name), "closes what is not open"),
+            Some(name) => assert_eq!(open.pop(), Some(name), "the closed tag is not open"),
             None if tag.ends_with('/') => {}
             None => open.push(tag.split_whitespace().next().unwrap()),
         }
@@ -164,9 +164,9 @@ fn assert_well_formed(page: &str) {
 }
 
 #[test]
-fn a_whole_run_shows_all_figures_and_numbers() {
+fn the_report_of_a_complete_run_has_all_figures_and_numbers() {
     let (_temp, dir) = folder();
-    whole_run(&dir);
+    complete_run(&dir);
     let page = page(&dir);
     for figure in [
         "Loss of the search",
@@ -181,8 +181,8 @@ fn a_whole_run_shows_all_figures_and_numbers() {
     let alpha_panels = page.matches("Probability of each choice layer").count();
     assert_eq!(alpha_panels, genotype().names().len());
     for text in [
-        "The found network classifies 91.25 % of the test images right and takes 2.40 ms (tract) and 1.20 ms (ort).",
-        "mobilenet_v2_x0.5 classifies 90.35 % of the test images right and takes 3.30 ms (tract) and 650 µs (ort).",
+        "The found network classifies 91.25 % of the test images correctly and takes 2.40 ms (tract) and 1.20 ms (ort).",
+        "mobilenet_v2_x0.5 classifies 90.35 % of the test images correctly and takes 3.30 ms (tract) and 650 µs (ort).",
         "The search was limited to 1.25 ms of latency on host with ort.",
         "test board &lt;&amp;&gt;",
         "<td>2.52 ms</td><td>+5.0 %</td>",
@@ -193,17 +193,17 @@ fn a_whole_run_shows_all_figures_and_numbers() {
     ] {
         assert!(page.contains(text), "`{text}` is not in the page");
     }
-    assert_eq!(page.matches("each row before skip/2.</p>").count(), 2, "once a runtime");
+    assert_eq!(page.matches("each row before skip/2.</p>").count(), 2, "once per runtime");
     assert!(!page.contains("class=\"missing\""), "a section is missing");
     assert!(!page.contains("77.7"), "an old measurement is shown");
     let linked = page.replace("http://www.w3.org/2000/svg", "");
-    assert!(!linked.contains("http"), "the page refers to something outside of it");
+    assert!(!linked.contains("http"), "the page refers to another file");
 }
 
 #[test]
-fn rows_are_what_was_measured() {
+fn the_summary_has_the_measured_values() {
     let (_temp, dir) = folder();
-    whole_run(&dir);
+    complete_run(&dir);
     let run = Run::load(&dir).unwrap();
     let rows = serde_json::to_value(run.rows()).unwrap();
     assert_eq!(rows[0]["genotype"], OPS);
@@ -221,9 +221,9 @@ fn rows_are_what_was_measured() {
 }
 
 #[test]
-fn labels_say_what_differs() {
+fn labels_name_only_the_settings_that_differ() {
     let (_temp, dir) = folder();
-    whole_run(&dir);
+    complete_run(&dir);
     let row = BenchRow { threads: 4, ..bench_row("genotype", Runtime::Ort, 0.5e6) };
     artifact::append_line(&dir.bench(), &row).unwrap();
     let page = page(&dir);
@@ -251,7 +251,7 @@ fn a_missing_part_names_the_command_that_writes_it() {
 }
 
 #[test]
-fn layers_that_a_zero_cuts_off_have_no_prediction() {
+fn layers_before_a_zero_have_no_prediction() {
     let (_temp, dir) = folder();
     let genotype = genotype_of("conv_3x3,zero,skip,skip,skip,skip");
     artifact::write_json(&dir.genotype(), &genotype).unwrap();
@@ -265,9 +265,9 @@ fn layers_that_a_zero_cuts_off_have_no_prediction() {
 }
 
 #[test]
-fn a_torn_last_line_is_left_out() {
+fn an_incomplete_last_line_is_ignored() {
     let (_temp, dir) = folder();
-    whole_run(&dir);
+    complete_run(&dir);
     let before = page(&dir);
     for log in [dir.search_log(), dir.found().train_log(), dir.bench()] {
         let mut file = std::fs::OpenOptions::new().append(true).open(log).unwrap();
@@ -277,7 +277,7 @@ fn a_torn_last_line_is_left_out() {
 }
 
 #[test]
-fn damage_and_emptiness_are_errors() {
+fn a_damaged_or_empty_folder_is_an_error() {
     let (_temp, dir) = folder();
     let error = report::write(&dir).unwrap_err();
     assert!(matches!(error, ReportError::Empty(_)));

@@ -1,4 +1,4 @@
-//! A cut at any moment leaves valid files, and the same command goes on.
+//! An interruption at any moment leaves valid files, and the same command resumes.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -19,9 +19,9 @@ const TABLE: &str = "profiles/host/tiny.3x8x8.tract.fp32.jsonl";
 const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
 
-/// Runs a command until `log` has `lines` lines and sends it the signal.
-fn cut(ws: &Workspace, args: &str, log: &str, lines: usize, signal: i32) {
-    // A shell's background jobs, and so perhaps these tests, ignore SIGINT.
+/// Runs a command until `log` has `lines` lines, and then sends it the signal.
+fn interrupt(ws: &Workspace, args: &str, log: &str, lines: usize, signal: i32) {
+    // Background jobs of a shell ignore SIGINT, and these tests may be run in one.
     let mut child = Command::new("env")
         .args(["--default-signal=INT", NAS])
         .args(args.split_whitespace())
@@ -37,22 +37,22 @@ fn cut(ws: &Workspace, args: &str, log: &str, lines: usize, signal: i32) {
         assert_eq!(child.try_wait().unwrap(), None, "nas {args} ended before {log} had {lines} lines");
         std::thread::sleep(Duration::from_millis(2));
     }
-    let cut = Instant::now();
+    let sent = Instant::now();
     Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(cut.elapsed() < Duration::from_secs(5), "nas {args}: took {:?} to end", cut.elapsed());
+    assert!(sent.elapsed() < Duration::from_secs(5), "nas {args}: took {:?} to end", sent.elapsed());
     assert_eq!(output.status.signal(), Some(signal), "nas {args}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.lines().all(|line| line.starts_with("warning: ")), "nas {args}: {said}");
 }
 
 #[test]
-fn a_search_goes_on_as_if_it_had_not_been_cut() {
+fn an_interrupted_search_gives_the_same_result_as_an_uninterrupted_one() {
     let ws = Workspace::profiled();
     ws.nas(&format!("{SEARCH} whole")).assert().success();
     for (run, signal) in [("int", SIGINT), ("killed", SIGKILL)] {
         let log = format!("{run}/search.jsonl");
-        cut(&ws, &format!("{SEARCH} {run}"), &log, 1, signal);
+        interrupt(&ws, &format!("{SEARCH} {run}"), &log, 1, signal);
         assert!(ws.lines(&log).len() < 12 && !ws.path(run).join("genotype.json").exists());
         ws.nas(&format!("{SEARCH} {run}")).assert().success();
         assert_eq!(ws.lines(&log), ws.lines("whole/search.jsonl"), "{run}");
@@ -61,49 +61,49 @@ fn a_search_goes_on_as_if_it_had_not_been_cut() {
 }
 
 #[test]
-fn a_training_goes_on_as_if_it_had_not_been_cut() {
+fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
     let ws = Workspace::new();
     ws.nas(&format!("{TRAIN} whole")).assert().success();
     let weights = |run: &str| std::fs::read(ws.path(run).join("weights.safetensors"));
     for (run, signal) in [("int", SIGINT), ("killed", SIGKILL)] {
         let log = format!("{run}/train.jsonl");
-        cut(&ws, &format!("{TRAIN} {run}"), &log, 1, signal);
+        interrupt(&ws, &format!("{TRAIN} {run}"), &log, 1, signal);
         assert!(ws.lines(&log).len() < 40 && weights(run).is_err());
-        // Once more, after it went on.
-        cut(&ws, &format!("{TRAIN} {run}"), &log, ws.lines(&log).len() + 1, signal);
+        // Once more, after it has resumed.
+        interrupt(&ws, &format!("{TRAIN} {run}"), &log, ws.lines(&log).len() + 1, signal);
         ws.nas(&format!("{TRAIN} {run}")).assert().success();
         assert_eq!(ws.lines(&log), ws.lines("whole/train.jsonl"), "{run}");
-        assert!(weights(run).unwrap() == weights("whole").unwrap(), "{run}: other weights");
+        assert!(weights(run).unwrap() == weights("whole").unwrap(), "{run}: the weights differ");
     }
 }
 
 #[test]
 fn a_profile_measures_only_the_rows_that_are_missing() {
     let ws = Workspace::new();
-    cut(&ws, PROFILE, TABLE, 3, SIGINT);
-    cut(&ws, PROFILE, TABLE, 6, SIGKILL);
+    interrupt(&ws, PROFILE, TABLE, 3, SIGINT);
+    interrupt(&ws, PROFILE, TABLE, 6, SIGKILL);
     let kept = ws.lines(TABLE);
     let profiled = ws.json(PROFILE);
     let rows = profiled[0]["rows"].as_u64().unwrap();
-    // Before the rows there are the header and how many networks are planned.
+    // The first two lines are the header and the number of planned networks.
     assert_eq!(profiled[0]["measured"].as_u64().unwrap(), rows - (kept.len() as u64 - 2), "{profiled}");
     let all = ws.lines(TABLE);
     assert_eq!(all.len() as u64, rows + 2);
-    assert_eq!(all[..kept.len()], kept, "rows that were there have changed");
+    assert_eq!(all[..kept.len()], kept, "earlier rows have changed");
 
-    // A power cut can tear the last line.
+    // A power failure can leave an incomplete last line.
     let text = ws.read(TABLE);
     ws.write(TABLE, &text[..text.len() - 20]);
-    // With the anchor before it; and more where the new row does not repeat the best one.
+    // The anchor is measured before it, and there are more rows if the new one does not repeat the best one.
     assert!(ws.json(PROFILE)[0]["measured"].as_u64() >= Some(2));
     assert_eq!(ws.lines(TABLE)[..rows as usize + 1], all[..rows as usize + 1]);
     assert_eq!(ws.json(PROFILE)[0]["measured"], 0);
 }
 
-/// The rows that are there say that all is known but one layer. Those that come then show that the device
-/// was three times slower before, and so that nothing is known as well as it seemed.
+/// By the rows of the table, only one layer is left to measure. The new rows then show that the device was three times
+/// slower before, so that the other layers are less certain than they seemed.
 #[test]
-fn a_profile_goes_on_where_the_device_turns_out_to_drift() {
+fn a_profile_measures_more_rows_if_the_device_turns_out_to_drift() {
     let ws = Workspace::new();
     let profile = "profile --isolated --space tiny.toml --input 3x8x8 --classes 3 --runtime tract";
     ws.nas(profile).assert().success();
@@ -112,7 +112,7 @@ fn a_profile_goes_on_where_the_device_turns_out_to_drift() {
     let lost =
         lines.iter().find(|row| row["layer"].is_object() && row["layer"] != anchor).unwrap()["layer"].clone();
     lines.retain(|row| row["layer"] != lost);
-    // The two fastest rows of each are alike, the others differ and not all at the same times.
+    // The two fastest rows of each subject agree; the others differ, and not all at the same times.
     let mut seen: BTreeMap<String, (f64, usize)> = BTreeMap::new();
     for row in lines.iter_mut().skip(1) {
         let others = seen.len();

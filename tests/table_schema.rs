@@ -4,28 +4,40 @@
 mod common;
 mod table;
 
-use common::Workspace;
-use edge_nas::latency::fit::Accuracy;
-use edge_nas::latency::{Disturbance, Latency, LatencyTable, Row, Subject, Validation};
+use common::{NAS_PROFILE, Workspace};
 use edge_nas::space::Layer;
+use edge_nas::table::{Disturbance, Drawn, LatencyTable, Planned, Row, Subject};
 use jsonschema::Validator;
 use nas_exporters::Shape;
 use serde_json::{Value, json};
-use table::{COMMAND, header, row};
+use std::path::Path;
+use table::{COMMAND, header, op, row};
 
+const SCHEMA: &str = include_str!("../docs/latency-table.schema.json");
 const GOLDEN: &str = include_str!("golden/table_all.jsonl");
 const IMAGE: Shape = Shape { channels: 3, height: 8, width: 8 };
 
+/// Two layers of the space `proxylessnas`, as its authors publish them.
+const PUBLISHED: &str = "\
+expanded_conv-input:14x14x80-output:14x14x80-expand:3-kernel:7-stride:1-idskip:1:
+  count: 120
+  mean: 1.25
+  var: 0.0625
+Logits-input:7x7x1280-output:1000:
+  count: 80
+  mean: 0.5
+  var: 0.0
+";
+
 fn schema() -> Validator {
-    let schema = serde_json::from_str(include_str!("../docs/latency-table.schema.json")).unwrap();
-    jsonschema::draft202012::new(&schema).unwrap()
+    jsonschema::draft202012::new(&serde_json::from_str(SCHEMA).unwrap()).unwrap()
 }
 
 fn values(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The first line as a header, and all others as rows.
+/// The first line is a header and no other one is, and all fit the schema.
 fn check(text: &str) {
     let schema = schema();
     for (i, line) in values(text).iter().enumerate() {
@@ -35,44 +47,37 @@ fn check(text: &str) {
     }
 }
 
-fn network() -> Vec<Layer> {
-    let layer = |op: &str, input, channels| Layer { op: op.parse().unwrap(), input, channels, stride: 1 };
+/// A network with an op between stem and head.
+fn network(middle: &str) -> Vec<Layer> {
+    let layer = |name: &str, input, channels| Layer { op: op(name), input, channels, stride: 1 };
     let inner = Shape { channels: 4, ..IMAGE };
-    vec![layer("conv_3x3", IMAGE, 4), layer("skip", inner, 4), layer("head", inner, 3)]
+    vec![layer("conv_3x3", IMAGE, 4), layer(middle, inner, 4), layer("head", inner, 3)]
 }
 
-/// A table with rows of all kinds, and all fields.
-fn write(path: &std::path::Path) {
-    let accuracy = |networks| Accuracy {
-        networks,
-        mape: 0.0125,
-        within_5: 1.0,
-        within_10: 1.0,
-        rmse_ns: Latency::from_ns(1250.5),
-        spearman: Some(0.9975),
-        kendall: None,
-    };
-    let validation = Validation {
-        input: IMAGE,
-        classes: 3,
-        model: "0123456789abcdef".repeat(4),
-        accuracy: accuracy(60),
-        plain_sum: Some(accuracy(60)),
-        macs: Some(accuracy(60)),
-        noise: Some(0.004),
-    };
-    let mut header = header();
-    (header.networks, header.validations) = (20, vec![validation]);
-    let mut table = LatencyTable::open(path, header, COMMAND).unwrap();
-    let subjects = [Subject::Layer(network()[0]), Subject::Network(network()), Subject::Call(IMAGE)];
-    let [layer, network, call] = subjects.map(|subject| row(subject, 94_123.25, 2));
-    let mut layer = Row { disturbed: vec![Disturbance::Throttled, Disturbance::Load], ..layer };
+/// A table with lines of all kinds that are measured, and all their fields.
+fn write(path: &Path) {
+    let mut table = LatencyTable::open(path, header(), COMMAND).unwrap();
+    table.plan(Planned { networks: 20, classes: 3 }).unwrap();
+    let timed = |subject| row(subject, 94_123.25, 2);
+    let mut layer = timed(Subject::Layer(network("skip")[0]));
+    layer.disturbed = vec![Disturbance::Throttled, Disturbance::Load];
     layer.during.power_mw = Some(2500.5);
-    let network = Row { unseen: true, peak_bytes: Some(10 << 20), ..network };
-    let call = Row { anchor: true, others: None, ..call };
-    for row in [layer, network, call] {
+    let random = timed(Subject::Network(network("skip")));
+    let random = Row { unseen: Some(Drawn::Random), peak_bytes: Some(10 << 20), ..random };
+    let derived = Row { unseen: Some(Drawn::Derived), ..timed(Subject::Network(network("conv_3x3"))) };
+    let call = Row { anchor: true, others: None, ..timed(Subject::Call(IMAGE)) };
+    for row in [layer, random, derived, call] {
         table.append(row).unwrap();
     }
+}
+
+/// A table that was made of a published one.
+fn imported() -> String {
+    let ws = Workspace::new();
+    ws.write("published.yaml", PUBLISHED);
+    let import = "import published.yaml --device pixel-1 --runtime tflite";
+    ws.command(NAS_PROFILE, import).assert().success();
+    ws.read("profiles/pixel-1/proxylessnas.3x224x224.tflite.fp32.jsonl")
 }
 
 #[test]
@@ -81,11 +86,22 @@ fn what_is_written_is_the_golden_file_and_fits_the_schema() {
     let path = dir.path().join("table.jsonl");
     write(&path);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), GOLDEN);
+    let imported = imported();
     check(GOLDEN);
     check(include_str!("golden/table.jsonl"));
-    // Every field that the schema knows of is in the golden file.
-    let schema: Value = serde_json::from_str(include_str!("../docs/latency-table.schema.json")).unwrap();
-    for (of, lines) in [("header", &values(GOLDEN)[..1]), ("row", &values(GOLDEN)[1..])] {
+    check(&imported);
+
+    // Every field that the schema has is written.
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let (golden, imported) = (values(GOLDEN), values(&imported));
+    assert_eq!(imported.len(), 3, "a header and two rows");
+    for (of, lines) in [
+        ("header", &golden[..1]),
+        ("planned", &golden[1..2]),
+        ("row", &golden[2..]),
+        ("header", &imported[..1]),
+        ("published", &imported[1..]),
+    ] {
         for field in schema["$defs"][of]["properties"].as_object().unwrap().keys() {
             assert!(lines.iter().any(|line| line.get(field).is_some()), "{of}: {field}");
         }
@@ -95,18 +111,11 @@ fn what_is_written_is_the_golden_file_and_fits_the_schema() {
 #[test]
 fn a_table_that_was_measured_fits_the_schema() {
     let ws = Workspace::new();
-    ws.write(
-        "one.toml",
-        r#"
-name = "one"
-candidates = ["conv_3x3"]
-stem = { op = "conv_3x3", channels = 4 }
-layers = [{ channels = 4 }]
-"#,
-    );
+    let layers = "candidates = [\"conv_3x3\"]\nlayers = [{ channels = 4 }]\n";
+    ws.write("one.toml", &format!("name = \"one\"\n{layers}"));
     ws.nas("profile --space one.toml --input 3x8x8 --classes 3 --isolated").assert().success();
     for runtime in ["tract", "ort"] {
-        let text = ws.read(&format!("profiles/host/one.{runtime}.jsonl"));
+        let text = ws.read(&format!("profiles/host/one.3x8x8.{runtime}.fp32.jsonl"));
         let lines = values(&text);
         check(&text);
         for subject in ["layer", "call"] {
@@ -118,46 +127,77 @@ layers = [{ channels = 4 }]
 #[test]
 fn what_is_damaged_does_not_fit() {
     let schema = schema();
-    let lines = values(GOLDEN);
-    let change = |line: usize, change: &dyn Fn(&mut Value)| {
-        let mut line = lines[line].clone();
+    let measured = values(GOLDEN);
+    let imported = values(&imported());
+    let change = |line: &Value, change: &dyn Fn(&mut Value)| {
+        let mut line = line.clone();
         change(&mut line);
         line
     };
-    let without =
-        |line: usize, field: &str| change(line, &|l| drop(l.as_object_mut().unwrap().remove(field)));
+    let without = |line: &Value, field: &str| {
+        change(line, &|l| drop(l.as_object_mut().unwrap().remove(field).unwrap()))
+    };
     let with =
-        |line: usize, at: &str, value: Value| change(line, &|l| *l.pointer_mut(at).unwrap() = value.clone());
+        |line: &Value, at: &str, value: Value| change(line, &|l| *l.pointer_mut(at).unwrap() = value.clone());
+    let renamed = |line: &Value, from: &str, to: &str| {
+        change(line, &|l| {
+            let fields = l.as_object_mut().unwrap();
+            let value = fields.remove(from).unwrap();
+            fields.insert(to.into(), value);
+        })
+    };
+    let added = |line: &Value, field: &str, value: Value| change(line, &|l| l[field] = value.clone());
+    let [header, planned, layer, network, _, call] = measured.as_slice() else {
+        panic!("{}", measured.len())
+    };
+    let published = &imported[1];
+
     let mut damaged: Vec<(String, Value)> = vec![];
-    for field in ["latency_table", "device", "cpu", "runtime", "threads", "precision", "pinned"] {
-        damaged.push((format!("header without {field}"), without(0, field)));
+    for field in header.as_object().unwrap().keys() {
+        damaged.push((format!("header without {field}"), without(header, field)));
     }
-    for field in ["layer", "model", "median_ns", "samples_ns", "batch", "measured_at", "before", "after"] {
-        damaged.push((format!("row without {field}"), without(1, field)));
+    for field in
+        ["layer", "key", "median_ns", "samples_ns", "batch", "measured_at", "before", "during", "after"]
+    {
+        damaged.push((format!("row without {field}"), without(layer, field)));
+    }
+    for field in ["layer", "key", "published"] {
+        damaged.push((format!("published row without {field}"), without(published, field)));
+    }
+    for line in [header, planned, layer, network, call, published] {
+        damaged.push(("an unknown field".into(), added(line, "method", json!("isolated"))));
     }
     damaged.extend([
-        ("another format".into(), with(0, "/latency_table", json!(1))),
-        ("text for a number".into(), with(0, "/threads", json!("1"))),
-        ("another runtime".into(), with(0, "/runtime", json!("tensorflow"))),
-        ("a share above 1".into(), with(0, "/validations/0/accuracy/within_5", json!(100.0))),
-        ("text for a latency".into(), with(1, "/median_ns", json!("94 us"))),
-        ("a latency of nothing".into(), with(1, "/samples_ns/0", json!(0.0))),
-        ("no samples".into(), with(1, "/samples_ns", json!([]))),
-        ("a shape of two".into(), with(1, "/layer/input", json!([8, 8]))),
-        ("a size of 0".into(), with(2, "/network/0/channels", json!(0))),
-        ("no digest".into(), with(1, "/model", json!("a conv"))),
-        ("text for a temperature".into(), with(1, "/before/millicelsius", json!("51.5"))),
-        ("another disturbance".into(), with(1, "/disturbed/0", json!("rain"))),
+        ("another format".into(), with(header, "/latency_table", json!(2))),
+        ("text for a number".into(), with(header, "/threads", json!("1"))),
+        ("another runtime".into(), with(header, "/runtime", json!("tensorflow"))),
+        ("another precision".into(), with(header, "/precision", json!("fp64"))),
+        ("a space without layers".into(), with(header, "/space/layers", json!([]))),
+        ("a space with an unknown op".into(), with(header, "/space/layers/0/ops/0", json!("conv_2x2"))),
+        ("a space with a classifier".into(), with(header, "/space/layers/0/ops/0", json!("head"))),
+        ("one number of channels for a list".into(), with(header, "/space/layers/0/channels", json!(8))),
+        ("plan without networks".into(), with(planned, "/planned", json!({ "classes": 3 }))),
+        ("plan without classes".into(), with(planned, "/planned", json!({ "networks": 20 }))),
+        ("a plan of nothing".into(), with(planned, "/planned/networks", json!(0))),
+        ("text for a latency".into(), with(layer, "/median_ns", json!("94 us"))),
+        ("a latency of nothing".into(), with(layer, "/samples_ns/0", json!(0.0))),
+        ("no samples".into(), with(layer, "/samples_ns", json!([]))),
+        ("a shape of two".into(), with(layer, "/layer/input", json!([8, 8]))),
+        ("an unknown op".into(), with(layer, "/layer/op", json!("conv_3x5"))),
+        ("a size of 0".into(), with(network, "/network/0/channels", json!(0))),
+        ("no digest".into(), with(layer, "/key", json!("a conv"))),
+        ("text for a temperature".into(), with(layer, "/before/millicelsius", json!("51.5"))),
+        ("another disturbance".into(), with(layer, "/disturbed/0", json!("rain"))),
+        ("drawn in another way".into(), with(network, "/unseen", json!(true))),
+        ("a lone layer that no fit sees".into(), added(layer, "unseen", json!("random"))),
+        ("milliseconds".into(), renamed(layer, "median_ns", "median_ms")),
+        ("two subjects".into(), added(layer, "call", json!([3, 8, 8]))),
         (
-            "milliseconds".into(),
-            change(1, &|l| {
-                let fields = l.as_object_mut().unwrap();
-                fields.remove("median_ns");
-                fields.insert("median_ms".into(), json!(0.094));
-            }),
+            "published milliseconds".into(),
+            with(published, "/published", json!({ "mean_ms": 1.25, "count": 3 })),
         ),
-        ("two subjects".into(), change(1, &|l| l["call"] = json!([3, 8, 8]))),
-        ("an unknown field".into(), change(1, &|l| l["method"] = json!("isolated"))),
+        ("published of nothing".into(), with(published, "/published/count", json!(0))),
+        ("both measured and published".into(), added(layer, "published", published["published"].clone())),
     ]);
     for (what, line) in damaged {
         assert!(!schema.is_valid(&line), "{what}: {line}");

@@ -1,15 +1,15 @@
 use crate::{Graph, Op};
 use serde::{Deserialize, Serialize};
 
-/// What a network costs on paper, for one image.
+/// Counted cost of a network, for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Multiply-accumulates of convolutions and linear layers, as papers count them.
+    /// Multiply-accumulate operations (MACs) of convolutions and linear layers.
     pub macs: u64,
-    /// Trainable parameters, batch norm's scale and shift among them.
+    /// Trainable parameters, including scale and shift of batch norms.
     pub params: u64,
-    /// Bytes of all f32 activations that are needed at one moment, at the worst moment, when nodes
-    /// are computed in order, each into memory of its own.
+    /// Peak memory of f32 activations, in bytes: the largest total size of the activations that are needed at
+    /// the same time if nodes are computed in order and never in place.
     pub peak_activation_bytes: u64,
 }
 

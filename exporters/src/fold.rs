@@ -1,10 +1,11 @@
 use crate::{BATCH_NORM_EPS, Graph, NodeId, Op, Weights, WeightsError};
 
-/// Folds each batch norm that alone reads a convolution into it, for inference: with
-/// s = γ/√(σ² + ε) the weight becomes s·W and the bias β + s·(b − μ).
+/// Folds batch norms into convolutions, for inference. With s = γ/√(σ² + ε), the weight W becomes s·W, and
+/// the bias b becomes β + s·(b − μ). A batch norm is folded only if nothing else reads the output of its
+/// convolution.
 ///
 /// # Errors
-/// Where a parameter of `graph` is not in `weights`.
+/// If a parameter of `graph` is missing in `weights` or misshapen.
 pub fn fold_batch_norm(graph: &Graph, weights: &Weights) -> Result<(Graph, Weights), WeightsError> {
     weights.check(graph)?;
     let readers = |id: NodeId| graph.nodes().iter().filter(|n| n.inputs.contains(&id)).count();

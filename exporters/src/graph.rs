@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Shape of one sample's feature map, CHW: a batch adds N in front. A vector is C×1×1.
+/// Shape of the feature map of one sample, CHW; a batch of them is NCHW. A vector is C×1×1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "[usize; 3]", into = "[usize; 3]")]
 pub struct Shape {
@@ -15,7 +15,7 @@ impl Shape {
         Shape { channels, height, width }
     }
 
-    /// Values in one sample.
+    /// Number of values in one sample.
     pub fn len(self) -> usize {
         self.channels * self.height * self.width
     }
@@ -24,7 +24,7 @@ impl Shape {
         self.len() == 0
     }
 
-    /// The shape after an op with `channels` output channels, this `stride` and padding kernel / 2.
+    /// The output shape of an op with `channels` output channels, this `stride`, and a padding of kernel / 2.
     pub fn strided(self, channels: usize, stride: usize) -> Shape {
         Shape::new(channels, self.height.div_ceil(stride), self.width.div_ceil(stride))
     }
@@ -65,24 +65,24 @@ impl std::str::FromStr for Shape {
 pub struct NodeId(usize);
 
 impl NodeId {
-    /// Place in [`Graph::nodes`].
+    /// Index in [`Graph::nodes`].
     pub fn index(self) -> usize {
         self.0
     }
 }
 
-/// What a node computes. Kernels are square and odd, padding is kernel / 2.
+/// What a node computes. Kernels are square and odd, and the padding is kernel / 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// The graph's one input; always node 0.
+    /// The only input of the graph, always node 0.
     Input,
     Conv2d {
         out_channels: usize,
         kernel: usize,
         stride: usize,
-        /// Channels of input and output are divided into so many groups; depthwise where it
-        /// equals the input channels.
+        /// The number of groups that input and output channels are divided into. The convolution is depthwise
+        /// if it is equal to the number of input channels.
         groups: usize,
         bias: bool,
     },
@@ -95,13 +95,13 @@ pub enum Op {
     HardSigmoid,
     /// Elementwise sum of two inputs of one shape.
     Add,
-    /// Channels scaled: C×H×W times C×1×1.
+    /// Scales channels: C×H×W times C×1×1.
     Mul,
     MaxPool {
         kernel: usize,
         stride: usize,
     },
-    /// Mean over the window's part that lies inside the map.
+    /// Mean over the part of the window inside the feature map.
     AvgPool {
         kernel: usize,
         stride: usize,
@@ -112,8 +112,7 @@ pub enum Op {
     Linear {
         out_features: usize,
     },
-    /// Zeros of the shape that a convolution of these sizes would give. It has no input: whatever
-    /// only a zero would have read is dead.
+    /// Zeros of this shape. It has no input, so that nodes which only a zero would have read are dead.
     Zero {
         shape: Shape,
     },
@@ -129,7 +128,7 @@ pub struct Node {
     pub shape: Shape,
 }
 
-/// What a parameter is to the training: how it starts, and whether it decays.
+/// Role of a parameter in training, which decides how it is initialised and whether weight decay applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Weight of a convolution or linear node.
@@ -144,7 +143,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether gradients are taken of it; running statistics follow the batches instead.
+    /// Whether it is trained by gradient descent. Running statistics are computed from the batches instead.
     pub fn is_trained(self) -> bool {
         !matches!(self, Role::RunningMean | Role::RunningVar)
     }
@@ -153,16 +152,18 @@ impl Role {
 /// A parameter of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
-    /// The node's name and the parameter's, as in `layer2.conv.weight`.
+    /// Name of the node and of the parameter, as in `layer2.conv.weight`.
     pub name: String,
     /// Convolution weight: O×(I/groups)×K×K; linear weight: O×I; all else: O.
     pub dims: Vec<usize>,
     pub role: Role,
 }
 
-/// A network, or a part of one: nodes in an order in which they can be computed, from one input to one output.
+/// A network, or a part of one: nodes in an order in which they can be computed, from one input to one
+/// output.
 ///
-/// Its JSON is canonical: equal graphs have equal bytes. Shapes are left out, since they follow from the input's.
+/// Its JSON is canonical: equal graphs have equal bytes. Shapes are omitted, since they follow from that of
+/// the input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Graph {
@@ -170,13 +171,13 @@ pub struct Graph {
     output: NodeId,
 }
 
-/// A graph as JSON has it.
+/// The JSON form of a graph.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     /// CHW
     input: Shape,
-    /// All nodes behind the input.
+    /// All nodes after the input.
     nodes: Vec<WrittenNode>,
     /// Index of a node; 0 is the input.
     output: usize,
@@ -223,21 +224,22 @@ impl TryFrom<Written> for Graph {
     }
 }
 
-/// Why nodes are no graph.
+/// Why nodes do not form a graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GraphError {
     #[error("two nodes are named `{name}`")]
     Name { name: String },
     #[error("`{name}`: {op:?} does not take inputs of {inputs:?}")]
     Inputs { name: String, op: Op, inputs: Vec<Shape> },
-    #[error("there is no node {node} before it is read")]
+    #[error("node {node} is read before it exists")]
     Node { node: usize },
     #[error("{shape} is empty or too large for a feature map")]
     Size { shape: Shape },
 }
 
-/// A graph that is read has no more nodes, no larger feature maps, and no more weights in a node.
+/// Maximum number of nodes of a graph that is read.
 const MOST_NODES: usize = 1 << 14;
+/// Maximum number of values of a feature map, and of weights of a node.
 const MOST_VALUES: usize = 1 << 28;
 
 fn check_size(shape: Shape) -> Result<(), GraphError> {
@@ -291,18 +293,18 @@ impl Graph {
         self.node(self.output).shape
     }
 
-    /// Appends a node, which becomes the output, and gives its id.
+    /// Appends a node, which becomes the output, and returns its id.
     ///
     /// # Panics
-    /// Where the inputs do not fit the op: a mistake in the code that describes the network.
+    /// If [`Graph::try_add`] fails, which is a mistake in the code that describes the network.
     pub fn add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> NodeId {
         self.try_add(name, op, inputs).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Appends a node, which becomes the output, and gives its id.
+    /// Appends a node, which becomes the output, and returns its id.
     ///
     /// # Errors
-    /// Where the inputs do not fit the op, the name is taken, or a size is out of range.
+    /// If the inputs do not fit the op, the name is taken, or a size is out of range.
     pub fn try_add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId, GraphError> {
         if self.nodes.iter().any(|n| n.name == name) {
             return Err(GraphError::Name { name: name.into() });
@@ -316,7 +318,8 @@ impl Graph {
         Ok(self.output)
     }
 
-    /// Appends a copy of `part`, reading from `input`, its nodes' names below `prefix`.
+    /// Appends a copy of `part` that reads `input`. The names of its nodes start with `prefix` and a dot.
+    /// Returns the new output.
     pub fn append(&mut self, prefix: &str, part: &Graph, input: NodeId) -> NodeId {
         let mut ids = vec![input];
         for node in &part.nodes[1..] {
@@ -351,8 +354,8 @@ impl Graph {
         Graph { nodes, output: renumbered[self.output.0] }
     }
 
-    /// Rebuilds the graph node by node; `f` gives a node's new op, or none to let its readers read
-    /// its input instead.
+    /// Rebuilds the graph node by node. `f` returns the new op of a node, or `None` to remove the node, so
+    /// that its readers read its input instead.
     pub(crate) fn rewrite(&self, mut f: impl FnMut(NodeId, &Node) -> Option<Op>) -> Graph {
         let mut graph = Graph::new(self.input_shape());
         let mut ids = vec![NodeId(0)];
@@ -368,7 +371,7 @@ impl Graph {
         graph
     }
 
-    /// Parameters of a node, by the order in which formats list them.
+    /// Parameters of a node, in the order in which formats list them.
     pub fn node_params(&self, id: NodeId) -> Vec<Param> {
         let node = self.node(id);
         let param = |suffix: &str, dims: Vec<usize>, role| Param {
@@ -404,7 +407,7 @@ impl Graph {
     }
 }
 
-/// None where the op does not take such inputs.
+/// The output shape of an op; `None` if it does not take these inputs.
 fn output_shape(op: Op, inputs: &[Shape]) -> Option<Shape> {
     let window =
         |kernel: usize, stride: usize| kernel % 2 == 1 && kernel <= 127 && (1..=127).contains(&stride);

@@ -1,8 +1,8 @@
-//! A network as data, and the formats that it is written in.
+//! Networks as data, and the formats that they are written in.
 //!
-//! A [`Graph`] is described once and read three ways: executed in libtorch (crate edge-nas),
-//! written as ONNX ([`onnx`]) and counted ([`Graph::cost`]). So the network that is timed, the one
-//! that is trained and the one that ships cannot disagree.
+//! A [`Graph`] is described once and used in three ways: it is executed in libtorch (crate edge-nas), written
+//! as ONNX ([`onnx`]) and counted ([`Graph::cost`]). So the network that is timed, the one that is trained
+//! and the one that is exported cannot differ.
 
 mod cost;
 mod fold;

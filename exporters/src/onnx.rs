@@ -24,8 +24,8 @@ pub enum EncodeError {
     NotOnnx(String),
 }
 
-/// The bytes of an untrained network, with weights that are the same every time and everywhere: what is measured of a
-/// graph.
+/// The ONNX file of an untrained network, which is what is measured of a graph. Its pseudo-random weights are
+/// the same on every machine.
 ///
 /// # Errors
 /// [`EncodeError::Precision`]
@@ -33,7 +33,7 @@ pub fn untrained(graph: &Graph, precision: Precision) -> Result<Vec<u8>, EncodeE
     encode(graph, &Weights::random(graph, 0), precision)
 }
 
-/// The precision of an ONNX model, from what it contains.
+/// The precision of an ONNX model, as its nodes and initializers show.
 ///
 /// # Errors
 /// [`EncodeError::NotOnnx`]
@@ -54,10 +54,10 @@ pub fn precision_of(model: &[u8]) -> Result<Precision, EncodeError> {
     })
 }
 
-/// The model's bytes: dead nodes removed, batch norm folded.
+/// The ONNX file of a network. Dead nodes are removed, and batch norms are folded into convolutions.
 ///
 /// # Errors
-/// Where a parameter of `graph` is not in `weights`, or the precision cannot be written.
+/// If a parameter of `graph` is missing in `weights` or misshapen, or if the precision cannot be written.
 pub fn encode(graph: &Graph, weights: &Weights, precision: Precision) -> Result<Vec<u8>, EncodeError> {
     if precision != Precision::Fp32 {
         return Err(EncodeError::Precision(precision));
@@ -82,11 +82,11 @@ pub fn encode(graph: &Graph, weights: &Weights, precision: Precision) -> Result<
         graph: MessageField::some(proto),
         ..Default::default()
     };
-    // Writing into memory fails only where a required field is unset, and proto3 has none.
+    // Writing to memory fails only if a required field is not set, and proto3 has no required fields.
     Ok(model.write_to_bytes().unwrap_or_default())
 }
 
-/// A node's output in the model has the node's name.
+/// The output of a node is named after the node.
 fn value_name(node: &Node) -> &str {
     &node.name
 }

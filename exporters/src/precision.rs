@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// In which numbers a network is deployed: its weights and activations.
+/// Number format of the weights and activations of a deployed network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -31,6 +31,6 @@ impl std::str::FromStr for Precision {
     fn from_str(s: &str) -> Result<Self, String> {
         let known =
             [Precision::Fp32, Precision::Fp16, Precision::Int8].into_iter().find(|known| known.name() == s);
-        known.ok_or_else(|| format!("`{s}` is not a precision; there are fp32, fp16 and int8"))
+        known.ok_or_else(|| format!("`{s}` is not a precision; write fp32, fp16 or int8"))
     }
 }

@@ -17,7 +17,7 @@ pub struct Weights(BTreeMap<String, Tensor>);
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     #[error(
-        "the weights have no `{name}`; they belong to another network: train this one, or name its own weights"
+        "the weights have no `{name}`; they belong to another network: train this one, or use its own weights"
     )]
     Missing { name: String },
     #[error(
@@ -41,10 +41,10 @@ impl Weights {
         self.0.iter().map(|(n, t)| (n.as_str(), t))
     }
 
-    /// Whether there is a tensor of the right shape for each of the graph's parameters.
+    /// Checks that there is a tensor of the right shape for each parameter of the graph.
     ///
     /// # Errors
-    /// Names the first parameter that is missing or of another shape.
+    /// The first parameter that is missing or has another shape.
     pub fn check(&self, graph: &Graph) -> Result<(), WeightsError> {
         for param in graph.params() {
             let found = self.get(&param.name)?;
@@ -56,8 +56,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Weights for measuring an untrained network: uniform, of a scale that keeps activations near
-    /// one (He et al. 2015, arXiv 1502.01852), so that no runtime meets denormals.
+    /// Weights for measuring an untrained network: uniform, with a scale that keeps activations near one (He
+    /// et al. 2015, arXiv:1502.01852), so that no runtime has to compute with denormals.
     pub fn random(graph: &Graph, seed: u64) -> Weights {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut weights = Weights::default();

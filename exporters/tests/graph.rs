@@ -8,7 +8,7 @@ fn conv(out_channels: usize, kernel: usize, stride: usize, groups: usize) -> Op 
     Op::Conv2d { out_channels, kernel, stride, groups, bias: false }
 }
 
-/// Adds ops one behind the other, named after their places.
+/// A chain of ops, whose nodes are named `n1`, `n2`, and so on.
 fn chain(input: Shape, ops: &[Op]) -> Graph {
     let mut g = Graph::new(input);
     for (i, op) in ops.iter().enumerate() {
@@ -18,7 +18,7 @@ fn chain(input: Shape, ops: &[Op]) -> Graph {
     g
 }
 
-/// Squeeze-and-excite behind a 3×3 convolution and its batch norm: 6 channels, of which 2 remain.
+/// Squeeze-and-excite after a 3×3 convolution and its batch norm: 6 channels, which are squeezed to 2.
 fn squeeze_excite() -> Graph {
     let pointwise = |out_channels| Op::Conv2d { out_channels, kernel: 1, stride: 1, groups: 1, bias: true };
     let ops = [
@@ -41,7 +41,7 @@ fn names(g: &Graph) -> Vec<&str> {
 }
 
 #[test]
-fn every_op_knows_its_output_shape() {
+fn every_op_has_the_right_output_shape() {
     let x = Shape::new(4, 9, 6);
     for (op, [c, h, w]) in [
         (conv(8, 3, 1, 1), [8, 9, 6]),
@@ -89,7 +89,7 @@ fn parameters_have_the_shapes_of_their_nodes() {
 }
 
 #[test]
-fn shapes_are_read_as_they_are_shown() {
+fn shapes_are_parsed_as_they_are_displayed() {
     let shape = Shape::new(3, 32, 24);
     assert_eq!(shape.to_string(), "3x32x24");
     assert_eq!("3x32x24".parse(), Ok(shape));
@@ -100,7 +100,7 @@ fn shapes_are_read_as_they_are_shown() {
 
 #[test]
 #[should_panic(expected = "does not take inputs")]
-fn a_sum_of_two_shapes_is_refused() {
+fn adding_two_different_shapes_is_refused() {
     let mut g = Graph::new(Shape::new(4, 8, 8));
     let halved = g.add("pool", Op::MaxPool { kernel: 3, stride: 2 }, &[g.input()]);
     g.add("sum", Op::Add, &[halved, g.input()]);
@@ -108,14 +108,14 @@ fn a_sum_of_two_shapes_is_refused() {
 
 #[test]
 #[should_panic(expected = "does not take inputs")]
-fn channels_are_scaled_by_one_number_each() {
+fn a_scale_must_have_one_value_per_channel() {
     let mut g = Graph::new(Shape::new(4, 8, 8));
     let twice = [g.input(), g.input()];
     g.add("product", Op::Mul, &twice);
 }
 
 #[test]
-fn what_the_output_does_not_read_is_dead() {
+fn nodes_that_the_output_does_not_depend_on_are_dead() {
     let shape = Shape::new(2, 4, 4);
     let mut g = chain(shape, &[conv(2, 3, 1, 1), Op::Relu]);
     let used = g.output();
@@ -131,11 +131,11 @@ fn what_the_output_does_not_read_is_dead() {
     assert_eq!(live.live(), live);
 
     let zero = chain(shape, &[conv(2, 3, 1, 1), Op::Relu, Op::Zero { shape }, Op::Relu]).live();
-    assert_eq!(names(&zero), ["input", "n3", "n4"], "all before the zero is dead, the input stays");
+    assert_eq!(names(&zero), ["input", "n3", "n4"], "all nodes before the zero are dead, except the input");
 }
 
 #[test]
-fn appended_parts_keep_their_nodes_below_the_prefix() {
+fn the_nodes_of_appended_parts_are_named_with_the_prefix() {
     let part = chain(Shape::new(2, 4, 4), &[conv(2, 3, 1, 1), Op::Relu]);
     let mut g = Graph::new(part.input_shape());
     let a = g.append("a", &part, g.input());
@@ -147,8 +147,8 @@ fn appended_parts_keep_their_nodes_below_the_prefix() {
 }
 
 #[test]
-fn cost_is_what_is_counted_by_hand() {
-    // 3·2·3·3 weights at 4·4 places; γ and β; 3·3·3 weights at 2·2 places; 3·5 weights and 5 biases.
+fn cost_is_as_counted_by_hand() {
+    // 3·2·3·3 weights at 4·4 positions; γ and β; 3·3·3 weights at 2·2 positions; 3·5 weights and 5 biases.
     let ops = [
         conv(3, 3, 1, 1),
         Op::BatchNorm,
@@ -164,11 +164,11 @@ fn cost_is_what_is_counted_by_hand() {
 }
 
 #[test]
-fn squeeze_and_excite_costs_what_is_counted_by_hand() {
+fn cost_of_squeeze_and_excite_is_as_counted_by_hand() {
     let cost = squeeze_excite().cost();
-    // 6·3·3·3 weights at 5·4 places; then 2·6 and 6·2 at one place.
+    // 6·3·3·3 weights at 5·4 positions; then 2·6 and 6·2 at one position.
     assert_eq!(cost.macs, 162 * 20 + 12 + 12);
-    // γ and β behind the first; a bias each in the others.
+    // The first convolution has γ and β, and the others have biases.
     assert_eq!(cost.params, 162 + 12 + (12 + 2) + (12 + 6));
     // At the product: 6·5·4 f32 of its input, as many of its output, and 6 factors.
     assert_eq!(cost.peak_activation_bytes, (120 + 120 + 6) * 4);
@@ -176,7 +176,7 @@ fn squeeze_and_excite_costs_what_is_counted_by_hand() {
 }
 
 #[test]
-fn a_shortcut_keeps_its_start_in_memory() {
+fn the_source_of_a_shortcut_stays_in_memory() {
     let mut g = chain(Shape::new(2, 4, 4), &[Op::Relu, Op::Relu]);
     let start = g.input();
     g.add("sum", Op::Add, &[g.output(), start]);
@@ -251,7 +251,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn a_folded_batch_norm_computes_the_same(
+    fn folding_batch_norms_does_not_change_the_output(
         groups in 1..3usize, fan_in in 1..4usize, per_group in 1..4usize, half in 0..3usize,
         stride in 1..3usize, bias: bool, height in 1..7usize, seed: u64,
     ) {
@@ -273,7 +273,7 @@ proptest! {
 }
 
 #[test]
-fn only_a_batch_norm_that_alone_reads_a_convolution_is_folded() {
+fn a_batch_norm_is_folded_only_if_nothing_else_reads_its_convolution() {
     let shared = |read_again: bool| {
         let mut g = chain(Shape::new(2, 4, 4), &[conv(2, 3, 1, 1)]);
         let conv = g.output();
@@ -309,7 +309,7 @@ fn convolutions_without_batch_norm_keep_their_weights_and_biases() {
 }
 
 #[test]
-fn a_bias_that_the_network_does_not_have_is_not_folded_in() {
+fn a_bias_that_the_network_does_not_have_is_ignored() {
     let g = chain(Shape::new(2, 4, 4), &[conv(2, 3, 1, 1), Op::BatchNorm]);
     let weights = Weights::random(&g, 0);
     let mut more = weights.clone();
@@ -318,7 +318,7 @@ fn a_bias_that_the_network_does_not_have_is_not_folded_in() {
 }
 
 #[test]
-fn weights_of_another_network_are_told_by_name() {
+fn missing_and_misshapen_weights_are_named() {
     let g = chain(Shape::new(2, 4, 4), &[conv(2, 3, 1, 1), Op::BatchNorm, Op::Linear { out_features: 3 }]);
     let all = Weights::random(&g, 0);
     for param in g.params() {

@@ -1,4 +1,4 @@
-//! What is written as ONNX, read back.
+//! ONNX files, as they are read after they were written.
 #![allow(clippy::unwrap_used)]
 
 use nas_exporters::{EncodeError, Graph, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm, onnx};
@@ -8,7 +8,7 @@ use onnx_protobuf::{
 };
 use std::path::Path;
 
-/// A network with every op but zero, in which one batch norm cannot be folded.
+/// A network with every op except zero, in which one batch norm cannot be folded.
 fn network() -> Graph {
     let conv = |out_channels, kernel, stride, groups| Op::Conv2d {
         out_channels,
@@ -47,7 +47,7 @@ fn parse(bytes: &[u8]) -> (ModelProto, GraphProto) {
     (model, graph)
 }
 
-/// All of a model but its numbers and the version of this crate, a line each.
+/// Everything in a model except its numbers and the version of this crate, one item per line.
 fn dump(bytes: &[u8]) -> String {
     let (model, graph) = parse(bytes);
     let opsets: Vec<String> =
@@ -90,10 +90,10 @@ fn values(t: &TensorProto) -> Vec<f32> {
     t.raw_data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// A latency table's rows are bound to the graphs of layers, not to their ONNX: where this format
-/// changes on purpose, `model_digest` of edge-nas has to change as well.
+/// The rows of a latency table are bound to graphs, not to their ONNX files, so that a change of this format
+/// does not invalidate them by itself.
 #[test]
-fn the_format_is_the_golden_one() {
+fn the_format_matches_the_golden_file() {
     let g = network();
     let found = dump(&onnx::encode(&g, &Weights::random(&g, 0), Precision::Fp32).unwrap());
     if found != include_str!("golden/network.txt") {
@@ -121,13 +121,13 @@ fn initializers_hold_the_folded_weights() {
 }
 
 #[test]
-fn a_zero_is_a_constant_and_what_is_before_it_is_not_written() {
+fn a_zero_is_a_constant_and_the_nodes_before_it_are_not_written() {
     let mut g = Graph::new(Shape::new(2, 4, 4));
     let stem = Op::Conv2d { out_channels: 2, kernel: 3, stride: 1, groups: 1, bias: false };
     g.add("stem", stem, &[g.input()]);
     let zero = g.add("zero", Op::Zero { shape: Shape::new(3, 2, 2) }, &[]);
     g.add("pool", Op::GlobalAvgPool, &[zero]);
-    // The stem's weights are not asked for.
+    // The weights of the stem are not needed.
     let (_, graph) = parse(&onnx::encode(&g, &Weights::default(), Precision::Fp32).unwrap());
     let written: Vec<(&str, &str)> =
         graph.node.iter().map(|n| (n.op_type.as_str(), n.input[0].as_str())).collect();
@@ -138,7 +138,7 @@ fn a_zero_is_a_constant_and_what_is_before_it_is_not_written() {
 }
 
 #[test]
-fn the_empty_network_passes_its_input_on() {
+fn an_empty_network_outputs_its_input() {
     let (_, graph) =
         parse(&onnx::encode(&Graph::new(Shape::new(2, 4, 4)), &Weights::default(), Precision::Fp32).unwrap());
     assert_eq!(graph.node.len(), 1);
@@ -146,7 +146,7 @@ fn the_empty_network_passes_its_input_on() {
 }
 
 #[test]
-fn the_same_network_and_weights_are_the_same_bytes() {
+fn equal_networks_and_weights_give_equal_bytes() {
     let g = network();
     let encode = |seed| onnx::encode(&g, &Weights::random(&g, seed), Precision::Fp32).unwrap();
     assert_eq!(encode(1), encode(1));
@@ -171,7 +171,7 @@ fn weights_that_do_not_fit_are_an_error() {
 }
 
 #[test]
-fn the_precision_is_what_a_model_contains() {
+fn the_precision_is_found_in_the_model() {
     let mut g = Graph::new(Shape::new(2, 4, 4));
     g.add("relu", Op::Relu, &[g.input()]);
     let model = onnx::untrained(&g, Precision::Fp32).unwrap();

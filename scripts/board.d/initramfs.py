@@ -1,5 +1,5 @@
 """Writes FOLDER to standard output as an initramfs: cpio in the format newc, see buffer-format.rst in the kernel's
-documentation. All is root's, but what lies below home/pi."""
+documentation. Root owns everything except what is below home/pi."""
 
 import os
 import stat
@@ -34,7 +34,7 @@ def tree(below):
                 write(name, mode, file.read())
 
 
-# The kernel opens it for init before anything is mounted.
+# The kernel opens the console for init before anything is mounted.
 write("dev", stat.S_IFDIR | 0o755)
 write("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
 tree("")

@@ -1,5 +1,5 @@
-"""A bad link to 127.0.0.1:PORT. Listens on a free port of 127.0.0.1, prints it, and relays until killed.
-Bytes are counted in both directions together, of each connection."""
+"""A faulty link to 127.0.0.1:PORT. Listens on a free port of 127.0.0.1, prints that port, and relays until killed.
+Bytes are counted per connection, in both directions together."""
 
 import argparse
 import asyncio
@@ -11,12 +11,12 @@ import threading
 
 parser = argparse.ArgumentParser(prog="scripts/board proxy DIR", description=__doc__)
 parser.add_argument("port", type=int)
-parser.add_argument("--delay", type=float, default=0, metavar="MS", help="of every byte, each way")
-parser.add_argument("--rate", type=float, default=0, metavar="B/S", help="bytes a second, each way")
-parser.add_argument("--stall-after", type=int, metavar="N", help="then nothing passes, it stays open")
-parser.add_argument("--reset-after", type=int, metavar="N", help="the connection is reset")
+parser.add_argument("--delay", type=float, default=0, metavar="MS", help="delay every byte, in each direction")
+parser.add_argument("--rate", type=float, default=0, metavar="B/S", help="bytes per second, in each direction")
+parser.add_argument("--stall-after", type=int, metavar="N", help="after N bytes, relay nothing more but stay open")
+parser.add_argument("--reset-after", type=int, metavar="N", help="after N bytes, reset the connection")
 parser.add_argument("--times", type=int, metavar="K", help="stall or reset the first K connections only")
-parser.add_argument("--tied", action="store_true", help="ends when standard input does")
+parser.add_argument("--tied", action="store_true", help="end when standard input ends")
 args = parser.parse_args()
 connections = 0
 

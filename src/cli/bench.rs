@@ -4,16 +4,16 @@ use crate::record::BenchRow;
 use crate::run::{Bench, bench};
 use std::path::PathBuf;
 
-/// Measure exported networks on a device, beside the prediction
+/// Measure exported networks on a device, and compare the latencies with the predictions
 ///
-/// Measures the run's networks, and any other ONNX files with fixed shapes, in turn, and writes bench.jsonl in the
-/// run's folder.
+/// Measures the run's networks, and any other ONNX files with fixed shapes, in turn. Writes bench.jsonl to the run's
+/// folder.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
     #[arg(long, default_value = "runs/default")]
     run: PathBuf,
-    /// Other ONNX files to measure alongside
+    /// Other ONNX files to measure together with the networks of the run
     models: Vec<PathBuf>,
     /// Rounds in which all networks are measured in turn
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]

@@ -5,7 +5,7 @@ use crate::run::Reach;
 use nas_probe::Runtime;
 use serde::Serialize;
 
-/// List devices, or check one
+/// List the built-in devices, or check a device
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -14,13 +14,13 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Verb {
-    /// List the devices that ship
+    /// List the built-in devices
     List,
-    /// Start the probe on a device, and show what is right there, what is not, and how to fix it
+    /// Start the probe on a device, and show what is fine, what is not, and how to fix it
     Check {
         /// A name that `nas devices` lists, or a TOML file
         device: String,
-        /// Inference runtime that it should have; may be repeated [default: those of the device]
+        /// Inference runtime to check; may be repeated [default: those of the device]
         #[arg(long = "runtime")]
         runtimes: Vec<Runtime>,
         #[command(flatten)]
@@ -42,10 +42,10 @@ impl Args {
 fn list(json: bool) -> anyhow::Result<()> {
     let devices = Device::built_in()?;
     let row = |d: &Device| vec![d.name.clone(), d.description.clone()];
-    print(json, &devices, || table(&["device", "what it is"], devices.iter().map(row).collect()))
+    print(json, &devices, || table(&["device", "description"], devices.iter().map(row).collect()))
 }
 
-/// A board, and what was found there.
+/// A board, and what the probe reports about it.
 #[derive(Serialize)]
 struct Checked {
     board: String,

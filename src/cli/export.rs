@@ -5,10 +5,10 @@ use nas_probe::Runtime;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-/// Write a run's trained networks as ONNX, checked against both runtimes
+/// Write a run's trained networks as ONNX, checked in both runtimes
 ///
-/// Batch norm is folded. Each file is run through tract and ONNX Runtime on test images, and written only if every
-/// logit is within 1e-4 of libtorch's.
+/// Batch norm is folded into the convolutions. Each network is run in tract and ONNX Runtime on test images, and its
+/// file is written only if every logit is within 1e-4 of that of libtorch.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
@@ -17,10 +17,10 @@ pub struct Args {
     /// Data set that the networks were trained on
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
-    /// Test images to compare logits on
+    /// Number of test images on which the logits are compared
     #[arg(long, default_value = "32")]
     images: NonZeroUsize,
-    /// Runtime to check with; may be repeated [default: both]
+    /// Runtime to check in; may be repeated [default: both]
     #[arg(long = "runtime")]
     runtimes: Vec<Runtime>,
 }

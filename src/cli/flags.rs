@@ -1,4 +1,4 @@
-//! Flags that several verbs have, and the settings that they mean.
+//! Flags that several verbs share, and the settings that they stand for.
 
 use crate::data::DataSpec;
 use crate::run::{BoardSettings, Images, MeasureSettings, Reach};
@@ -23,10 +23,10 @@ pub struct MeasureFlags {
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles")]
     profiles: PathBuf,
-    /// Use this latency table, and not the one of the device in --profiles
+    /// Use this latency table instead of the one of the device in --profiles
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
-    /// Use a latency table of another machine, runtime version or set of cores; the report says so
+    /// Use a latency table of another machine, runtime version or set of cores; the report mentions it
     #[arg(long)]
     allow_foreign_table: bool,
 }
@@ -39,11 +39,11 @@ impl MeasureFlags {
     }
 }
 
-/// Which boards are measured on, and how they are set for it.
+/// Which boards are used for measuring, and how they are set up.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub struct BoardFlags {
-    /// Keep the probe on these cores, as --pin=2,3; without a list on those that the device file names
+    /// Pin the probe to these cores, such as --pin=2,3; without a list, to those that the device file names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pin: Option<Cores>,
     /// Set this scaling governor while measuring, and restore the old one afterwards
@@ -64,11 +64,11 @@ impl BoardFlags {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub struct ReachFlags {
-    /// Where the board is, as user@host:port or a Host of ~/.ssh/config; may be repeated for several boards of one
-    /// kind [default: what sites.toml or ~/.ssh/config has for the device]
+    /// Address of the board, as user@host:port or a Host of ~/.ssh/config; may be repeated for several boards of one
+    /// kind [default: the address in sites.toml or ~/.ssh/config]
     #[arg(long, value_name = "USER@HOST")]
     ssh: Vec<String>,
-    /// Accept a host key that is not in known_hosts, and remember it
+    /// Accept a host key that is not in known_hosts, and add it there
     #[arg(long)]
     accept_new_host_key: bool,
 }
@@ -79,7 +79,7 @@ impl ReachFlags {
     }
 }
 
-/// Core numbers, as `2,3`.
+/// Core numbers, such as `2,3`.
 #[derive(Clone, Debug)]
 struct Cores(Vec<usize>);
 
@@ -88,8 +88,9 @@ impl std::str::FromStr for Cores {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let cores = s.split(',').map(str::trim).filter(|core| !core.is_empty());
-        let core =
-            |core: &str| core.parse().map_err(|_| format!("`{core}` is not a core; write numbers, as 2,3"));
+        let core = |core: &str| {
+            core.parse().map_err(|_| format!("`{core}` is not the number of a core; write for example 2,3"))
+        };
         Ok(Cores(cores.map(core).collect::<Result<_, _>>()?))
     }
 }
@@ -97,13 +98,13 @@ impl std::str::FromStr for Cores {
 /// Which networks are measured.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SpaceFlags {
-    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224) or a TOML file
+    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224, proxylessnas) or a TOML file
     #[arg(long, default_value = "chain")]
     pub space: String,
-    /// Data set whose image shape and classes the networks are for
+    /// Data set that gives the image shape and the classes: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
-    /// Image shape instead of a data set's, as 3x32x32
+    /// Image shape, such as 3x32x32, instead of that of a data set
     #[arg(long, requires = "classes")]
     input: Option<Shape>,
     /// Number of classes, with --input
@@ -128,10 +129,10 @@ macro_rules! flags_of {
         #[command(next_help_heading = $heading)]
         pub struct $flags {
             $($(#[$doc])* #[arg(long, default_value_t = <$settings>::default().$name)] $name: $kind,)*
-            /// Do not mirror training images (for digits and letters)
+            /// Do not mirror training images, as is right for digits and letters
             #[arg(long)]
             no_flip: bool,
-            /// Threads of libtorch; the same number gives the same result
+            /// Threads of libtorch; results are reproducible only with the same number
             #[arg(id = "torch_threads", long = "torch-threads", default_value_t = <$settings>::default().threads)]
             threads: NonZeroUsize,
         }
@@ -152,7 +153,7 @@ use crate::train::{fit::TrainSettings, search::SearchSettings};
 flags_of!(TrainFlags = TrainSettings, "Training", {
     /// Passes over the training images
     epochs: usize,
-    /// Images in a step
+    /// Images per step
     batch_size: NonZeroUsize,
     /// Peak learning rate
     learning_rate: f64,
@@ -160,9 +161,9 @@ flags_of!(TrainFlags = TrainSettings, "Training", {
     momentum: f64,
     /// Weight decay of convolutions and linear layers
     weight_decay: f64,
-    /// Move training images by up to so many pixels
+    /// Shift training images by up to this many pixels
     padding: usize,
-    /// Seed of everything random
+    /// Seed of all random numbers
     seed: u64,
 });
 
@@ -170,11 +171,11 @@ flags_of!(TrainFlags = TrainSettings, "Training", {
 flags_of!(SearchFlags = SearchSettings, "Search", {
     /// Passes over the training split
     epochs: usize,
-    /// The first of these epochs, which train only weights
+    /// Number of epochs at the start that train only the weights
     warmup_epochs: usize,
-    /// Images in a step
+    /// Images per step
     batch_size: NonZeroUsize,
-    /// Share of the training images that alpha is trained on, and weights are not
+    /// Share of the training images that is held out to train alpha
     held_out: f64,
     /// Peak learning rate of the weights
     learning_rate: f64,
@@ -182,14 +183,14 @@ flags_of!(SearchFlags = SearchSettings, "Search", {
     momentum: f64,
     /// Weight decay of convolutions and linear layers
     weight_decay: f64,
-    /// Learning rate of alpha
+    /// Learning rate of alpha, the architecture weights
     alpha_learning_rate: f64,
     /// Weight decay of alpha
     alpha_weight_decay: f64,
     /// λ, the weight of the latency term in the loss of alpha
     latency_weight: f64,
-    /// Move training images by up to so many pixels
+    /// Shift training images by up to this many pixels
     padding: usize,
-    /// Seed of everything random
+    /// Seed of all random numbers
     seed: u64,
 });

@@ -1,4 +1,4 @@
-//! What the library logs, on stderr: warnings with the word before them, and above any progress bar.
+//! Prints what the library logs on stderr, above any progress bar. Warnings begin with `warning: `.
 
 use crate::progress::BARS;
 use indicatif_log_bridge::LogWrapper;

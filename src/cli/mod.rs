@@ -19,7 +19,7 @@ mod train;
 
 use clap::{Parser, Subcommand};
 
-/// Finds the most accurate network that answers in time on your board
+/// Find the most accurate network within a target latency on your board
 #[derive(Parser)]
 #[command(name = "nas", version, max_term_width = 100)]
 pub struct Cli {
@@ -68,14 +68,14 @@ impl Cli {
     }
 }
 
-/// Runs a verb that trains in the environment that training is fast in.
+/// Runs a verb that trains, with the environment variables that make training fast.
 #[cfg(feature = "torch")]
 fn trains(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     crate::environment::start_again();
     run()
 }
 
-/// Runs a command, with what the library logs on stderr, and turns its error into one line and an exit code.
+/// Runs a command, prints what the library logs on stderr, and turns an error into one line and an exit code.
 pub fn main(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
     self::log::init();
     match run() {

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Writes the result to stdout. A reader that has gone away, as in `| head`, is no error.
+/// Writes the result to stdout. If the reader has gone away, as in `| head`, that is not an error.
 pub fn print(json: bool, result: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     let text = if json { serde_json::to_string_pretty(result)? } else { text() };
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
@@ -22,7 +22,7 @@ pub fn or_dash(value: Option<impl Display>) -> String {
     value.map_or("-".into(), |value| value.to_string())
 }
 
-/// Of seconds since 1970, in UTC: `2026-11-24T13:05:00Z`; the number itself where no calendar has it.
+/// The date of a number of seconds since 1970, in UTC: `2026-11-24T13:05:00Z`; after the year 9999, the number itself.
 pub fn date(seconds: u64) -> String {
     const YEAR_10000: u64 = 253_402_300_800;
     match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {

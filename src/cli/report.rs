@@ -3,7 +3,7 @@ use crate::record::RunDir;
 use crate::report;
 use std::path::PathBuf;
 
-/// Draw a run's report.html
+/// Write a run's report.html
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run

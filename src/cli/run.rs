@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 /// Run all stages of an experiment file: profile, search, train, export, bench, report
 ///
-/// Everything is written to runs/<name>, with the resolved experiment beside the results. Stages whose inputs have not
-/// changed are skipped. If it is interrupted, the same command resumes.
+/// The results are written to runs/<name>, together with the experiment with all defaults filled in. Stages whose
+/// inputs have not changed are skipped. If it is interrupted, the same command resumes.
 #[derive(clap::Args)]
 pub struct Args {
     /// Experiment file; scripts/quickstart.toml is an example

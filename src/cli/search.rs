@@ -7,20 +7,20 @@ use std::path::PathBuf;
 
 /// Search for the best network within a target latency
 ///
-/// Trains a supernet of all choices against the data and the latency table, and writes genotype.json and search.jsonl.
-/// If it is interrupted, the same command resumes.
+/// Trains a supernet of all choices on the data, with the predicted latency in its loss, and writes genotype.json and
+/// search.jsonl to the run's folder. If it is interrupted, the same command resumes.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
     #[arg(long, default_value = "runs/default")]
     run: PathBuf,
-    /// Latency limit: 1.5ms, or 40% of the way from the space's fastest to its slowest network
+    /// Target latency, such as 1.5ms, or 40% of the way from the space's fastest to its slowest network
     #[arg(long)]
     target_latency: Target,
-    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224) or a TOML file
+    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224, proxylessnas) or a TOML file
     #[arg(long, default_value = "chain")]
     space: String,
-    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or a DIR of one of these
+    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
     #[command(flatten)]

@@ -11,26 +11,26 @@ use std::path::PathBuf;
 
 /// Train a network from scratch
 ///
-/// Without --genotype and --arch, the one that `nas search` found in the run's folder. Writes weights.safetensors and
-/// train.jsonl there. If it is interrupted, the same command resumes.
+/// Without --genotype and --arch, trains the network that `nas search` found in the same run. Writes
+/// weights.safetensors and train.jsonl to the run's folder. If it is interrupted, the same command resumes.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
     #[arg(long, default_value = "runs/default")]
     run: PathBuf,
-    /// A genotype.json, or the op of each layer: conv_3x3,skip,...
+    /// A genotype.json, or the choice of each layer that has several: conv_3x3,skip,...
     #[arg(long, conflicts_with = "arch")]
     genotype: Option<String>,
     /// Search space of a genotype that is given by its ops: a built-in name or a TOML file
     #[arg(long, default_value = "chain")]
     space: String,
-    /// Train a published network, into the run's folder `baseline`
+    /// Train a published network, in the subfolder `baseline` of the run's folder
     #[arg(long, value_parser = PossibleValuesParser::new(Network::baselines()))]
     arch: Option<String>,
-    /// Scales the channels of the published network
+    /// Factor of the channels of the published network
     #[arg(long, default_value_t = 0.5, requires = "arch")]
     width: f64,
-    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or a DIR of one of these
+    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
     #[command(flatten)]

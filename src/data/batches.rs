@@ -1,4 +1,4 @@
-//! From images to batches: divided, shuffled, normalised and augmented, each by a seed alone.
+//! From images to batches: splitting, shuffling, normalising and augmenting, all reproducible by a seed.
 
 use std::num::NonZeroUsize;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Error};
 
-/// Divides `indices` (distinct) into a rest and a held-out part of about `fraction` of each class. The two are
-/// disjoint, ascending, and the same for the same seed.
+/// Divides `indices`, which must be distinct, into the rest and a held-out part, and returns them in this order. The
+/// held-out part has about `fraction` of each class. Both are ascending, and the same for the same seed.
 ///
 /// # Errors
 /// [`Error::Split`] if either part would be empty.
@@ -41,14 +41,14 @@ pub fn split(
     Ok((rest, held_out))
 }
 
-/// Streams of one seed are independent: there is one for each epoch, and the last is for [`split`].
+/// Random numbers. The streams of a seed are independent: there is one for each epoch, and the last is for [`split`].
 fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
     rng
 }
 
-/// Mean and standard deviation of each channel, of values from 0 to 1.
+/// Mean and standard deviation of each channel, for pixel values from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalisation {
     pub mean: Vec<f32>,
@@ -56,10 +56,10 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// Measured over the images `indices`, which should be those trained on.
+    /// The statistics of the images `indices`, which should be those that are trained on.
     ///
     /// # Errors
-    /// [`Error::Flat`] if a channel never changes.
+    /// [`Error::Flat`] if a channel has the same value everywhere.
     pub fn of(dataset: &Dataset, indices: &[usize]) -> Result<Self, Error> {
         let [channels, height, width] = dataset.shape;
         let mut sums = vec![(0_u64, 0_u64); channels];
@@ -85,14 +85,14 @@ impl Normalisation {
     }
 }
 
-/// Random changes to each image that leave its class alone. The default is none; for CIFAR-10 the usual is a
-/// padding of 4 and flips. Digits and letters must not be flipped.
+/// Random changes to each image that keep its class. The default is none; for CIFAR-10 a padding of 4 and flips are
+/// usual. Digits and letters must not be flipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
-    /// Moves by up to as many pixels in each direction; what comes in is the mean colour (0 once normalised).
+    /// Shift by up to this many pixels in each direction; the uncovered part gets the mean colour (0 once normalised).
     pub padding: usize,
-    /// Mirrors every other image, left to right.
+    /// Mirror the image left to right with a probability of one half.
     pub flip: bool,
 }
 
@@ -103,18 +103,18 @@ pub struct Batch {
     pub labels: Vec<i64>,
 }
 
-/// Some images of a data set, and how they become batches. The last batch may be smaller than `size`.
+/// Some images of a data set, and how to make batches of them. The last batch may be smaller than `size`.
 #[derive(Clone, Copy)]
 pub struct Batches<'a> {
     pub dataset: &'a Dataset,
     pub indices: &'a [usize],
-    /// One entry a channel of `dataset`.
+    /// Has one entry per channel of `dataset`.
     pub normalisation: &'a Normalisation,
     pub size: NonZeroUsize,
 }
 
-/// All images once, shuffled and augmented. A batch depends on the seed, the epoch and the step alone, so that training
-/// resumes exactly at any step.
+/// All images once, shuffled and augmented. A batch depends only on the seed, the epoch and the step, so that training
+/// can resume exactly at any step.
 pub struct Epoch<'a> {
     batches: Batches<'a>,
     order: Vec<usize>,
@@ -133,7 +133,7 @@ impl Epoch<'_> {
     /// Batch `step`, from 0.
     pub fn batch(&self, step: usize) -> Batch {
         let mut rng = rng(self.seed, self.epoch);
-        // Each step has a segment of the stream to itself; the first one is the order's.
+        // Each step has its own segment of the stream; the first segment is for the order.
         rng.set_word_pos((step as u128 + 1) << 40);
         self.batches.batch(&self.order, step, || self.augment.draw(self.batches.dataset.shape, &mut rng))
     }
@@ -150,7 +150,7 @@ impl<'a> Batches<'a> {
         Epoch { batches: self, order, seed, epoch, augment }
     }
 
-    /// All images once, in order and as they are, for evaluation.
+    /// All images once, in order and without augmentation, for evaluation.
     pub fn in_order(self) -> impl ExactSizeIterator<Item = Batch> + 'a {
         self.steps().map(move |step| self.batch(self.indices, step, Placement::default))
     }
@@ -170,7 +170,7 @@ impl<'a> Batches<'a> {
         Batch { images, labels: chosen.iter().map(|&i| self.dataset.label(i) as i64).collect() }
     }
 
-    /// Writes `image`, normalised, over `out`, which holds zeros.
+    /// Writes `image`, normalised, to `out`, which must contain zeros.
     fn place(&self, image: &[u8], Placement { down, right, flip }: Placement, out: &mut [f32]) {
         let [channels, height, width] = self.dataset.shape;
         let (rows, columns) = (overlap(height, down), overlap(width, right));
@@ -198,7 +198,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// By how many pixels an image is moved, before it is mirrored.
+/// By how many pixels an image is shifted, and whether it is mirrored afterwards.
 #[derive(Clone, Copy, Default)]
 struct Placement {
     down: isize,
@@ -216,7 +216,7 @@ impl Augment {
     }
 }
 
-/// The part of `0..length` that is still within it once moved by `by`, which is no more than `length`.
+/// The part of `0..length` that stays within it when shifted by `by`, which must not be larger than `length`.
 fn overlap(length: usize, by: isize) -> std::ops::Range<usize> {
     let hidden = by.unsigned_abs();
     if by < 0 { hidden..length } else { 0..length - hidden }

@@ -48,7 +48,7 @@ fn class_names(dir: &Path) -> Result<Vec<String>, Error> {
         return Err(Error::Corrupt {
             file: dir.join("batches.meta.txt").display().to_string(),
             offset: bytes.len() as u64,
-            expected: format!("{CLASSES} class names in all, one a line"),
+            expected: format!("{CLASSES} class names in all, one per line"),
             found: names.len().to_string(),
         });
     }

@@ -1,4 +1,4 @@
-//! A folder of images by class: `train/<class>/*.png` or `.jpg`, and `test/<class>/` likewise.
+//! A folder of images by class: `train/<class>/*.png` or `.jpg`, and the same below `test/`.
 
 use std::fs;
 use std::io::{self, Cursor};
@@ -10,12 +10,12 @@ use super::{Data, Dataset, Error, Format};
 
 pub const FORMAT: Format = Format {
     name: "folder",
-    files: "train/<class>/*.png or *.jpg and test/<class>/ likewise",
+    files: "train/<class>/*.png or *.jpg, and the same below test/",
     present: |dir| dir.join("train").is_dir(),
     load,
 };
 
-/// All images become RGB, whatever they are; alpha is dropped.
+/// All images are converted to RGB; alpha is dropped.
 fn load(dir: &Path) -> Result<Data, Error> {
     let classes = entries(&part(dir, "train")?)?;
     let classes = classes.iter().map(|class| name(class)).collect::<Vec<_>>();
@@ -43,7 +43,7 @@ fn part(dir: &Path, part: &str) -> Result<PathBuf, Error> {
     })
 }
 
-/// What lies in `dir`, sorted, but for hidden files.
+/// The entries of `dir` except for hidden files, sorted.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let paths: io::Result<Vec<PathBuf>> =
         fs::read_dir(dir).and_then(|found| found.map(|entry| Ok(entry?.path())).collect());
@@ -53,7 +53,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// `size` is the first image with its size, to which all others must be equal.
+/// `size` is the path and the size of the first image; all others must have the same size.
 fn read(
     dir: &Path,
     which: &str,
@@ -65,11 +65,11 @@ fn read(
     for class in entries(&root)? {
         let known = classes.iter().position(|known| *known == name(&class));
         let Some(label) = known.filter(|_| class.is_dir()) else {
-            return Err(Error::Stray { path: class, wanted: "a folder named for a class in train/" });
+            return Err(Error::Stray { path: class, wanted: "a folder named after a class in train/" });
         };
         let files = entries(&class)?;
         if files.is_empty() {
-            return Err(Error::Missing { dir: class, wanted: "any .png or .jpg image".into() });
+            return Err(Error::Missing { dir: class, wanted: "a .png or .jpg image".into() });
         }
         for path in files {
             let image = decode(&path)?;
@@ -83,7 +83,7 @@ fn read(
         }
     }
     let Some((_, (width, height))) = size.as_ref().filter(|_| !labels.is_empty()) else {
-        return Err(Error::Missing { dir: root, wanted: "any folder of images".into() });
+        return Err(Error::Missing { dir: root, wanted: "a folder of images".into() });
     };
     Ok(Dataset { shape: [3, *height as usize, *width as usize], classes: classes.to_vec(), images, labels })
 }
@@ -106,11 +106,11 @@ fn decode(path: &Path) -> Result<RgbImage, Error> {
         .map_err(image::ImageError::from)
         .and_then(ImageReader::decode);
     let image = decoded
-        .map_err(|error| corrupt(cursor.position(), "a whole PNG or JPEG image", error.to_string()))?
+        .map_err(|error| corrupt(cursor.position(), "a complete PNG or JPEG image", error.to_string()))?
         .into_rgb8();
 
-    // The JPEG decoder fills what is cut off with grey. The marker that ends an image stands after the one that
-    // starts its last scan, and neither can occur within the data of a scan.
+    // The JPEG decoder fills the missing part of a truncated file with grey. In a complete file, the marker that ends
+    // an image follows the one that starts its last scan, and neither can occur within the data of a scan.
     let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
     if bytes.starts_with(&[0xff, 0xd8]) && last(0xd9) < last(0xda) {
         return Err(corrupt(

@@ -29,13 +29,13 @@ const LABELS: u32 = 0x0801;
 const IMAGES_START: usize = 16;
 const LABELS_START: usize = 8;
 
-/// The name of a file, for messages, and its content, uncompressed.
+/// The name of a file, for messages, and its uncompressed content.
 struct File {
     name: String,
     bytes: Vec<u8>,
 }
 
-/// Class names come from `classes.txt`, one a line, where it is there; else they are the numbers.
+/// The class names are the lines of `classes.txt`; without this file they are the numbers of the classes.
 fn load(dir: &Path) -> Result<Data, Error> {
     let names = dir.join("classes.txt");
     let names = match names.exists() {
@@ -86,7 +86,7 @@ fn unpack(name: String, packed: &[u8]) -> Result<File, Error> {
         Err(error) => Err(Error::Corrupt {
             file: name,
             offset: bytes.len() as u64,
-            expected: "a whole gzip stream".into(),
+            expected: "a complete gzip stream".into(),
             found: error.to_string(),
         }),
     }
@@ -116,7 +116,7 @@ fn assemble(
     Ok(Data { name, train: train.dataset(&classes)?, test: test.dataset(&classes)? })
 }
 
-/// Two files whose headers are right, and which agree on the number of images.
+/// Two files with valid headers and the same number of images.
 struct Part {
     images: File,
     labels: File,
@@ -130,7 +130,7 @@ impl Part {
         let [count, height, width] = header(&images, IMAGES)?;
         let [found] = header(&labels, LABELS)?;
         if found != count {
-            return Err(corrupt(&labels, 4, format!("{count} labels, one an image"), found.to_string()));
+            return Err(corrupt(&labels, 4, format!("{count} labels, one per image"), found.to_string()));
         }
         Ok(Part { images, labels, shape: [1, height, width] })
     }
@@ -148,7 +148,7 @@ impl Part {
     }
 }
 
-/// The `D` dimensions of a file whose magic number and length are right, and which is not empty.
+/// Checks the magic number and the length of a file, and returns its `D` dimensions, which are all above 0.
 fn header<const D: usize>(file: &File, magic: u32) -> Result<[usize; D], Error> {
     let length = file.bytes.len();
     let start = 4 + 4 * D;

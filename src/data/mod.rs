@@ -1,7 +1,7 @@
-//! Labelled images: read from files, divided by seed, served as batches.
+//! Labelled images: data sets, splits, and batches.
 //!
-//! Files are checked as they are read: what loads is whole and consistent, and what does not is one [`Error`]
-//! that names the file, the offset and what was expected there.
+//! Files are checked while they are read: a data set that loads is complete and consistent, and any problem is an
+//! [`Error`] that names the file, the offset and what was expected there.
 
 use std::fmt;
 use std::fs;
@@ -18,7 +18,7 @@ mod idx;
 
 pub use batches::{Augment, Batch, Batches, Epoch, Normalisation, split};
 
-/// Labelled images of one shape, one byte a value.
+/// Labelled images of one shape, with one byte per value.
 pub struct Dataset {
     /// Channels, height and width of each image.
     pub shape: [usize; 3],
@@ -29,13 +29,13 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// How many images there are; never 0.
+    /// Number of images; never 0.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Image `i` in CHW order. Panics where `i` is not below [`len`](Self::len).
+    /// Image `i` in CHW order. Panics if `i` is not below [`len`](Self::len).
     pub fn image(&self, i: usize) -> &[u8] {
         let size = self.shape.iter().product::<usize>();
         &self.images[i * size..(i + 1) * size]
@@ -57,14 +57,14 @@ impl Dataset {
     }
 }
 
-/// A data set as its authors divided it. The test images are for the final figures only: training and search
-/// [`split`] the training images among themselves.
+/// A data set, divided into training and test images by its authors. The test images are for the reported accuracy
+/// only: a search [`split`]s the training images.
 pub struct Data {
     /// A name for people to read.
     pub name: String,
-    /// What to learn from, search included.
+    /// The images that are trained on, also in a search.
     pub train: Dataset,
-    /// Of the same shape and classes as `train`.
+    /// The test images, which have the shape and the classes of `train`.
     pub test: Dataset,
 }
 
@@ -72,7 +72,7 @@ impl Data {
     /// Reads and checks the data set that `spec` names.
     ///
     /// # Errors
-    /// Any file or folder that is missing, unreadable, truncated or inconsistent.
+    /// If a file or folder is missing, unreadable, truncated or inconsistent.
     pub fn load(spec: &DataSpec) -> Result<Data, Error> {
         let DataSpec::Folder { format, dir } = spec else { return idx::embedded() };
         fs::read_dir(dir).map_err(|cause| Error::Read { path: dir.clone(), cause })?;
@@ -86,7 +86,8 @@ impl Data {
         (format.load)(dir)
     }
 
-    /// BLAKE3, in hex, of all images, labels, class names and the shape; of neither the name nor the place.
+    /// BLAKE3 digest, in hex, of the shape and of all images, labels and class names. It does not depend on the name of
+    /// the data set or on its folder.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         self.train.hash(&mut hasher);
@@ -95,19 +96,19 @@ impl Data {
     }
 }
 
-/// One way in which data sets are stored in a folder.
+/// A format of data sets that are stored in a folder.
 pub struct Format {
-    /// What stands before the colon in a [`DataSpec`].
+    /// The part of a [`DataSpec`] before the colon.
     pub name: &'static str,
-    /// The files that such a folder holds.
+    /// The files of such a folder, for messages.
     pub files: &'static str,
-    /// Whether a folder looks like this format.
+    /// Whether a folder seems to have this format.
     present: fn(&Path) -> bool,
     load: fn(&Path) -> Result<Data, Error>,
 }
 
-/// The formats known, in the order in which a bare folder is tried. A new one is a file with such a constant,
-/// and a place in this list.
+/// All formats, in the order in which they are tried for a folder without a format. A new format needs a file with such
+/// a constant, and an entry in this list.
 pub const FORMATS: [&Format; 3] = [&cifar10::FORMAT, &idx::FORMAT, &folder::FORMAT];
 
 impl PartialEq for Format {
@@ -122,17 +123,17 @@ impl fmt::Debug for Format {
     }
 }
 
-/// Which data set: `embedded`, `FORMAT:FOLDER`, or a bare folder, whose format shows in its files.
-/// Serialised as that text.
+/// The name of a data set: `embedded`, `FORMAT:FOLDER`, or only a folder, whose format is recognised by its files.
+/// Serialised as this text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DataSpec {
     /// 8000 training and 2000 test images of Fashion-MNIST, compiled into the program.
     #[default]
     Embedded,
-    /// Files that the user has.
+    /// Files of the user.
     Folder {
-        /// `None`: recognised on load.
+        /// `None` if it is recognised when the data set is loaded.
         format: Option<&'static Format>,
         /// The folder of the files.
         dir: PathBuf,
@@ -181,43 +182,43 @@ impl From<DataSpec> for String {
     }
 }
 
-/// Why a data set can't be loaded or used.
+/// Why a data set cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "data `{text}` is none of `embedded`, a folder (`./NAME` where the name has a colon), and {}",
+        "data set `{text}` is not known: use `embedded`, a folder (`./NAME` if its name contains a colon), or one of {}",
         FORMATS.map(|format| format!("`{}:FOLDER`", format.name)).join(", ")
     )]
     Spec { text: String },
     #[error("cannot read {}: {cause}; check the path and its permissions", path.display())]
     Read { path: PathBuf, cause: io::Error },
     #[error(
-        "{} holds no data set: looked for {}",
+        "{} contains no data set: looked for {}",
         dir.display(),
         FORMATS.map(|format| format!("{} ({})", format.files, format.name)).join("; or ")
     )]
     Unrecognised { dir: PathBuf },
     #[error("{} is missing in {}; copy it there from the data set", wanted, dir.display())]
     Missing { dir: PathBuf, wanted: String },
-    /// `offset` counts bytes, uncompressed ones in a `.gz` file.
+    /// `offset` is in bytes of the file, or of the uncompressed content of a `.gz` file.
     #[error(
-        "{file}, byte {offset}: expected {expected}, found {found}; the file is truncated or damaged, get it again"
+        "{file}, byte {offset}: expected {expected}, found {found}; the file is truncated or damaged; download it again"
     )]
     Corrupt { file: String, offset: u64, expected: String, found: String },
     /// Sizes are (width, height) in pixels.
     #[error(
-        "{} has {}x{} pixels, expected {}x{} as in {}; bring all images to one size",
+        "{} has {}x{} pixels, expected {}x{} as in {}; resize all images to the same size",
         path.display(), found.0, found.1, expected.0, expected.1, first.display()
     )]
     ImageSize { path: PathBuf, found: (u32, u32), expected: (u32, u32), first: PathBuf },
     #[error("{} is not {wanted}; convert it or move it away", path.display())]
     Stray { path: PathBuf, wanted: &'static str },
     #[error(
-        "a fraction of {fraction} of {images} images leaves one part empty; take one between 0 and 1, or more images"
+        "a fraction of {fraction} of {images} images leaves one part empty; use a fraction between 0 and 1, or more images"
     )]
     Split { fraction: f64, images: usize },
     #[error(
-        "channel {channel} has a single value in all {images} images, so it can't be normalised; check the images"
+        "channel {channel} has a single value in all {images} images, so it cannot be normalised; check the images"
     )]
     Flat { channel: usize, images: usize },
 }

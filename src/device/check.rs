@@ -7,19 +7,19 @@ use serde::Serialize;
 pub struct Finding {
     pub what: String,
     pub found: String,
-    /// What puts it right; none where it is fine, or not told.
+    /// How to fix it; `None` if it is fine or not reported.
     pub fix: Option<String>,
 }
 
-/// Above this a small board without a fan is about to hold its clock down, degrees Celsius: the
-/// Raspberry Pi's firmware begins at 80 (its documentation, "Frequency management and thermal control").
+/// Degrees Celsius at which a small board without a fan is close to throttling: the firmware of the Raspberry Pi
+/// throttles at 80 (its documentation, "Frequency management and thermal control").
 const HOT: i64 = 70;
-/// Less than this leaves no room for a runtime and a network, bytes.
+/// Bytes of free memory that a runtime and a network need at least.
 const MEMORY: u64 = 128 << 20;
-/// A load average of what runs beside the probe.
+/// Load average above which other programs disturb a measurement.
 const LOAD: f64 = 0.5;
 
-/// What the probe finds on a board: what is fine there, and what is not.
+/// What the probe reports about a board: what is fine, and what is not.
 pub fn findings(session: &Session, board: &Board) -> Vec<Finding> {
     let hello = session.hello();
     let fact = |what: &str, found: String| Finding { what: what.into(), found, fix: None };
@@ -46,7 +46,7 @@ pub fn findings(session: &Session, board: &Board) -> Vec<Finding> {
 fn state(now: &Conditions, board: &Board) -> Vec<Finding> {
     let finding = |what: &str, found: Option<String>, wrong: bool, fix: String| Finding {
         what: what.into(),
-        found: found.unwrap_or_else(|| "not told".into()),
+        found: found.unwrap_or_else(|| "not reported".into()),
         fix: wrong.then_some(fix),
     };
     let files = match board.device.sensors.governor.as_slice() {
@@ -62,7 +62,7 @@ fn state(now: &Conditions, board: &Board) -> Vec<Finding> {
             now.governor.clone(),
             uneven,
             format!(
-                "`--governor performance` while measuring (as root), or on the board: `echo performance | sudo tee {files}`"
+                "measure with `--governor performance` (as root), or run on the board: `echo performance | sudo tee {files}`"
             ),
         ),
         finding("clock", now.khz.map(|khz| format!("{} MHz", khz / 1000)), false, String::new()),
@@ -76,19 +76,19 @@ fn state(now: &Conditions, board: &Board) -> Vec<Finding> {
             "throttled",
             now.throttled.map(|throttled| if throttled { "yes".into() } else { "no".into() }),
             now.throttled == Some(true),
-            "use the power supply that the board's maker asks for, and let it cool down".into(),
+            "use the power supply that the manufacturer recommends, and let the board cool down".into(),
         ),
         finding(
             "load",
             now.load1.map(|load| load.to_string()),
             now.load1.is_some_and(|load| load > LOAD),
-            "see with `top` what else runs there, and end it".into(),
+            "find out with `top` what else is running, and stop it".into(),
         ),
         finding(
             "free memory",
             megabytes,
             now.free_bytes.is_some_and(|bytes| bytes < MEMORY),
-            "end other programs, or the desktop: `sudo systemctl isolate multi-user.target`".into(),
+            "stop other programs, or the desktop: `sudo systemctl isolate multi-user.target`".into(),
         ),
         finding("power", now.power_mw.map(|power| format!("{power:.0} mW")), false, String::new()),
     ]

@@ -7,38 +7,38 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
-/// Boards whose times differ by more than this share do not share the work.
+/// Largest relative difference of the time for the anchor between boards that share the work.
 const ALIKE: f64 = 0.03;
 
-/// How often the anchor is measured on each board; the median counts.
+/// How often the anchor is measured on each board; the median is used.
 const TIMES: usize = 3;
 
-/// Requests that a board has at a time, so that it never waits for the link.
+/// Requests that are outstanding on a board at a time, so that it never waits for the link.
 const AHEAD: usize = 2;
 
-/// Boards that are equally fast, and the models that each can run.
+/// Boards that are equally fast, and the models that were sent to each.
 pub struct Fleet<'s> {
     sessions: &'s mut Vec<Session>,
-    /// By board, then as they were handed over.
+    /// By board, then in the order in which they were passed to [`Fleet::open`].
     models: Vec<Vec<Model>>,
     runtime: Runtime,
     threads: usize,
     plan: MeasurePlan,
 }
 
-/// What came of a job: the index of its model, or why the board was lost.
+/// The result of a job: the index of its model and its samples, or why the board was lost.
 enum Outcome {
     Measured(usize, Result<Samples, DeviceError>),
-    /// What the board had begun is not measured.
+    /// The requests that were outstanding on the board have no result.
     Lost(DeviceError),
 }
 
 impl<'s> Fleet<'s> {
-    /// Hands models over to every board before any is measured, since a board that receives is disturbed. Boards on
-    /// which the model `anchor` takes another time are left out, with a warning.
+    /// Sends the models to every board before any of them is measured, since receiving data disturbs a measurement.
+    /// Boards on which the model `anchor` takes more or less time than on the others are left out, with a warning.
     ///
     /// # Errors
-    /// Where no board is left.
+    /// If no board is left.
     pub fn open(
         sessions: &'s mut Vec<Session>,
         models: &[(String, Source)],
@@ -53,12 +53,12 @@ impl<'s> Fleet<'s> {
         Ok(fleet)
     }
 
-    /// Measures models, each on the board that is free next, and hands what came of each to `take`, with the number of
-    /// cores of that board's probe. A board that is lost is left out from then on; what it had begun is not handed
-    /// over.
+    /// Measures models, each on the next free board, and passes each result to `take`, with the number of cores of that
+    /// board's probe. A board that is lost is left out from then on, and `take` gets no result for the models that were
+    /// outstanding on it.
     ///
     /// # Errors
-    /// Where every board is lost, and those of `take`.
+    /// If every board is lost, and those of `take`.
     pub fn measure<E: From<DeviceError>>(
         &mut self,
         jobs: VecDeque<usize>,
@@ -101,11 +101,11 @@ impl<'s> Fleet<'s> {
         }
     }
 
-    /// Peak memory of processes that each only run one of these models, bytes, on the first board. A model that cannot
-    /// run has none: its measurement reports why.
+    /// Peak memory, in bytes, of processes that each run only one of these models, measured on the first board. A model
+    /// that cannot run has no entry: its measurement reports why.
     ///
     /// # Errors
-    /// Where the board is lost.
+    /// If the board is lost.
     pub fn peaks(&mut self, models: &[usize]) -> Result<BTreeMap<usize, u64>, DeviceError> {
         let (Some(session), Some(placed)) = (self.sessions.first_mut(), self.models.first()) else {
             return Ok(BTreeMap::new());
@@ -162,7 +162,7 @@ impl<'s> Fleet<'s> {
     }
 }
 
-/// Whether a board takes as long for the anchor as the others; warns where it does not.
+/// Whether the anchor takes as long on a board as on the others; warns if it does not.
 fn is_alike(board: &str, ns: f64, reference: f64) -> bool {
     let difference = ns / reference - 1.0;
     if difference.abs() > ALIKE {
@@ -176,7 +176,7 @@ fn is_alike(board: &str, ns: f64, reference: f64) -> bool {
     difference.abs() <= ALIKE
 }
 
-/// Measures models of the queue on one board until there are none.
+/// Measures models of the queue on one board until the queue is empty.
 fn work(
     board: usize,
     session: &mut Session,
@@ -206,17 +206,17 @@ fn work(
             Err(fatal) => Outcome::Lost(fatal),
         };
         let lost = matches!(outcome, Outcome::Lost(_));
-        // The receiver is gone where the table cannot be written any more.
+        // The receiver is gone if the table can no longer be written.
         if send.send((board, outcome)).is_err() || lost {
             return;
         }
     }
 }
 
-/// Does something on each board and drops those on which it fails, with a warning that names them.
+/// Calls `work` for each board and drops those for which it fails, with a warning that names them.
 ///
 /// # Errors
-/// Why the first was lost, where all are.
+/// The first failure, if it fails for all boards.
 fn each<T>(
     sessions: &mut Vec<Session>,
     mut work: impl FnMut(&mut Session) -> Result<T, DeviceError>,
@@ -236,13 +236,13 @@ fn each<T>(
     Ok(results)
 }
 
-/// Keeps the boards that are marked so.
+/// Keeps the boards whose entry in `kept` is true.
 fn keep(sessions: &mut Vec<Session>, kept: &[bool]) {
     let mut kept = kept.iter();
     sessions.retain(|_| kept.next() == Some(&true));
 }
 
-/// What the boards are compared with: the median board, or the first of two.
+/// The time that the boards are compared with: that of the median board, or of the first of two.
 fn reference(anchors: &[f64]) -> f64 {
     if anchors.len() == 2 {
         return anchors[0];

@@ -16,9 +16,9 @@ pub struct Link {
     far: Far,
 }
 
-/// Each thread gives how the probe ended, or what it said last.
+/// The threads return the last line of stderr; over SSH it follows how the probe ended.
 enum Far {
-    /// On this machine, as a child.
+    /// A child process on this machine.
     Local {
         probe: Child,
         stderr: JoinHandle<String>,
@@ -29,10 +29,10 @@ enum Far {
 }
 
 impl Link {
-    /// Lays what is missing on the device, and starts the probe there.
+    /// Uploads what is missing on the device, and starts the probe there.
     ///
     /// # Errors
-    /// Where the device is not reached, or a part for it is not to be had.
+    /// If the device cannot be reached, or if there is no probe or no library for it.
     pub fn open(board: &Board) -> Result<Link, DeviceError> {
         match &board.site {
             None => Self::local(board),
@@ -49,7 +49,7 @@ impl Link {
             let bytes = std::fs::read(path).map_err(unreadable)?;
             Ok(at_home(&connection.upload(&Upload { name, bytes: &bytes, executable })?))
         };
-        // May compile for minutes, so the board has to be there first.
+        // This may compile for minutes, so the connection to the board comes first.
         let probe = upload("nas-probe", &parts::probe(&board.device)?, true)?;
         let ort = ort_args(board, |path| upload("libonnxruntime.so", &path, false))?;
         let models = format!("{}/models", site.folder);
@@ -88,37 +88,38 @@ impl Link {
         }
     }
 
-    /// Ends the probe if it still runs; gives how it ended, and the last that it said on stderr.
+    /// Ends the probe if it still runs; returns how it ended, and its last line on stderr.
     pub fn ended(self) -> String {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
-        let no_words = || "it is not known how".to_string();
+        let unknown = || "the reason is not known".to_string();
         match self.far {
             Far::Local { mut probe, stderr } => {
                 let _ = probe.kill();
                 let status = probe.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
                 format!("{status}{}", stderr.join().unwrap_or_default())
             }
-            Far::Ssh { pump } => pump.join().unwrap_or_else(|_| no_words()),
+            Far::Ssh { pump } => pump.join().unwrap_or_else(|_| unknown()),
         }
     }
 }
 
-/// How the probe is told of ONNX Runtime, if it is wanted; `lay` gives the library's path on the device.
+/// The arguments that name ONNX Runtime's library, if this runtime is wanted. `place` puts a library of this machine on
+/// the device and returns its path there.
 fn ort_args(
     board: &Board,
-    lay: impl FnOnce(PathBuf) -> Result<String, DeviceError>,
+    place: impl FnOnce(PathBuf) -> Result<String, DeviceError>,
 ) -> Result<Vec<String>, DeviceError> {
     if !board.runtimes.contains(&Runtime::Ort) {
         return Ok(vec![]);
     }
     let library = match &board.device.ort_dylib {
         Some(path) => Some(path.display().to_string()),
-        None => parts::ort(&board.device)?.map(lay).transpose()?,
+        None => parts::ort(&board.device)?.map(place).transpose()?,
     };
     Ok(library.into_iter().flat_map(|library| ["--ort".to_string(), library]).collect())
 }
 
-/// What a probe is told on its command line, whichever way it is started.
+/// The arguments of a probe, over either link.
 fn probe_args(board: &Board, models: String, ort: Vec<String>) -> Vec<String> {
     let mut args = vec!["--models".to_string(), models];
     args.extend(ort);
@@ -128,12 +129,12 @@ fn probe_args(board: &Board, models: String, ort: Vec<String>) -> Vec<String> {
     args
 }
 
-/// A path as a shell there takes it for a program: one without a `/` would be looked for elsewhere.
+/// The path of a program as a shell in the home folder needs it: a name without a `/` would be looked up in `PATH`.
 fn at_home(path: &str) -> String {
     if path.starts_with('/') { path.into() } else { format!("./{path}") }
 }
 
-/// A probe for another kind of CPU would only say that it cannot be executed.
+/// Checks that the board can run the probe: for another kind of CPU, the error of the shell would say little.
 fn check_arch(connection: &Connection, board: &Board) -> Result<(), DeviceError> {
     let Some(target) = &board.device.target else { return Ok(()) };
     let found = connection.run("uname -m")?;

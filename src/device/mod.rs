@@ -21,32 +21,34 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    #[error("there is no device `{name}`: there are {known}, or give the path of a TOML file")]
+    #[error("there is no device `{name}`; use one of {known}, or the path of a TOML file")]
     Unknown { name: String, known: String },
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
     #[error("{path}: {reason}", path = path.display())]
     Invalid { path: PathBuf, reason: String },
     #[error(
-        "it is not known where a {device} is: give --ssh user@host, or `ssh = \"user@host\"` below `[{device}]` in {file}, \
-         or a `Host {device}` in ~/.ssh/config",
+        "the address of {device} is not known: give --ssh user@host, or write `ssh = \"user@host\"` below `[{device}]` in \
+         {file}, or add a `Host {device}` to ~/.ssh/config",
         file = file.display()
     )]
     NoAddress { device: String, file: PathBuf },
     #[error("`{address}` is not the address of a board: {reason}")]
     Address { address: String, reason: String },
-    #[error("{device} is this machine and not reached over SSH; leave --ssh out, or give another --device")]
+    #[error(
+        "{device} is this machine and is not reached over SSH; leave out --ssh, or give another --device"
+    )]
     NotABoard { device: String },
     #[error(transparent)]
     Ssh(#[from] SshError),
     #[error(
-        "{device} is `{found}` (uname -m) and its device file says {target}; copy the file, correct its target, and give the copy as --device"
+        "{device} is `{found}` (uname -m), but its device file says {target}; copy the file, correct its target, and give the copy as --device"
     )]
     WrongArch { device: String, target: String, found: String },
-    #[error("there is no probe at {path}; build it with `cargo build --release`, or set NAS_PROBE to it", path = path.display())]
+    #[error("there is no probe at {path}; build it with `cargo build --release`, or set NAS_PROBE to its path", path = path.display())]
     NoProbe { path: PathBuf },
     #[error(
-        "`{command}` is needed and was not found around this program or the current folder; run this in a clone of edge-nas, or set NAS_PROBE to a probe for the board, and `ort_dylib` in the device file to a library that it has"
+        "`{command}` is needed, but it is neither above this program nor above the current folder; run this in a clone of edge-nas, or set NAS_PROBE to a probe for the board and `ort_dylib` in the device file to a library on the board"
     )]
     NoScript { command: String },
     #[error("`{command}` failed ({reason}); see its messages above")]
@@ -54,7 +56,7 @@ pub enum DeviceError {
     #[error("cannot start the probe {path}: {reason}", path = path.display())]
     Start { path: PathBuf, reason: String },
     #[error(
-        "the probe has protocol {theirs} and this program {ours}; build both from one version: `cargo build --release`"
+        "the probe uses protocol {theirs} and this program protocol {ours}; build both from the same version: `cargo build --release`"
     )]
     Protocol { theirs: u32, ours: u32 },
     #[error("the probe did not answer within {seconds} s ({doing})")]
@@ -77,36 +79,37 @@ pub enum DeviceError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
-    /// Name of its file.
+    /// Name of the device file, without its extension.
     #[serde(skip_deserializing)]
     pub name: String,
     /// A few words for people.
     pub description: String,
     pub link: LinkKind,
-    /// Rust's target triple, of the probe; where absent, this machine's.
+    /// Target triple of the probe, as Rust names it; if absent, that of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The oldest glibc that boards of this kind run; the probe needs 2.27.
+    /// The oldest glibc that boards of this kind have; the probe needs 2.27.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
-    /// What it is measured with unless another runtime is named.
+    /// Runtimes that are used unless others are named; a search uses the first.
     pub runtimes: Vec<Runtime>,
-    /// Cores that `--pin` takes where it names none.
+    /// Cores that `--pin` selects if it is given without a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cores: Vec<usize>,
-    /// Where probe and models are stored there: relative to the home of who logs in, or absolute.
+    /// Folder for the probe, the libraries and the models: absolute, or relative to the home of the user who logs in.
+    /// For a local device it holds models only, and a relative path is relative to the current folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
-    /// Of its sshd, where that is not 22.
+    /// Port of its sshd, if that is not 22.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// ONNX Runtime's shared library on the device; where absent, the one of the official wheels.
+    /// Path of ONNX Runtime's shared library on the device; if absent, that of the official wheels is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ort_dylib: Option<PathBuf>,
-    /// Execution providers of ONNX Runtime, the preferred one first.
+    /// Execution providers of ONNX Runtime in order of preference.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<String>,
-    /// Files with its state.
+    /// Files that report the state of the device.
     #[serde(default)]
     pub sensors: Sensors,
 }
@@ -117,21 +120,21 @@ pub struct Device {
 pub enum LinkKind {
     /// The probe is a child process.
     Local,
-    /// The probe is started there over SSH.
+    /// The probe is started on the board over SSH.
     Ssh,
 }
 
-/// One device of its kind, and how it is set while it measures.
+/// A single device, and how it is set up for measuring.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Board {
     pub device: Device,
-    /// None for this machine.
+    /// `None` for this machine.
     pub site: Option<Site>,
     /// Runtimes that the probe must have.
     pub runtimes: Vec<Runtime>,
-    /// Cores that the probe stays on; any where empty.
+    /// Cores that the probe is pinned to; it is not pinned if this is empty.
     pub pin: Vec<usize>,
-    /// Scaling governor for as long as the probe runs.
+    /// Scaling governor to set while the probe runs.
     pub governor: Option<String>,
 }
 
@@ -153,7 +156,7 @@ impl std::fmt::Display for Board {
     }
 }
 
-/// What `scripts/build-probe` links the probe against.
+/// The glibc version that `scripts/build-probe` links the probe against.
 const PROBE_GLIBC: (u32, u32) = (2, 27);
 
 /// The files of `devices/`, by name.
@@ -173,18 +176,18 @@ const BUILT_IN: [(&str, &str); 8] = built_in![
 ];
 
 impl Device {
-    /// The devices that ship.
+    /// The built-in devices.
     ///
     /// # Errors
-    /// Where the file of one does not describe a device.
+    /// If the file of one of them does not describe a device.
     pub fn built_in() -> Result<Vec<Device>, DeviceError> {
         BUILT_IN.iter().map(|(name, _)| Self::load(name)).collect()
     }
 
-    /// The device of that name, or the one in that TOML file.
+    /// Loads the built-in device of this name, or the device in this TOML file.
     ///
     /// # Errors
-    /// Where there is neither, or the file does not describe a device.
+    /// If there is neither, or if the file does not describe a device.
     pub fn load(name_or_file: &str) -> Result<Device, DeviceError> {
         let path = Path::new(name_or_file);
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_file) {
@@ -206,11 +209,11 @@ impl Device {
         };
         let old = self.glibc.as_ref().is_some_and(|glibc| version(glibc).is_none_or(|v| v < PROBE_GLIBC));
         let wrong = if old {
-            "`glibc` is no version from 2.27 on, which the probe needs; take target = \"aarch64-unknown-linux-musl\" and no `glibc`"
+            "`glibc` must be a version from 2.27 on, which the probe needs; for an older one use target = \"aarch64-unknown-linux-musl\" without `glibc`"
         } else if self.runtimes.is_empty() {
-            "`runtimes` names none; there are tract and ort"
+            "`runtimes` is empty; it must name tract, ort or both"
         } else if self.link == LinkKind::Ssh && self.target.is_none() {
-            "a device with link = \"ssh\" needs a `target`, as aarch64-unknown-linux-gnu"
+            "a device with link = \"ssh\" needs a `target`, such as aarch64-unknown-linux-gnu"
         } else if musl && self.runtimes.contains(&Runtime::Ort) {
             "a static musl probe cannot load ONNX Runtime; leave \"ort\" out of `runtimes`"
         } else {

@@ -1,14 +1,14 @@
-//! What a device needs to have: the probe for its kind, and ONNX Runtime for its architecture.
+//! What a device needs: the probe for its target, and ONNX Runtime for its architecture.
 
 use super::{Device, DeviceError};
 use crate::environment;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The probe for a device: `NAS_PROBE`, this machine's own, or one that `scripts/build-probe` makes.
+/// The probe for a device: `NAS_PROBE`, this machine's own, or one that `scripts/build-probe` builds.
 ///
 /// # Errors
-/// Where there is none, with what makes it.
+/// If there is none, with how to build it.
 pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
     if let Some(path) = environment::path("NAS_PROBE") {
         return existing(path);
@@ -21,10 +21,10 @@ pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
     }
 }
 
-/// ONNX Runtime's shared library for a device, out of the official wheels.
+/// ONNX Runtime's shared library for a device, by default that of the official wheels.
 ///
 /// # Errors
-/// Where there is none for its kind, or it cannot be fetched.
+/// If there is none for its architecture, or if it cannot be downloaded.
 pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
     match &device.target {
         Some(target) if !is_own(target) => {
@@ -36,7 +36,7 @@ pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
     }
 }
 
-/// Whether a target is the kind of this machine.
+/// Whether a target is that of this machine.
 fn is_own(target: &str) -> bool {
     let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
     target == format!("{}-unknown-{}-{libc}", std::env::consts::ARCH, std::env::consts::OS)
@@ -46,7 +46,7 @@ fn existing(path: PathBuf) -> Result<PathBuf, DeviceError> {
     if path.is_file() { Ok(path) } else { Err(DeviceError::NoProbe { path }) }
 }
 
-/// `nas-probe` beside this program (above it for tests and benchmarks, whose programs lie in `deps`).
+/// `nas-probe` beside this program, or in the folder above for tests and benchmarks, whose programs are in `deps`.
 fn own_probe() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let beside = own.with_file_name("nas-probe");
@@ -56,14 +56,14 @@ fn own_probe() -> PathBuf {
     }
 }
 
-/// A file of the repository, which lies around this program or around the current folder.
+/// A file of the repository, which is searched for in all folders above this program and above the current folder.
 fn above(file: &Path) -> Option<PathBuf> {
     let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
     let folders = starts.iter().flatten().flat_map(|start| start.ancestors());
     folders.map(|dir| dir.join(file)).find(|path| path.is_file())
 }
 
-/// Runs a script of the repository, which talks on stderr, and gives what it printed.
+/// Runs a script of the repository, whose messages on stderr are shown, and returns its stdout.
 fn script(name: &str, args: &[&str]) -> Result<String, DeviceError> {
     let command = format!("scripts/{name} {}", args.join(" "));
     let Some(path) = above(&Path::new("scripts").join(name)) else {

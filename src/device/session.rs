@@ -12,16 +12,17 @@ use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// How long the probe of this machine may take for anything but measuring: loading a runtime or a model.
+/// How long a local probe may take to answer, beyond the time that a measurement takes: it may have to load a runtime
+/// or a model.
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a probe may take to end once its stdin is closed: it may have a governor to restore.
+/// How long a probe may take to end once its stdin is closed: it may have to restore a governor.
 const PARTING: Duration = Duration::from_secs(3);
 
-/// One probe process on a device, for as long as this lives.
+/// A probe process on a device, which ends when this is dropped.
 pub struct Session {
     board: String,
     timeout: Duration,
-    /// None once the probe has ended.
+    /// `None` once the probe has ended.
     link: Option<Link>,
     lines: Receiver<std::io::Result<String>>,
     hello: Hello,
@@ -29,11 +30,11 @@ pub struct Session {
     next_id: u64,
 }
 
-/// How the device is set for measuring.
+/// How the device is set up for measuring.
 #[derive(Clone, Debug, Default)]
 pub struct Ready {
     pub conditions: Conditions,
-    /// Cores that the probe stays on; any where empty.
+    /// Cores that the probe is pinned to; it is not pinned if this is empty.
     pub pinned: Vec<usize>,
 }
 
@@ -46,21 +47,21 @@ pub struct Model {
     digest: String,
 }
 
-/// What a model is sent as.
+/// The form in which a model is sent.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// An untrained network: some hundred bytes, of which the probe makes the ONNX file.
+    /// An untrained network: a few hundred bytes, from which the probe makes the ONNX file.
     Graph { graph: Graph, precision: Precision },
     /// An ONNX file.
     File(Vec<u8>),
 }
 
 impl Session {
-    /// Reaches a board, uploads what is missing there, starts the probe and sets the board up.
+    /// Connects to a board, uploads what is missing there, starts the probe and sets the board up.
     ///
     /// # Errors
-    /// Where the board is not reached, the probe does not answer or is of another version, or the
-    /// board cannot be set as asked.
+    /// If the board cannot be reached, if the probe does not answer or is of another version, or if the board cannot be
+    /// set up as requested.
     pub fn open(board: &Board) -> Result<Session, DeviceError> {
         let timeout = board.site.as_ref().map_or(LOCAL_TIMEOUT, |site| site.timeout);
         let link = Link::open(board)?;
@@ -105,17 +106,17 @@ impl Session {
         }
     }
 
-    /// What the probe reported of itself and the device.
+    /// What the probe reported about itself and the device.
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// How the device is set.
+    /// How the device is set up.
     pub fn ready(&self) -> &Ready {
         &self.ready
     }
 
-    /// Cores that the probe may use, as it is set.
+    /// Number of cores that the probe may use: the pinned ones, or else all.
     pub fn cores(&self) -> usize {
         if self.ready.pinned.is_empty() { self.hello.cores } else { self.ready.pinned.len() }
     }
@@ -125,10 +126,10 @@ impl Session {
         &self.board
     }
 
-    /// What the probe runs `runtime` with here.
+    /// Version and execution providers of `runtime` on this device.
     ///
     /// # Errors
-    /// Where it cannot, with its reason.
+    /// If the runtime cannot be used, with the reason of the probe.
     pub fn require(&self, runtime: Runtime) -> Result<&RuntimeInfo, DeviceError> {
         if let Some(info) = self.hello.runtimes.iter().find(|info| info.runtime == runtime) {
             return Ok(info);
@@ -138,11 +139,11 @@ impl Session {
         Err(DeviceError::NoRuntime { runtime, device: self.board.clone(), reason })
     }
 
-    /// Hands models over to the device, each with a name for messages: graphs as they are, and files that are not
-    /// there yet.
+    /// Sends models to the device, each with a name for messages: all graphs, and those files that are not stored there
+    /// yet.
     ///
     /// # Errors
-    /// Where a graph cannot be deployed, or a file cannot be stored there.
+    /// If a graph cannot be written as ONNX, or if a file cannot be stored on the device.
     pub fn place(&mut self, models: &[(String, Source)]) -> Result<Vec<Model>, DeviceError> {
         let (mut placed, mut graphs, mut files) = (vec![], vec![], vec![]);
         let mut graph_bytes = 0;
@@ -172,14 +173,14 @@ impl Session {
     }
 
     fn place_graphs(&mut self, graphs: Vec<DeployedGraph>, bytes: u64) -> Result<(), DeviceError> {
-        let doing = "handing over graphs";
+        let doing = "sending graphs";
         let id = self.send(doing, |id| Request::Graphs { id, graphs })?;
         match self.served(id, doing)? {
             Reply::Known { room_bytes, .. } if room_bytes < bytes => {
                 let mb = |bytes: u64| bytes.div_ceil(1_000_000);
                 let (board, room, all) = (&self.board, mb(room_bytes), mb(bytes));
                 log::info!(
-                    "{board} keeps {room} of {all} MB of models loaded at a time and loads the others again"
+                    "{board} keeps {room} of {all} MB of models loaded; it loads the others again when they are needed"
                 );
                 Ok(())
             }
@@ -188,10 +189,10 @@ impl Session {
         }
     }
 
-    /// Stores those files, by name and digest, that are not there yet, without waiting for one before the next is
-    /// sent.
+    /// Stores those of the files (name, digest and content) that are not on the device yet. All of them are sent before
+    /// the first reply is read.
     fn place_files(&mut self, files: &[(&String, String, &Vec<u8>)]) -> Result<(), DeviceError> {
-        let doing = "asking for models";
+        let doing = "asking which models are stored";
         let digests = files.iter().map(|(_, digest, _)| digest.clone()).collect();
         let id = self.send(doing, |id| Request::Have { id, models: digests })?;
         let missing = match self.served(id, doing)? {
@@ -232,7 +233,7 @@ impl Session {
         }
     }
 
-    /// The reply to a request that has nothing to do with a runtime; a failure is an error.
+    /// The reply to a request that runs no model; a failure is an error.
     fn served(&mut self, id: u64, doing: &str) -> Result<Reply, DeviceError> {
         match self.answer(id, doing, self.timeout)? {
             Reply::Failed { error, .. } => {
@@ -242,7 +243,7 @@ impl Session {
         }
     }
 
-    /// The reply to the request that is next in turn.
+    /// The reply to the request `id`, which must be the oldest without a reply.
     fn answer(&mut self, id: u64, doing: &str, deadline: Duration) -> Result<Reply, DeviceError> {
         let reply = self.receive(doing, deadline)?;
         if reply.id() == Some(id) { Ok(reply) } else { Err(garbage(doing, &reply)) }
@@ -267,7 +268,7 @@ impl Session {
     }
 
     fn ended(&mut self, doing: &str) -> DeviceError {
-        let reason = self.link.take().map_or_else(|| "before".into(), Link::ended);
+        let reason = self.link.take().map_or_else(|| "it had already ended".into(), Link::ended);
         DeviceError::Ended { doing: doing.into(), reason }
     }
 }
@@ -277,7 +278,7 @@ fn garbage(doing: &str, reply: &Reply) -> DeviceError {
 }
 
 impl Drop for Session {
-    /// The probe ends with its stdin, and is waited for, since it may have a governor to restore.
+    /// Closes the stdin of the probe, which then ends, and waits for it, since it may have to restore a governor.
     fn drop(&mut self) {
         let Some(link) = self.link.take() else { return };
         let _ = link.stream.shutdown(Shutdown::Write);

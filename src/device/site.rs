@@ -7,25 +7,25 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A board's silence that is taken for its end, where its owner says nothing else.
+/// How long a board may be silent before it is given up, unless `sites.toml` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const FOLDER: &str = ".cache/edge-nas";
 const SSH_PORT: u16 = 22;
 
-/// Where a board is and how to get in: what its owner knows, and no device file.
+/// Where a board is and how to log in: what only its owner knows, and no device file contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     pub host: String,
     pub port: u16,
     pub user: String,
-    /// Private keys; where there are none, the agent's and the usual ones.
+    /// Private keys, which are tried before those of the SSH agent. If there are none, the default keys are tried last.
     pub keys: Vec<PathBuf>,
-    /// On the board, relative to the user's home there, or absolute.
+    /// Folder on the board: absolute, or relative to the user's home there.
     pub folder: String,
-    /// Longest silence of the board, apart from measuring.
+    /// How long the board may be silent, beyond the time that a measurement takes.
     pub timeout: Duration,
     pub accept_new_host_key: bool,
-    /// The home of the one who connects, with `.ssh`.
+    /// Home folder on this machine, which contains `.ssh`.
     pub home: PathBuf,
 }
 
@@ -36,11 +36,11 @@ impl fmt::Display for Site {
     }
 }
 
-/// `~/.config/edge-nas/sites.toml`: an entry for each device.
+/// An entry of `~/.config/edge-nas/sites.toml`, which has one for each device.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// `user@host:port`, or a `Host` of `~/.ssh/config`; several are a fleet.
+    /// `user@host:port`, or a `Host` of `~/.ssh/config`; several make a fleet.
     #[serde(default, deserialize_with = "one_or_more")]
     ssh: Vec<String>,
     key: Option<PathBuf>,
@@ -50,11 +50,11 @@ struct Entry {
 }
 
 impl Site {
-    /// The boards of this kind: those of `ssh`, else those of `sites.toml`, else the `Host` of
-    /// `~/.ssh/config` that is named as the device. None for a device that is no board.
+    /// The sites of the boards of this kind: those of `ssh`, else those of `sites.toml`, else the `Host` of
+    /// `~/.ssh/config` that has the name of the device. Empty for a device that is not reached over SSH.
     ///
     /// # Errors
-    /// Where no address is known, or one cannot be understood.
+    /// If no address is known, or if one is malformed.
     pub fn of(device: &Device, ssh: &[String], accept_new_host_key: bool) -> Result<Vec<Site>, DeviceError> {
         if device.link == LinkKind::Local {
             return match ssh.first() {
@@ -87,7 +87,7 @@ impl Site {
             let me = || std::env::var("USER").ok().filter(|user| !user.is_empty());
             let no_user = || DeviceError::Address {
                 address: address.clone(),
-                reason: "it names no user: user@host".into(),
+                reason: "it has no user; write user@host".into(),
             };
             Ok(Site {
                 host: host_name.unwrap_or(typed.host),
@@ -116,7 +116,7 @@ fn ssh_config(home: &Path) -> Result<SshConfig, DeviceError> {
     config.map_err(|e| DeviceError::Invalid { path, reason: e.to_string() })
 }
 
-/// `[user@]host[:port]`, as it is typed; an IPv6 address stands in brackets.
+/// `[user@]host[:port]`, as a user types it; an IPv6 address is written in brackets.
 #[derive(Debug, PartialEq)]
 struct Address {
     user: Option<String>,
@@ -138,7 +138,7 @@ impl Address {
         if host.is_empty() || user == Some("") {
             return Err(wrong("write user@host:port"));
         }
-        let port = port.map(|port| port.parse().map_err(|_| wrong("the port is no number up to 65535")));
+        let port = port.map(|port| port.parse().map_err(|_| wrong("the port is not a number up to 65535")));
         Ok(Address { user: user.map(Into::into), host: host.into(), port: port.transpose()? })
     }
 }

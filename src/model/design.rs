@@ -63,7 +63,7 @@ pub fn d_optimal(x: &DMatrix<f64>, mut inverse: DMatrix<f64>, most: usize) -> Ve
     chosen
 }
 
-/// How often two ops stand in two layers of one network.
+/// How often two ops occur together in two layers of a network.
 struct Together(HashMap<(Place, Place), i64>);
 
 impl Together {

@@ -128,10 +128,12 @@ pub struct Adds {
     pub places: usize,
 }
 
-/// The layers of all networks, each as a model of its own; a `zero` is none.
+/// The layers of all networks, each as a model of its own. A `zero`, and a `skip` that passes its input on, are none:
+/// a deployed network does not have them.
 pub fn isolated_subjects(networks: &Networks) -> Vec<Subject> {
     let layers = networks.distinct_layers().into_iter();
-    layers.filter(|layer| layer.op != CandidateOp::Zero).map(Subject::Layer).collect()
+    let computes = |layer: &Layer| layer.op != CandidateOp::Zero && !layer.is_identity();
+    layers.filter(computes).map(Subject::Layer).collect()
 }
 
 /// Layers of one choice are part of the base.

@@ -7,10 +7,9 @@ use super::terms::{Family, Term};
 use crate::latency::Latency;
 use nalgebra::{DMatrix, DVector};
 
-/// Ridge of the base: as good as none.
+/// Ridge of the base: too weak to shrink it.
 const FREE: f64 = 1e-6;
-/// Strengths of a ridge that are tried: from one that leaves the unknowns alone to one that does away
-/// with them.
+/// Strengths of a ridge that are tried: from one that hardly shrinks the unknowns to one that makes them almost 0.
 const RIDGES: [f64; 7] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2];
 /// Rounds of reweighting; weights settle in a few.
 const ROUNDS: usize = 5;
@@ -80,8 +79,8 @@ impl<'a> Selection<'a> {
         }
     }
 
-    /// Now that what can be told apart is no longer taken for a disturbance, leaves out the networks that
-    /// are far out of line, if that helps.
+    /// Leaves out the networks that are far out of line, if that helps. Before the interactions were found, their
+    /// effects would have been mistaken for disturbances.
     pub fn finish(&mut self) {
         let (error, before) =
             (self.error(), (self.problem.clone(), self.solution.clone(), self.ridges.clone()));

@@ -3,7 +3,7 @@
 use super::{Pair, Part, Place, Product, Relation, Structure};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one unknown of a fit stands for: a sum of products, each times a scale in nanoseconds. The unknown is a share
+/// What one unknown of a fit means: a sum of products, each times a scale in nanoseconds. The unknown is a share
 /// of that, so that all unknowns are alike in size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {

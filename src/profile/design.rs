@@ -22,7 +22,7 @@ pub const FOR_A_HEAD: usize = 12;
 
 /// So many networks determine the rows and the interactions that there are.
 pub fn usual_number(networks: &Networks) -> usize {
-    3 * isolated_subjects(networks).len() + 50
+    3 * isolated_subjects(networks).len() + 60
 }
 
 /// `number`, or as many networks as there are besides those of the table that no fit sees.

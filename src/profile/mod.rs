@@ -31,6 +31,10 @@ pub enum ProfileError {
     Artifact(#[from] crate::artifact::ArtifactError),
     #[error("{failed} of {all} models could not be measured, and the table has no rows of them: {reasons}")]
     Failed { failed: usize, all: usize, reasons: String },
+    #[error(
+        "{asked} networks are too few to fit a latency model to: ask for {FEWEST_TO_FIT} at least, or for isolated layers only"
+    )]
+    FewNetworks { asked: usize },
     #[error("no board is left to measure on")]
     NoBoard,
     #[error("a table of {runtime} was published by others: none of its rows can be measured here")]
@@ -41,8 +45,8 @@ pub enum ProfileError {
     NothingUnseen { space: String },
 }
 
-/// Fewer networks fit nothing better than a sum.
-const FEWEST_TO_FIT: usize = 15;
+/// A fit of fewer networks is no better than a plain sum.
+const FEWEST_TO_FIT: usize = 20;
 
 /// The header of a table that these boards measure together.
 ///
@@ -90,21 +94,24 @@ pub fn header(
 pub struct Wanted {
     /// Whole networks to fit the latency model to; none for as many as are usual.
     pub networks: Option<usize>,
-    /// Lone layers only: predictions are then their plain sum.
+    /// Isolated layers only: predictions are then their plain sum.
     pub isolated: bool,
 }
 
-/// Adds to `table` what it lacks for a latency model of `networks`: lone layers, then whole networks. Where it has a
+/// Adds to `table` what it lacks for a latency model of `networks`: isolated layers, then whole networks. Where it has a
 /// model for another number of classes, a few networks with the new classifier are enough.
 ///
 /// # Errors
-/// As [`rounds`], and where the networks cannot be fitted.
+/// As [`rounds`]; where too few networks are asked for, and where they cannot be fitted.
 pub fn profile(
     sessions: &mut Vec<Session>,
     table: &mut LatencyTable,
     networks: &Networks,
     wanted: Wanted,
 ) -> Result<Rounds, ProfileError> {
+    if let Some(asked) = wanted.networks.filter(|asked| *asked < FEWEST_TO_FIT) {
+        return Err(ProfileError::FewNetworks { asked });
+    }
     let classes = networks.classes[0];
     let other_head =
         table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
@@ -125,7 +132,7 @@ pub fn profile(
     } else if !wanted.isolated {
         let space = &networks.space.name;
         log::warn!(
-            "{space} has too few networks to fit a latency model to: predictions are the plain sum of lone layers"
+            "{space} has too few networks to fit a latency model to: predictions are the plain sum of isolated layers"
         );
     }
     let Some(anchor) = table.anchor().or(subjects.last()).cloned() else { return Err(ProfileError::NoBoard) };
@@ -156,10 +163,14 @@ fn warn(table: &LatencyTable, done: Rounds, models: usize) {
             PLAN.most
         );
     }
-    if let Some(drift) = drift(table.rows()) {
+    let drift = drift(table.rows());
+    if drift > NOTABLE_DRIFT {
         log::warn!("{path}: the speed of the device changed by {:.1} % while it was measured", 100.0 * drift);
     }
 }
+
+/// A smaller drift is not worth a warning.
+const NOTABLE_DRIFT: f64 = 0.05;
 
 /// Predictions are compared with networks that are known better than what the predictions are made of.
 const THOROUGH: Plan = Plan { fewest: 2 * PLAN.fewest, most: 2 * PLAN.most, ..PLAN };

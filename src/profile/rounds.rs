@@ -58,7 +58,7 @@ pub fn rounds(
     plan: Plan,
 ) -> Result<Rounds, ProfileError> {
     let mut rejected: BTreeMap<Subject, String> = BTreeMap::new();
-    let first = due(table, subjects, plan, &rejected);
+    let first = remaining(table, subjects, plan, &rejected);
     if first.is_empty() {
         return Ok(summary(table, subjects, plan, 0));
     }
@@ -80,12 +80,12 @@ pub fn rounds(
     let mut added = 0;
     for round in 0.. {
         // One that was settled may look less so by the rows of others; only the first ones are on the boards.
-        let due = due(table, &first, plan, &rejected);
-        if due.is_empty() {
+        let remaining = remaining(table, &first, plan, &rejected);
+        if remaining.is_empty() {
             break;
         }
-        bar.set_length(bar.position() + to_come(table, &due, plan) as u64);
-        let mut order: Vec<usize> = due.iter().filter_map(number).collect();
+        bar.set_length(bar.position() + to_come(table, &remaining, plan) as u64);
+        let mut order: Vec<usize> = remaining.iter().filter_map(number).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(round));
         let mut left: BTreeSet<usize> = order.iter().copied().collect();
         let jobs = order
@@ -127,7 +127,7 @@ fn measured_with(table: &LatencyTable) -> Result<(Runtime, usize), ProfileError>
 }
 
 /// Those that are not known well enough and may have more rows.
-fn due(
+fn remaining(
     table: &LatencyTable,
     subjects: &[Subject],
     plan: Plan,
@@ -135,12 +135,12 @@ fn due(
 ) -> Vec<Subject> {
     let rows = count_rows(table);
     let estimates = table.estimates();
-    let is_due = |subject: &&Subject| {
+    let needs_more = |subject: &&Subject| {
         let rows = rows.get(subject).copied().unwrap_or(0);
         let settled = estimates.get(subject).is_some_and(|estimate| plan.is_settled(estimate));
         rows < plan.most && !settled && !rejected.contains_key(*subject)
     };
-    subjects.iter().filter(is_due).cloned().collect()
+    subjects.iter().filter(needs_more).cloned().collect()
 }
 
 /// Whether it is a whole network whose peak memory is not known.
@@ -156,11 +156,11 @@ fn count_rows(table: &LatencyTable) -> BTreeMap<&Subject, usize> {
     })
 }
 
-/// Rows that are sure to be measured of subjects that are due.
-fn to_come(table: &LatencyTable, due: &[Subject], plan: Plan) -> usize {
+/// Rows that are certain to be measured of subjects that need more.
+fn to_come(table: &LatencyTable, remaining: &[Subject], plan: Plan) -> usize {
     let rows = count_rows(table);
     let to_come = |s: &Subject| plan.fewest.saturating_sub(rows.get(s).copied().unwrap_or(0)).max(1);
-    due.iter().map(to_come).sum()
+    remaining.iter().map(to_come).sum()
 }
 
 impl Plan {
@@ -191,11 +191,13 @@ fn row(
     };
     let disturbed = disturbance::of(&samples, threads, cores);
     let Samples { ns, batch, before, during, after, others } = samples;
+    // Finer than any clock.
+    let hundredths = |ns: f64| (ns * 100.0).round() / 100.0;
     Ok(Row {
         subject: subject.clone(),
         key: subject.key(),
         median_ns: median,
-        samples_ns: ns,
+        samples_ns: ns.into_iter().map(hundredths).collect(),
         batch,
         measured_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         before,

@@ -1,4 +1,4 @@
-//! What the figures are drawn with: colours, axes, lines over epochs, labels.
+//! The parts that figures are drawn from: colours, axes, lines over epochs, and labels.
 
 use super::ReportError;
 use crate::latency::Latency;
@@ -10,8 +10,8 @@ use std::ops::Range;
 
 const GREY: RGBColor = RGBColor(0x80, 0x80, 0x80);
 
-/// Okabe and Ito's colours, which colour-blind eyes tell apart; black became grey and yellow darker,
-/// so that all show on white and on black.
+/// The palette of Okabe and Ito, which colour-blind people can distinguish. Black is replaced by grey, and yellow is
+/// darker, so that all colours are visible on white and on black.
 const PALETTE: [RGBColor; 8] = [
     RGBColor(0x00, 0x72, 0xB2),
     RGBColor(0xD5, 0x5E, 0x00),
@@ -46,7 +46,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// In the `i`th colour; dashed where the colours are used up.
+    /// A line in the `i`th colour, dashed once all colours are used.
     pub fn new(label: &str, i: usize, points: impl Iterator<Item = (usize, f64)>) -> Self {
         let key = Key { label: label.into(), color: color(i), dashed: i >= PALETTE.len() };
         Series { key, points: points.map(|(epoch, y)| (epoch as f64, y)).collect() }
@@ -56,18 +56,18 @@ impl Series {
         series.iter().map(|s| s.key.clone()).collect()
     }
 
-    /// The range of all points, and a little more.
+    /// The range of all points, widened a little.
     pub fn range(series: &[Series]) -> Range<f64> {
         padded(series.iter().flat_map(|s| s.points.iter().map(|p| p.1)), 0.06)
     }
 }
 
-/// What spans a chart.
+/// The axes of a chart.
 pub struct Axes {
     pub x: Range<f64>,
     pub y: Range<f64>,
     pub x_title: String,
-    /// Empty: the chart labels its rows itself.
+    /// Empty if the chart labels its rows itself.
     pub y_title: String,
     /// Width of the labels on the left, pixels.
     pub left: u32,
@@ -125,7 +125,7 @@ pub fn lines(
         let mut chart = axes.draw(area)?;
         for Series { key, points } in series {
             let (line, points) = (key.color.stroke_width(2), points.iter().copied());
-            // A line of few epochs is seen by its points, and one of a single epoch by nothing else.
+            // Over few epochs the points are shown as well; a single epoch has no line at all.
             let dotted = points.len() <= if key.dashed { 1 } else { 12 };
             if key.dashed {
                 chart.draw_series(DashedLineSeries::new(points.clone(), 7, 5, line))?;
@@ -155,7 +155,7 @@ pub fn svg(
     Ok(svg)
 }
 
-/// The page's style sheet replaces the colour and the family.
+/// The style sheet of the page overrides the colour and the font family.
 fn text() -> TextStyle<'static> {
     ("sans-serif", 15).into_text_style(&(460, 280))
 }
@@ -166,7 +166,7 @@ pub fn label(chart: &Chart, at: (f64, f64), offset: (i32, i32), label: &str, h: 
     chart.plotting_area().draw(&(EmptyElement::at(at) + Text::new(label.to_string(), offset, style)))
 }
 
-/// The smallest range that holds all values, widened on both sides by a share of its width.
+/// The smallest range that contains all values, widened on both sides by a share of its width.
 pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     let (min, max) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)));
@@ -177,13 +177,13 @@ pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     }
 }
 
-/// Decimals that tell five to ten ticks of a range apart.
+/// Number of decimals that distinguishes five to ten ticks of a range.
 fn digits(range: &Range<f64>) -> usize {
     let step = (range.end - range.start).abs() / 6.0;
     (-step.log10()).ceil().clamp(0.0, 9.0) as usize
 }
 
-/// Nanoseconds in the unit that suits the largest of these latencies, and the unit.
+/// The unit that suits the largest of these latencies: its number of nanoseconds, and its name.
 pub fn unit(latencies: impl Iterator<Item = Latency>) -> (f64, &'static str) {
     match latencies.fold(0.0, |max, l| l.ns().max(max)) {
         ns if ns < 1e3 => (1.0, "ns"),

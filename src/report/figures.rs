@@ -1,4 +1,4 @@
-//! The figures of a run. Titles, legends and captions are text, for the page to set.
+//! The figures of a run. Titles, legends and captions are plain text, which the page formats.
 
 use super::chart::{Axes, Key, Series, color, label, lines, padded, svg, unit};
 use super::{Model, ReportError, Run, Setting, labels};
@@ -37,8 +37,8 @@ pub fn losses(run: &Run) -> Result<Figure, ReportError> {
         Series::new("training split, weights", 0, run.search.iter().map(|e| (e.epoch, e.train_loss))),
         Series::new("held-out split, architecture", 1, validation),
     ];
-    let caption = "Mean cross-entropy of each epoch. The weights learn on one part of the training images, \
-                   the architecture on the other; the test images are not touched.";
+    let caption = "Mean cross-entropy of each epoch. The weights are trained on one part of the training \
+                   images, and the architecture on the other; the test images are not used.";
     let panels = Panel::only(lines(title, WIDE, "cross-entropy", Series::range(&series), &series)?);
     Ok(Figure { title, caption, legend: Series::legend(&series), panels })
 }
@@ -57,8 +57,8 @@ pub fn expected_costs(run: &Run) -> Result<Figure, ReportError> {
     let mut limit = Series::new("limit", constraints, run.search.iter().map(|epoch| (epoch.epoch, 100.0)));
     limit.key.dashed = true;
     series.push(limit);
-    let caption = "What the mixture of all choices, each weighted by its probability, is expected to cost at the end of \
-                   each epoch, as a share of the limit. The network that is derived from it is within all limits.";
+    let caption = "The expected cost at the end of each epoch, with each choice weighted by its probability, as a share of \
+                   the limit. The network that is derived from it is within all limits.";
     let panels = Panel::only(lines(title, WIDE, "share of the limit, %", Series::range(&series), &series)?);
     Ok(Figure { title, caption, legend: Series::legend(&series), panels })
 }
@@ -68,7 +68,7 @@ pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
     let Some(last) = run.search.last() else {
         return Ok(Figure { title, caption: "", legend: vec![], panels: vec![] });
     };
-    // Choices of one name have one colour in all panels.
+    // Choices with the same name have the same colour in all panels.
     let mut names: Vec<&String> = vec![];
     for name in last.choices.iter().flatten() {
         if !names.contains(&name) {
@@ -93,8 +93,7 @@ pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
         let svg = lines(title, THIRD, "probability", 0.0..1.0, &series(layer))?;
         Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
     };
-    let caption =
-        "Softmax of the architecture weights: a panel for each layer, headed by what was chosen there.";
+    let caption = "Softmax of the architecture weights, with a panel for each layer, whose title names the final choice.";
     let panels = (0..last.choices.len()).map(panel).collect::<Result<_, ReportError>>()?;
     let key = |(i, name): (usize, &&String)| Series::new(name, i, std::iter::empty()).key;
     Ok(Figure { title, caption, legend: names.iter().enumerate().map(key).collect(), panels })
@@ -107,7 +106,7 @@ fn softmax(alpha: &[f64]) -> Vec<f64> {
     exp.iter().map(|e| e / sum).collect()
 }
 
-/// None where no network was trained.
+/// `None` if no network was trained.
 pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     let title = "Training from scratch";
     let curve = |value: fn(&TrainEpoch) -> f64| -> Vec<Series> {
@@ -128,12 +127,12 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
         panel("training loss", "cross-entropy", &loss)?,
         panel("test accuracy", "accuracy, %", &accuracy)?,
     ];
-    let caption = "Each network by itself, from random weights. The accuracy that is reported is that of the last epoch: \
-                   no epoch is chosen by the test images.";
+    let caption = "Each network is trained by itself, from random weights. The reported accuracy is that of the last epoch: \
+                   no epoch is selected by the test images.";
     Ok(Some(Figure { title, caption, legend: Series::legend(&loss), panels }))
 }
 
-/// None where nothing has a prediction by layer.
+/// `None` if there is no prediction by layer.
 pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     let title = "Latency by layer";
     let (rows, layers) = (run.by_layer(), run.layers());
@@ -142,7 +141,7 @@ pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     }
     let latencies = || layers.iter().flat_map(|l| l.predicted.iter().flatten().copied());
     let (scale, unit) = unit(latencies());
-    // What in-situ rows say that a layer adds may be below zero.
+    // What a layer adds may be negative.
     let (min, max) = latencies().fold((0.0, 0.0), |(min, max), l| (l.ns().min(min), l.ns().max(max)));
     let axes = Axes {
         x: 1.1 * min / scale..(1.15 * max / scale).max(1e-9),
@@ -178,11 +177,12 @@ pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     let settings: Vec<Setting> = rows.iter().map(|(row, _)| row.setting()).collect();
     let key = |(r, label)| Key { label, color: color(r), dashed: false };
     let legend = labels(&settings).into_iter().enumerate().map(key).collect();
-    let caption = "How much each layer adds to the latency of the found network, by the latency table.";
+    let caption =
+        "How much each layer adds to the latency of the found network, according to the latency table.";
     Ok(Some(Figure { title, caption, legend, panels: Panel::only(svg) }))
 }
 
-/// A panel for each setting; none where no network was both trained and measured.
+/// A panel for each setting; `None` if no network was both trained and measured.
 pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     let settings = run.settings();
     let mut panels = vec![];
@@ -191,8 +191,9 @@ pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
             panels.push(Panel { title: name, svg });
         }
     }
-    let caption = "Up and to the left is better. A point is at the measured latency; its bar spans the 5th to the 95th \
-                   percentile of all samples. The accuracy is that of the network as trained, in 32-bit floats.";
+    let caption = "Networks further up and to the left are better. A point is at the measured latency; its bar spans the \
+                   5th to the 95th percentile of all samples. The accuracy is that of the trained network, in 32-bit \
+                   floats.";
     let figure = Figure { title: "Accuracy against latency", caption, legend: vec![], panels };
     Ok(Some(figure).filter(|f| !f.panels.is_empty()))
 }
@@ -229,7 +230,7 @@ fn scatter(run: &Run, setting: &Setting) -> Result<Option<String>, ReportError> 
                 plot.draw(&(EmptyElement::at((end, *accuracy)) + cap))?;
             }
             plot.draw(&Circle::new((latency, *accuracy), 5, color(*i).filled()))?;
-            // Labels stay inside, and those of two points go apart.
+            // Labels stay inside the chart, and those of two points do not overlap.
             let (h, dx) = if latency < max / 2.0 { (HPos::Left, -5) } else { (HPos::Right, 5) };
             let (v, dy) = if *accuracy >= middle { (VPos::Bottom, -7) } else { (VPos::Top, 9) };
             label(&chart, (latency, *accuracy), (dx, dy), name, h, v)?;

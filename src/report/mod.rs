@@ -1,7 +1,7 @@
-//! A run's folder as a short table and as one page with figures.
+//! The report of a run's folder: a short table, and a page with figures.
 //!
-//! Only artifacts are read, and only what they hold is shown: a part whose artifact is missing says
-//! which command writes it.
+//! It shows only what the files of the run contain. In place of a part whose file is missing, it names the command that
+//! writes the file.
 
 mod chart;
 mod figures;
@@ -27,15 +27,15 @@ use std::path::{Path, PathBuf};
 pub enum ReportError {
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    #[error("{path} has nothing to report on: name a run's folder, or begin one with `nas run` or `nas search`", path = .0.display())]
+    #[error("there is nothing to report in {path}: give the folder of a run, or start a run with `nas run` or `nas search`", path = .0.display())]
     Empty(PathBuf),
     #[error(
-        "cannot draw the figure `{figure}`: {reason}; the files of the run are not damaged, so this is a bug of nas"
+        "cannot draw the figure `{figure}`: {reason}; the files of the run are not damaged, so this is a bug in nas"
     )]
     Draw { figure: &'static str, reason: String },
 }
 
-/// The artifacts of a run's folder; what is missing there is empty here.
+/// The content of a run's folder; what is missing there is empty here.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub genotype: Option<Genotype>,
@@ -59,7 +59,7 @@ pub struct Model {
     pub train: Vec<TrainEpoch>,
 }
 
-/// What a latency was measured with; latencies of two settings are not comparable.
+/// What a latency was measured with. Latencies of different settings cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
     pub device: String,
@@ -68,7 +68,7 @@ pub struct Setting {
     pub precision: Precision,
 }
 
-/// A layer of the found network, and what each setting's table says of it.
+/// A layer of the found network, with its latencies by the table of each setting.
 struct LayerRow {
     name: String,
     layer: Layer,
@@ -76,10 +76,10 @@ struct LayerRow {
     isolated: Vec<Option<Latency>>,
 }
 
-/// Writes the page of a run and gives its path.
+/// Writes the page of a run and returns its path.
 ///
 /// # Errors
-/// Where an artifact is damaged, where there is none at all, or where the page cannot be written.
+/// If a file of the run is damaged, if there is none at all, or if the page cannot be written.
 pub fn write(dir: &RunDir) -> Result<PathBuf, ReportError> {
     let page = page::html(&Run::load(dir)?)?;
     let path = dir.report();
@@ -88,8 +88,10 @@ pub fn write(dir: &RunDir) -> Result<PathBuf, ReportError> {
 }
 
 impl Run {
+    /// Reads the folder of a run.
+    ///
     /// # Errors
-    /// Where an artifact is damaged, or where there is none at all.
+    /// If a file is damaged, or if there is none at all.
     pub fn load(dir: &RunDir) -> Result<Run, ReportError> {
         let found: Option<Network> = optional(&dir.found().network())?;
         let genotype = match (optional(&dir.genotype())?, &found) {
@@ -118,7 +120,7 @@ impl Run {
         Ok(Run { genotype, search, models, bench })
     }
 
-    /// The settings that anything was measured in, in the order of the rows.
+    /// The settings that were measured, in the order of the rows.
     pub fn settings(&self) -> Vec<Setting> {
         let mut settings: Vec<Setting> = vec![];
         for setting in self.bench.iter().map(BenchRow::setting) {
@@ -155,7 +157,7 @@ impl Run {
     }
 }
 
-/// The prediction of each layer. A prediction has the live layers only, which are the last ones.
+/// The prediction of each layer. A prediction has only the live layers, which are the last ones.
 fn align<'r>(layers: &[Layer], prediction: &'r Prediction) -> Vec<Option<&'r LayerLatency>> {
     let mut rest = prediction.layers.iter().rev().peekable();
     let mut aligned: Vec<_> = layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer)).collect();
@@ -171,7 +173,7 @@ impl Model {
         Ok(Model { name: network.name(), ops, cost: network.graph().cost(), data, train })
     }
 
-    /// Share of the test images, after the last epoch.
+    /// Share of the test images that are classified correctly after the last epoch.
     pub fn test_accuracy(&self) -> Option<f64> {
         self.train.last().map(|epoch| epoch.test_accuracy)
     }
@@ -185,7 +187,7 @@ impl BenchRow {
 }
 
 impl Setting {
-    /// What follows the runtime.
+    /// The parts of the name that follow the runtime.
     fn details(&self) -> [String; 3] {
         let s = if self.threads == 1 { "" } else { "s" };
         [
@@ -202,7 +204,7 @@ impl std::fmt::Display for Setting {
     }
 }
 
-/// The shortest names that tell settings apart: a detail that all share is left out.
+/// The shortest names that distinguish the settings: a detail that all of them share is left out.
 fn labels(settings: &[Setting]) -> Vec<String> {
     let details: Vec<[String; 3]> = settings.iter().map(Setting::details).collect();
     let differs = |d: usize| details.iter().any(|other| other[d] != details[0][d]);
@@ -213,7 +215,7 @@ fn labels(settings: &[Setting]) -> Vec<String> {
     settings.iter().zip(&details).map(label).collect()
 }
 
-/// A JSON file, if it is there.
+/// Reads a JSON file if it exists.
 fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ArtifactError> {
     match artifact::read_json(path, "nas search") {
         Err(ArtifactError::Missing { .. }) => Ok(None),

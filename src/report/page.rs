@@ -1,4 +1,4 @@
-//! The page: one HTML file that needs nothing beside it.
+//! The page: one HTML file that refers to no other file.
 
 use super::chart::Key;
 use super::figures::{self, Figure};
@@ -7,7 +7,7 @@ use super::{LayerRow, Model, ReportError, Run, Setting, labels};
 use crate::latency::Latency;
 use crate::record::{BenchRow, Expected, Prediction};
 
-/// Text into HTML. [`table`], [`figure`] and [`missing`] take text and escape it themselves.
+/// Escapes text for HTML. [`table`], [`figure`] and [`missing`] take plain text and escape it themselves.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -22,7 +22,12 @@ pub fn html(run: &Run) -> Result<String, ReportError> {
     let training = figures::training(run)?
         .map_or_else(|| missing("There is no train.jsonl in this run", "nas train"), figure);
     let layers = figures::layer_latency(run)?.map_or_else(
-        || missing("There is no prediction by layer in this run, which bench.jsonl has for a network of the search space", "nas bench"),
+        || {
+            missing(
+                "There is no prediction for a network of the search space in bench.jsonl of this run",
+                "nas bench",
+            )
+        },
         figure,
     );
     let scatter = figures::accuracy_latency(run)?.map_or_else(
@@ -92,16 +97,17 @@ fn headline(run: &Run) -> String {
     html
 }
 
-/// What a network was found to do; none where it was neither trained nor measured.
+/// Accuracy and latencies of a network in a sentence; `None` if it was neither trained nor measured.
 fn sentence(row: &SummaryRow, labels: &[String]) -> Option<String> {
     let name = if row.genotype.is_some() { "The found network" } else { &row.name };
-    let accuracy = row.test_accuracy.map(|a| format!("classifies {} of the test images right", percent(a)));
+    let accuracy =
+        row.test_accuracy.map(|a| format!("classifies {} of the test images correctly", percent(a)));
     let measured =
         |(latency, label): (&SummaryLatency, &String)| Some(format!("{} ({label})", latency.measured_ns?));
     let latencies: Vec<String> = row.latencies.iter().zip(labels).filter_map(measured).collect();
     let latency = (!latencies.is_empty()).then(|| format!("takes {}", latencies.join(" and ")));
-    let said: Vec<String> = accuracy.into_iter().chain(latency).collect();
-    (!said.is_empty()).then(|| format!("{name} {}.", said.join(" and ")))
+    let parts: Vec<String> = accuracy.into_iter().chain(latency).collect();
+    (!parts.is_empty()).then(|| format!("{name} {}.", parts.join(" and ")))
 }
 
 fn result(run: &Run) -> String {
@@ -109,8 +115,8 @@ fn result(run: &Run) -> String {
         return missing("There is neither genotype.json nor network.json in this run", "nas search");
     }
     table(1, &run.summary_header(), &run.summary_cells())
-        + "<p>Latencies are of one image, on the undisturbed device. A predicted one is what the latency table of that \
-           device and runtime says of the network.</p>\n"
+        + "<p>Latencies are those of one image on the undisturbed device. A predicted latency is that by the latency \
+           table of the device and runtime.</p>\n"
 }
 
 fn bench_table(run: &Run) -> String {
@@ -142,10 +148,10 @@ fn bench_table(run: &Run) -> String {
     };
     let rows: Vec<_> = run.bench.iter().map(row).collect();
     table(2, &header, &rows)
-        + "<p>The latency is that of the undisturbed device, estimated from the rounds as a latency table is from its \
-           rows; percentiles are of all samples. The error is predicted / measured − 1, of the latency: a positive one \
-           means that the network is faster than predicted. Peak memory is that of a process that only runs the \
-           network.</p>\n"
+        + "<p>The latency is that of the undisturbed device, estimated from the rounds in the same way as from the rows \
+           of a latency table; percentiles are those of all samples. The error is that of the predicted latency, \
+           predicted / measured − 1: if it is positive, the network is faster than predicted. Peak memory is that of a \
+           process that only runs the network.</p>\n"
 }
 
 fn layer_table(run: &Run) -> String {
@@ -156,7 +162,7 @@ fn layer_table(run: &Run) -> String {
     let rows = run.by_layer();
     let mut header = ["layer", "op", "input", "output", "stride", "MACs"].map(String::from).to_vec();
     let settings: Vec<Setting> = rows.iter().map(|(row, _)| row.setting()).collect();
-    let columns = |label: String| [format!("{label}\nadds"), format!("{label}\nalone")];
+    let columns = |label: String| [format!("{label}\nadds"), format!("{label}\nisolated")];
     header.extend(labels(&settings).into_iter().flat_map(columns));
     let cells = |l: &LayerRow| {
         let (graph, stride) = (l.layer.graph(), l.layer.stride.to_string());
@@ -184,18 +190,18 @@ fn layer_table(run: &Run) -> String {
         body.push(line("network", rows.iter().flat_map(total).collect()));
     }
     table(2, &header, &body)
-        + "<p>Shapes are channels × height × width of one image. A layer adds what it costs in the deployed network, and \
-           takes more as a model of its own. The base is the rest of the network's latency: stem and head, and how \
-           layers change each other's latency.</p>\n"
+        + "<p>Shapes are channels × height × width of one image. What a layer adds is its cost in the deployed network; \
+           isolated, as a model of its own, it takes longer. The base is the rest of the latency of the network: stem, \
+           head, and interactions between layers.</p>\n"
         + &interactions(&rows)
 }
 
-/// How layers change each other's latency by the tables, runtime by runtime.
+/// The interactions between layers according to the tables, by setting.
 fn interactions(rows: &[(&BenchRow, &Prediction)]) -> String {
     let with_any = rows.iter().filter(|(_, p)| !p.interactions.is_empty());
     let sentence = |(row, p): &(&BenchRow, &Prediction)| {
         let (setting, found) = (row.setting().to_string(), p.interactions.join("; "));
-        format!("<p>Layers change each other's latency ({}): {}.</p>\n", escape(&setting), escape(&found))
+        format!("<p>Interactions between layers ({}): {}.</p>\n", escape(&setting), escape(&found))
     };
     with_any.map(sentence).collect()
 }
@@ -238,12 +244,12 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// A sentence in the place of what is not there, and the command that writes it.
+/// A sentence in place of a missing part, with the command that writes it.
 fn missing(what: &str, maker: &str) -> String {
     format!("<p class=\"missing\">{}; <code>{maker}</code> writes it.</p>\n", escape(what))
 }
 
-/// A table whose first `text` columns hold words and the others numbers.
+/// A table whose first `text` columns contain text and the others numbers.
 fn table<S: AsRef<str>>(text: usize, header: &[S], rows: &[Vec<String>]) -> String {
     fn line<S: AsRef<str>>(tag: &str, text: usize, cells: &[S]) -> String {
         let cell = |(i, cell): (usize, &S)| {

@@ -9,11 +9,11 @@ use std::path::Path;
 
 const SIZE: (u32, u32) = (560, 520);
 
-/// Draws predicted against measured latencies of networks that no fit has seen, with the plain sum of their isolated
+/// Draws predicted against measured latencies of networks that no fit has seen, with the plain sums of their isolated
 /// layers, as an SVG file.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the figure cannot be drawn, or if the file cannot be written.
 pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Result<(), ReportError> {
     let latencies = unseen.iter().flat_map(|u| [Some(u.measured_ns), Some(u.predicted_ns), u.plain_sum_ns]);
     let (scale, unit) = unit(latencies.clone().flatten());

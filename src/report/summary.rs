@@ -1,18 +1,18 @@
-//! The short table that a run ends with, for the terminal, for the page and as JSON.
+//! The summary table of a run, for the terminal, for the page and as JSON.
 
 use super::{Run, Setting, labels};
 use crate::latency::Latency;
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
 
-/// A network's line of the table that a run ends with.
+/// The row of a network in the summary table.
 #[derive(Clone, Debug, Serialize)]
 pub struct SummaryRow {
     pub name: String,
     pub genotype: Option<String>,
     pub params: u64,
     pub macs: u64,
-    /// Share of the test images, after the last epoch.
+    /// Share of the test images that are classified correctly after the last epoch.
     pub test_accuracy: Option<f64>,
     pub latencies: Vec<SummaryLatency>,
 }
@@ -21,7 +21,7 @@ pub struct SummaryRow {
 pub struct SummaryLatency {
     #[serde(flatten)]
     pub setting: Setting,
-    /// By the latency table, for networks of the space.
+    /// By the latency table; only for networks of a search space.
     pub predicted_ns: Option<Latency>,
     pub measured_ns: Option<Latency>,
 }

@@ -12,6 +12,7 @@ use crate::record::{ModelDir, RunDir};
 use crate::report;
 use crate::space::{Baseline, Network, SearchSpace};
 use crate::train::fit::{TrainSettings, fit};
+use crate::train::mixable;
 use crate::train::search::SearchSettings;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -75,7 +76,7 @@ struct ExportKeys {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct BenchKeys {
-    rounds: usize,
+    rounds: NonZeroUsize,
 }
 
 fn chain() -> String {
@@ -96,7 +97,7 @@ impl Default for ExportKeys {
 
 impl Default for BenchKeys {
     fn default() -> Self {
-        BenchKeys { rounds: 10 }
+        BenchKeys { rounds: NonZeroUsize::MIN.saturating_add(9) }
     }
 }
 
@@ -112,6 +113,12 @@ impl Experiment {
         let wanted = Wanted { networks: self.profile.networks, isolated: self.profile.isolated };
         let (measure, board) = (self.measure.clone(), self.board.clone());
         let space = self.space.clone();
+        let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
+        let sizes =
+            Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
+        // What cannot be done is reported before hours are spent on other stages.
+        let baseline_network = Network::baseline(&self.baseline.architecture, sizes)?;
+        mixable(&networks)?;
         artifact::write(&run.experiment(), toml::to_string(self)?.as_bytes())?;
         let mut stages = Stages::open(run)?;
         let fingerprint = data.fingerprint();
@@ -147,14 +154,10 @@ impl Experiment {
         let key = (&genotype, &self.train, &fingerprint);
         stages.run("train", &key, &[found.weights()], || train(&genotype, &data, &self.train, &found))?;
 
-        let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
-        let sizes =
-            Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
-        let network = Network::baseline(&self.baseline.architecture, sizes)?;
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
-        let key = (&network, settings, &fingerprint);
+        let key = (&baseline_network, settings, &fingerprint);
         stages.run("train baseline", &key, &[baseline.weights()], || {
-            train(&network, &data, settings, &baseline)
+            train(&baseline_network, &data, settings, &baseline)
         })?;
 
         let weights = [artifact::digest_file(&found.weights())?, artifact::digest_file(&baseline.weights())?];
@@ -168,7 +171,7 @@ impl Experiment {
         let settings = Bench {
             run: run.0.clone(),
             models: vec![],
-            rounds: self.bench.rounds,
+            rounds: self.bench.rounds.get(),
             measure: measure.clone(),
             board: board.clone(),
         };

@@ -4,6 +4,7 @@ use crate::profile::{self, Rounds, Wanted};
 use crate::report;
 use crate::space::{Networks, SearchSpace};
 use crate::table::LatencyTable;
+use nas_exporters::Graph;
 use nas_probe::Runtime;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
     let device = measure.device()?;
     let networks = settings.networks()?;
     let runtimes = measure.runtimes(&device);
+    // Where the precision cannot be written, no table is begun.
+    nas_exporters::onnx::untrained(&Graph::new(networks.input), measure.precision)?;
     let mut sessions = board.open(&device, &runtimes)?;
     let mut tables = vec![];
     for runtime in runtimes {

@@ -3,7 +3,7 @@ use nas_exporters::{Graph, Shape};
 use serde::{Deserialize, Serialize};
 
 /// A network of a search space: a choice of each layer. Its file has the space, the images' shape and the number
-/// of classes beside the choices, and so stands by itself.
+/// of classes beside the choices, so that it depends on no other file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Genotype {

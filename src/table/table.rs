@@ -15,8 +15,9 @@ pub enum TableError {
     #[error("there is no latency table {path}; measure it with `{command}`", path = path.display())]
     Absent { path: PathBuf, command: String },
     #[error(
-        "the latency table {path} lacks {n} models that are needed ({examples}); measure them with `{command}`",
-        path = path.display(), n = missing.len(), examples = examples(missing)
+        "the latency table {path} lacks {n} that {are} needed ({examples}); measure with `{command}`",
+        path = path.display(), n = models(missing.len()), are = if missing.len() == 1 { "is" } else { "are" },
+        examples = examples(missing)
     )]
     Missing { path: PathBuf, missing: Vec<Subject>, command: String },
     #[error(
@@ -26,6 +27,10 @@ pub enum TableError {
     Foreign { path: PathBuf, difference: Difference },
     #[error("{path} is not a latency table of format {FORMAT}: {reason}", path = path.display())]
     Format { path: PathBuf, reason: String },
+}
+
+fn models(n: usize) -> String {
+    if n == 1 { "1 model".into() } else { format!("{n} models") }
 }
 
 /// Three of many, for a message.

@@ -14,7 +14,7 @@ pub use epochs::{At, Epochs, Metrics, Seen, Task};
 pub use net::{Net, Placement};
 pub use optim::{Adam, Sgd, cosine};
 pub use steps::{alpha_step, excess, expectation, weight_step};
-pub use supernet::{Gate, Supernet};
+pub use supernet::{Gate, Supernet, mixable};
 
 use crate::artifact::ArtifactError;
 use crate::data::{Batch, Batches};

@@ -151,7 +151,7 @@ impl Net {
     }
 }
 
-/// The same values, laid out NHWC in memory; the shape stays NCHW.
+/// The same values, stored as NHWC; the shape stays NCHW.
 pub(super) fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

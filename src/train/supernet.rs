@@ -1,5 +1,5 @@
 use super::{Net, Placement, TrainError};
-use crate::space::{CandidateOp, Layer, Networks};
+use crate::space::{CandidateOp, Layer, Networks, Variant};
 use nas_exporters::Param;
 use tch::{Kind, Tensor};
 
@@ -20,21 +20,29 @@ pub struct Supernet {
     pub alpha: Tensor,
 }
 
+/// # Errors
+/// Where the choices of a layer differ in their output, or in what they get: a mixture cannot add them up.
+pub fn mixable(networks: &Networks) -> Result<(), TrainError> {
+    for (layer, variants) in networks.variants().iter().enumerate() {
+        if variants.iter().any(|v| v.layer.output() != variants[0].layer.output()) {
+            let (space, layer) = (networks.space.name.clone(), networks.layer_name(layer));
+            return Err(TrainError::Widths { space, layer });
+        }
+    }
+    Ok(())
+}
+
 impl Supernet {
     /// With an even alpha: all choices of a layer weigh the same.
     ///
     /// # Errors
-    /// Where the choices of a layer differ in their output, or in what they get: they cannot be added up.
+    /// As [`mixable`].
     pub fn new(networks: &Networks, placement: Placement) -> Result<Supernet, TrainError> {
-        let mut branches = vec![];
-        for (layer, variants) in networks.variants().iter().enumerate() {
-            if variants.iter().any(|v| v.layer.output() != variants[0].layer.output()) {
-                let (space, layer) = (networks.space.name.clone(), networks.layer_name(layer));
-                return Err(TrainError::Widths { space, layer });
-            }
-            let branch = |layer: Layer| (layer, Net::new(layer.graph(), placement));
-            branches.push(variants.iter().map(|variant| branch(variant.layer)).collect());
-        }
+        mixable(networks)?;
+        let branch = |layer: Layer| (layer, Net::new(layer.graph(), placement));
+        let branches =
+            |variants: &Vec<Variant>| variants.iter().map(|variant| branch(variant.layer)).collect();
+        let branches = networks.variants().iter().map(branches).collect();
         let size: usize = networks.searched().map(|layer| networks.choices()[layer].len()).sum();
         let alpha = Tensor::zeros([size as i64], (Kind::Float, placement.device)).set_requires_grad(true);
         Ok(Supernet { branches, alpha })

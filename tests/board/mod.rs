@@ -1,5 +1,5 @@
-//! Emulated boards (`scripts/board`) that live as long as the value. Each has its own folder and port, so that
-//! tests run side by side; none outlives the test's process, however that ends.
+//! Emulated boards (`scripts/board`), which run until their value is dropped. Each has its own folder and
+//! port, so that tests can run in parallel. No board outlives the process of the test, however that ends.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use edge_nas::device::Site;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/board");
-/// What `scripts/board` exits with where the machine can't.
+/// Exit status of `scripts/board` if this machine cannot run the board.
 const CANNOT: i32 = 3;
 
 /// A board that answers on 127.0.0.1.
@@ -24,15 +24,16 @@ pub struct Board {
 }
 
 impl Board {
-    /// AArch64, through qemu-user. `options` are those of `scripts/board up`, e.g. `["--disk", "4"]`.
-    /// None, after a line on stderr, where this machine can't; in CI (`CI=true`) that is a panic.
+    /// Starts a board with an AArch64 userland (qemu-user). `options` are those of `scripts/board up`, e.g.
+    /// `["--disk", "4"]`. If this machine cannot run it, prints the reason on stderr and returns `None`; in
+    /// CI (`CI=true`), panics instead.
     pub fn up(options: &[&str]) -> Option<Board> {
         let dir = tempfile::tempdir().unwrap();
         let options = options.iter().map(|option| option.to_string()).collect();
         let mut board = Board { dir, home: tempfile::tempdir().unwrap(), options, tie: None };
         if let Err(why) = board.start() {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have the board: {why}");
-            // Not eprintln!, which the test harness swallows.
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "CI must be able to run the board: {why}");
+            // Not eprintln!, which the test harness captures.
             std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes()).unwrap();
             return None;
         }
@@ -43,17 +44,17 @@ impl Board {
         Some(board)
     }
 
-    /// This machine's own userland and CPU: as fast as they are.
+    /// Starts a board with the userland and the CPU of this machine, and thus with its speed.
     pub fn plain(options: &[&str]) -> Option<Board> {
         Board::up(&[&["--plain"], options].concat())
     }
 
-    /// A whole virtual machine, whose clock counts instructions.
+    /// Starts a whole virtual machine, whose clock counts instructions.
     pub fn vm(options: &[&str]) -> Option<Board> {
         Board::up(&[&["--vm"], options].concat())
     }
 
-    /// `Err` is the line that says why the machine can't.
+    /// `Err` is the reason why this machine cannot run the board, in one line.
     fn start(&mut self) -> Result<(), String> {
         let mut up = Command::new(SCRIPT)
             .arg("up")
@@ -66,11 +67,11 @@ impl Board {
             .unwrap();
         self.tie = up.stdin.take();
         let output = up.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         match output.status.code() {
             Some(0) => Ok(()),
-            Some(CANNOT) => Err(said),
-            _ => panic!("scripts/board up failed: {said}"),
+            Some(CANNOT) => Err(message),
+            _ => panic!("scripts/board up failed: {message}"),
         }
     }
 
@@ -78,12 +79,12 @@ impl Board {
         fs::read_to_string(self.dir().join("port")).unwrap().trim().parse().unwrap()
     }
 
-    /// What `--ssh` takes.
+    /// The argument for `--ssh`.
     pub fn ssh_arg(&self) -> String {
         format!("pi@127.0.0.1:{}", self.port())
     }
 
-    /// The board, or a bad link to it, as the library reaches it.
+    /// How the library reaches the board at `port`, which is that of the board or of a proxy.
     pub fn site(&self, port: u16) -> Site {
         Site {
             host: "127.0.0.1".into(),
@@ -97,17 +98,18 @@ impl Board {
         }
     }
 
-    /// What the script keeps of the board: `log`, `clock`, `sys/` (the board's /sys), `proc/`...
+    /// The script's folder for the board: `log`, `clock`, `sys/` (the board's /sys), `proc/`...
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// A `HOME` whose `.ssh` knows the board (`known_hosts`) and is known to it (`id_ed25519`).
+    /// A folder for `HOME`, whose `.ssh` has the board's host key (`known_hosts`) and a key that the board
+    /// accepts (`id_ed25519`).
     pub fn home(&self) -> &Path {
         self.home.path()
     }
 
-    /// Writes a file below [`Board::dir`]; the board sees at once what is below `sys/`.
+    /// Writes a file below [`Board::dir`]. Changes below `sys/` are visible on the board at once.
     pub fn write(&self, file: &str, text: &str) {
         let path: PathBuf = self.dir().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -123,27 +125,28 @@ impl Board {
         self.script("ssh").arg(command).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// What a shell command on the board prints, trimmed; panics where it fails.
+    /// Runs a shell command on the board and returns what it prints, trimmed. Panics if it fails.
     pub fn run(&self, command: &str) -> String {
         text(self.try_run(command), command)
     }
 
-    /// A power cut: all processes and the disk are gone.
+    /// Simulates a power failure: all processes and the content of the disk are lost.
     pub fn crash(&self) {
         self.manage("crash");
     }
 
-    /// Switches a crashed board on again, on the same port, with an empty disk.
+    /// Starts a crashed board again, on the same port, with an empty disk.
     pub fn boot(&mut self) {
         self.start().unwrap();
     }
 
-    /// Kills the server and its sessions; it starts again within a second. What sessions ran lives on.
+    /// Kills the SSH server, which restarts within a second, and its sessions. Processes that the sessions
+    /// started continue.
     pub fn kill_sshd(&self) {
         self.manage("kill-sshd");
     }
 
-    /// Stops every process on the board: what is connected hears nothing any more.
+    /// Stops every process on the board, so that connections stall.
     pub fn freeze(&self) {
         self.manage("freeze");
     }
@@ -152,7 +155,8 @@ impl Board {
         self.manage("thaw");
     }
 
-    /// A bad link to the board, known to [`Board::home`] too. `options` are those of `scripts/board proxy`.
+    /// A faulty link to the board, which [`Board::home`] knows too. `options` are those of
+    /// `scripts/board proxy`.
     pub fn proxy(&self, options: &[&str]) -> Proxy {
         let mut child = self
             .script("proxy")
@@ -185,12 +189,13 @@ impl Board {
 
 impl Drop for Board {
     fn drop(&mut self) {
-        // Asked for, so that it is gone before its folder is; a failed test reports its own reason, not this.
+        // The board must be down before its folder is removed. The result is ignored, so that a failed test
+        // reports its own error.
         let _ = self.script("down").output();
     }
 }
 
-/// A link to a board that delays, stalls or resets.
+/// A link to a board that delays data, stalls, or resets connections.
 pub struct Proxy {
     port: u16,
     child: Child,

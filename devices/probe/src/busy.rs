@@ -1,16 +1,17 @@
-//! How many cores other processes keep busy, from /proc/stat and the process's own CPU time.
+//! Estimates how many cores other processes keep busy, from /proc/stat and the CPU time of this process.
 
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-/// /proc/stat counts in steps of (mostly) 10 ms, so less than this tells nothing.
+/// A shorter interval gives no estimate, since /proc/stat usually counts in steps of 10 ms.
 const SHORTEST: Duration = Duration::from_millis(50);
 
-/// The counters at one moment; absent where the device doesn't tell.
+/// The counters at one moment.
 pub struct Busy {
     at: Instant,
+    /// The text of /proc/stat and the CPU time of this process; `None` if the device does not report them.
     counters: Option<(String, Duration)>,
 }
 
@@ -20,7 +21,7 @@ impl Busy {
         Busy { at: Instant::now(), counters }
     }
 
-    /// Cores that others kept busy from this moment until now, of `cores`; of all if that is empty.
+    /// How many of `cores` (of all cores if empty) other processes kept busy since `self` was taken.
     pub fn others(self, cores: &[usize]) -> Option<f64> {
         let now = Busy::now();
         let ((before, own_before), (after, own_after)) = self.counters.zip(now.counters)?;
@@ -30,7 +31,7 @@ impl Busy {
             cores,
             own_after.checked_sub(own_before)?,
             now.at - self.at,
-            ticks_a_second()?,
+            ticks_per_second()?,
         )
     }
 }
@@ -41,23 +42,23 @@ fn others(
     cores: &[usize],
     own: Duration,
     elapsed: Duration,
-    ticks_a_second: f64,
+    ticks_per_second: f64,
 ) -> Option<f64> {
     if elapsed < SHORTEST {
         return None;
     }
     let ticks = busy_ticks(after, cores)?.checked_sub(busy_ticks(before, cores)?)?;
-    let seconds = ticks as f64 / ticks_a_second - own.as_secs_f64();
+    let seconds = ticks as f64 / ticks_per_second - own.as_secs_f64();
     Some((seconds / elapsed.as_secs_f64()).max(0.0))
 }
 
-/// Ticks that `cores` (all, if empty) did not idle, time stolen by a hypervisor included.
+/// Ticks during which `cores` (all cores if empty) were not idle, including time stolen by a hypervisor.
 fn busy_ticks(stat: &str, cores: &[usize]) -> Option<u64> {
     let of_line = |name: &str| {
         let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         let ticks: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-        // user nice system idle iowait irq softirq steal guest guest_nice; user and nice hold the
-        // guests already, and an old kernel's line ends earlier.
+        // The columns are user, nice, system, idle, iowait, irq, softirq, steal, guest and guest_nice. The
+        // times of guests are already part of user and nice. Old kernels have fewer columns.
         let [user, nice, system, _, rest @ ..] = ticks.as_slice() else { return None };
         Some(user + nice + system + rest.iter().skip(1).take(3).sum::<u64>())
     };
@@ -67,7 +68,7 @@ fn busy_ticks(stat: &str, cores: &[usize]) -> Option<u64> {
     }
 }
 
-/// CPU time of this process and of the children that it waited for.
+/// CPU time of this process and of the children that it has waited for.
 #[cfg(target_os = "linux")]
 fn own_time() -> Option<Duration> {
     let of = |who| {
@@ -84,8 +85,8 @@ fn own_time() -> Option<Duration> {
 }
 
 #[cfg(target_os = "linux")]
-fn ticks_a_second() -> Option<f64> {
-    // SAFETY: asks for a number.
+fn ticks_per_second() -> Option<f64> {
+    // SAFETY: sysconf takes and returns plain numbers.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     (ticks > 0).then_some(ticks as f64)
 }
@@ -96,7 +97,7 @@ fn own_time() -> Option<Duration> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ticks_a_second() -> Option<f64> {
+fn ticks_per_second() -> Option<f64> {
     None
 }
 
@@ -111,7 +112,7 @@ cpu1 40 5 20 500 2 0 1 0 0 0
 cpu10 9 9 9 9 9 9 9 9 9 9
 intr 1 2 3
 ";
-    /// 200 ticks later: core 0 busy for 150 of them (10 stolen), core 1 for 30.
+    /// 200 ticks later: core 0 was busy for 145 of them (10 were stolen), core 1 for 30.
     const AFTER: &str = "\
 cpu  220 20 80 1190 35 6 7 14 17 0
 cpu0 170 5 50 540 13 6 1 14 17 0
@@ -126,7 +127,7 @@ cpu10 9 9 9 9 9 9 9 9 9 9
     }
 
     #[test]
-    fn what_others_use_is_what_is_busy_less_what_is_our_own() {
+    fn busy_time_of_others_excludes_idle_time_and_our_own() {
         // Core 0: 110 user, 20 system, 5 irq, 10 steal: 1.45 s of 2 s.
         check(&[0], 0, 0.725);
         check(&[0], 1_000, 0.225);
@@ -134,12 +135,12 @@ cpu10 9 9 9 9 9 9 9 9 9 9
         check(&[1], 0, 0.15);
         check(&[0, 1], 1_750, 0.0);
         check(&[1], 310, 0.0);
-        // All: 120 + 10 + 30 + 5 + 5 + 10.
+        // All cores: 120 + 10 + 30 + 5 + 5 + 10.
         check(&[], 400, 0.7);
     }
 
     #[test]
-    fn what_the_device_does_not_tell_is_absent() {
+    fn short_intervals_and_invalid_counters_give_none() {
         let ask = |before, cores: &[usize], elapsed| {
             others(before, AFTER, cores, Duration::ZERO, Duration::from_millis(elapsed), 100.0)
         };
@@ -154,7 +155,7 @@ cpu10 9 9 9 9 9 9 9 9 9 9
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_spinning_process_is_not_taken_for_another() {
+    fn own_cpu_time_includes_a_spinning_loop() {
         let (start, busy) = (own_time(), Busy::now());
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(300) {}

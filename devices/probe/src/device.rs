@@ -1,13 +1,13 @@
-//! What the device is. Its state is read in [`crate::sensors`].
+//! Fixed properties of the device. Its changing state is read in [`crate::sensors`].
 
 use std::{collections::BTreeSet, fs};
 
-/// Cores that the process may use: those that it is pinned to, if it is.
+/// The number of cores that the process may use, which is lower if the process is pinned.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The C library that the process runs on.
+/// Name of the C library, with its version if it is glibc.
 pub fn libc() -> String {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -23,11 +23,11 @@ pub fn libc() -> String {
 
 pub fn cpu() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    cpu_of(&info).unwrap_or_else(|| "not told by /proc/cpuinfo".to_owned())
+    cpu_of(&info).unwrap_or_else(|| "unknown (not in /proc/cpuinfo)".to_owned())
 }
 
-/// The CPU's name on x86. An arm64 kernel gives none, but the implementer and part number of each
-/// core: `0x41/0xd08` is a Cortex-A72, and big.LITTLE has two of them.
+/// The model name of the CPU on x86. An arm64 kernel does not report one, so there it is the implementer and
+/// part number of each kind of core: `0x41/0xd08` is a Cortex-A72. A big.LITTLE CPU has two kinds.
 fn cpu_of(info: &str) -> Option<String> {
     let fields = || info.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.trim(), v.trim()));
     let all = |key| fields().filter(move |(k, _)| *k == key).map(|(_, v)| v);

@@ -1,4 +1,4 @@
-//! The scaling governor: set for a session, and put back after it however it ends.
+//! Sets the scaling governor for a session, and restores the previous one however the session ends.
 
 use crate::sensors::{joined, text};
 use signal_hook::{
@@ -13,52 +13,54 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// In the models' folder, while a governor is set: what to put back, as JSON pairs of file and text.
-/// A probe that lives holds a lock on it; one that was killed has left it for the next to put back.
+/// Name of the note, a file in the folder of models that exists while a governor is set. It holds the
+/// governors to restore, as JSON pairs of path and text. A running probe keeps it locked. If the probe is
+/// killed, the note remains, and the next probe restores the governors from it.
 const LEFT: &str = "governor.left";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("this device has no scaling governor to set; do without, or name its files in sensors.governor")]
+    #[error("this device has no scaling governor to set; omit it, or name its files in sensors.governor")]
     None,
     #[error("can't read the scaling governor in {path}: {error}")]
     Read { path: PathBuf, error: io::Error },
     #[error(
-        "can't set the scaling governor to {governor} in {path}: {error}; let this login write that file, or \
-         do without"
+        "can't set the scaling governor to {governor} in {path}: {error}; give this user write access to \
+         it, or leave the governor as it is"
     )]
     Write { path: PathBuf, governor: String, error: io::Error },
-    #[error("can't note in {path} what to put back, so the scaling governor stays as it is: {error}")]
+    #[error("can't record the present scaling governor in {path}, so it is not changed: {error}")]
     Note { path: PathBuf, error: io::Error },
     #[error("another probe has set the scaling governor ({0} is locked); wait for it to end")]
     Another(PathBuf),
 }
 
-/// The governor of this session, if it set one. Dropping it puts back what was there.
+/// The governor that this session has set, if any. Dropping it restores the previous one.
 #[derive(Default)]
 pub struct Governor(Mutex<Option<Held>>);
 
-/// What was in each file that was written.
+/// A governor that is set.
 struct Held {
+    /// The files that were written, with their previous text.
     was: Vec<(PathBuf, String)>,
     note: PathBuf,
-    /// Locked until dropped.
+    /// The note, locked until this is dropped.
     _lock: File,
 }
 
 impl Governor {
-    /// A governor that a signal which ends the process puts back first. SIGPIPE is no such signal:
-    /// Rust ignores it, and the write that failed ends the probe.
+    /// Returns a governor that is also restored before SIGTERM, SIGHUP or SIGINT ends the process. SIGPIPE
+    /// needs no handler: Rust ignores it, and the failed write ends the probe.
     ///
     /// # Errors
-    /// The system's, where it takes no handler.
+    /// If the signal handlers cannot be installed.
     pub fn start() -> io::Result<Arc<Governor>> {
         let governor = Arc::new(Governor::default());
         let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
         let shared = Arc::clone(&governor);
         std::thread::spawn(move || {
             for signal in signals.forever() {
-                // Locked until the process is gone, so that none is set in between.
+                // The lock is held until the process ends, so that no governor is set in the meantime.
                 let mut held = shared.held();
                 held.take();
                 let _ = emulate_default_handler(signal);
@@ -67,11 +69,11 @@ impl Governor {
         Ok(governor)
     }
 
-    /// Sets `governor` in all `files`, in place of one set before; returns what was there (several
-    /// that differ joined by commas). What to put back is noted in `folder` first.
+    /// Sets `governor` in all `files`, after restoring one that was set before. The governors to restore are
+    /// first written to the note in `folder`. Returns them, joined by commas if they differ.
     ///
     /// # Errors
-    /// As [`Error`]; the files are then as they were.
+    /// As in [`Error`]; the files then have their previous text.
     pub fn set(&self, files: &[PathBuf], governor: &str, folder: &Path) -> Result<String, Error> {
         let mut held = self.held();
         held.take();
@@ -89,8 +91,8 @@ impl Governor {
         Ok(names)
     }
 
-    /// Puts back what was there before [`Governor::set`].
-    pub fn put_back(&self) {
+    /// Restores the governors from before [`Governor::set`].
+    pub fn restore(&self) {
         self.held().take();
     }
 
@@ -126,25 +128,26 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        put_back(&self.was, &self.note);
+        restore(&self.was, &self.note);
     }
 }
 
-/// Puts back what a probe that was killed has left in `folder`. Nothing if that probe still lives.
-pub fn put_back_left(folder: &Path) {
+/// Restores the governors from the note that a killed probe has left in `folder`. Does nothing if that probe
+/// is still running.
+pub fn restore_left_behind(folder: &Path) {
     let note = folder.join(LEFT);
     let Ok(file) = File::open(&note) else { return };
     if file.try_lock().is_err() {
         return;
     }
-    // One that was cut off while it was written: no governor had been set yet.
+    // An incomplete note means that the probe was killed before it set a governor.
     let was: Vec<(PathBuf, String)> =
         fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    put_back(&was, &note);
+    restore(&was, &note);
 }
 
-/// Writes each file's text back and removes the note, which stays where one could not be written.
-fn put_back(was: &[(PathBuf, String)], note: &Path) {
+/// Writes the previous text to each file, then removes the note, unless a file could not be written.
+fn restore(was: &[(PathBuf, String)], note: &Path) {
     let mut all = true;
     let changed = |(path, text): &&(PathBuf, String)| read(path).ok().as_ref() != Some(text);
     for (path, text) in was.iter().filter(changed) {
@@ -186,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_set_everywhere_and_put_back_one_by_one() {
+    fn all_files_are_set_and_each_gets_its_own_governor_back() {
         let root = tempfile::tempdir().unwrap();
         let (files, folder) = policies(root.path(), ["ondemand", "schedutil"]);
         let governor = Governor::default();
         assert_eq!(governor.set(&files, "performance", &folder).unwrap(), "ondemand,schedutil");
         assert_eq!(now(&files), ["performance"; 2]);
         assert!(folder.join(LEFT).exists());
-        // Another takes its place, and still knows what was there first.
+        // A second governor replaces the first, and the original ones are still those to restore.
         assert_eq!(governor.set(&files, "powersave", &folder).unwrap(), "ondemand,schedutil");
         assert_eq!(now(&files), ["powersave"; 2]);
         drop(governor);
@@ -202,26 +205,26 @@ mod tests {
     }
 
     #[test]
-    fn one_that_can_not_be_set_leaves_all_as_it_was() {
+    fn a_governor_that_cannot_be_set_leaves_all_files_unchanged() {
         let root = tempfile::tempdir().unwrap();
         let (files, folder) = policies(root.path(), ["ondemand", "ondemand"]);
         let governor = Governor::default();
         assert!(matches!(governor.set(&[], "performance", &folder), Err(Error::None)));
         let missing = [files[0].clone(), root.path().join("none")];
         assert!(matches!(governor.set(&missing, "performance", &folder), Err(Error::Read { .. })));
-        // It can be read, and nobody can write it.
+        // This file is readable, but not even root can write it.
         let fixed = [files[0].clone(), "/proc/version".into()];
         let error = governor.set(&fixed, "performance", &folder).unwrap_err();
         assert!(matches!(&error, Error::Write { path, .. } if *path == fixed[1]), "{error}");
         assert!(!folder.join(LEFT).exists());
         assert_eq!(now(&files), ["ondemand"; 2]);
-        // A folder that can't be one, because a file is in its place.
+        // The folder cannot be created, because a file has its name.
         assert!(matches!(governor.set(&files, "performance", &files[0]), Err(Error::Note { .. })));
         assert_eq!(now(&files), ["ondemand"; 2]);
     }
 
     #[test]
-    fn what_is_there_already_is_not_written() {
+    fn a_governor_that_is_already_set_is_not_written() {
         let root = tempfile::tempdir().unwrap();
         let (files, folder) = policies(root.path(), ["performance", "performance"]);
         let governor = Governor::default();
@@ -230,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_do_not_get_in_each_others_way() {
+    fn a_second_governor_does_not_disturb_the_first() {
         let root = tempfile::tempdir().unwrap();
         let (files, folder) = policies(root.path(), ["ondemand", "ondemand"]);
         let one = Governor::default();
         one.set(&files, "performance", &folder).unwrap();
-        put_back_left(&folder);
+        restore_left_behind(&folder);
         assert_eq!(now(&files), ["performance"; 2]);
         let two = Governor::default();
         assert!(matches!(two.set(&files, "powersave", &folder), Err(Error::Another(_))));
@@ -244,22 +247,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_is_put_back_and_a_note_cut_off_is_removed() {
+    fn a_note_left_behind_is_restored_and_an_incomplete_one_removed() {
         let root = tempfile::tempdir().unwrap();
         let (files, folder) = policies(root.path(), ["performance", "performance"]);
         let note = folder.join(LEFT);
         fs::create_dir(&folder).unwrap();
         fs::write(&note, serde_json::to_vec(&[(&files[1], "ondemand")]).unwrap()).unwrap();
-        put_back_left(&folder);
+        restore_left_behind(&folder);
         assert_eq!(now(&files), ["performance", "ondemand"]);
         assert!(!note.exists());
         fs::write(&note, "[[\"/sys").unwrap();
-        put_back_left(&folder);
+        restore_left_behind(&folder);
         assert!(!note.exists());
-        // What can't be put back is kept for another try.
+        // The note is kept if a file cannot be restored.
         fs::write(&note, serde_json::to_vec(&[(root.path().join("gone"), "ondemand")]).unwrap()).unwrap();
-        put_back_left(&folder);
+        restore_left_behind(&folder);
         assert!(note.exists());
-        put_back_left(root.path());
+        restore_left_behind(root.path());
     }
 }

@@ -1,4 +1,4 @@
-//! The models that are kept loaded.
+//! The models that stay loaded between requests.
 
 use crate::{runtime::Model, store::ModelFile};
 use nas_probe::ModelRef;
@@ -7,30 +7,30 @@ use std::{
     path::Path,
 };
 
-/// The files of the models that are kept loaded may together have this part of the free memory; a runtime holds a few
-/// times as much.
+/// The free memory divided by this is the limit of the total size of the files whose models stay loaded. A
+/// loaded model takes a few times the size of its file.
 const PART_OF_FREE: u64 = 8;
-/// Where the device does not report what is free: bytes.
+/// The lowest limit, also for a device that does not report its free memory, in bytes.
 const LEAST_ROOM: u64 = 64 << 20;
 
 pub struct Loaded {
     models: HashMap<ModelRef, (Box<dyn Model>, u64)>,
-    /// What all their files may have together, bytes. One that is larger is kept alone.
+    /// Limit of the total size of the models' files, in bytes. A model whose file is larger is kept alone.
     pub room: u64,
 }
 
 impl Loaded {
-    /// On a device with so much free memory.
+    /// Starts empty, with a limit that depends on the free memory; `None` if that is not known.
     pub fn new(free_bytes: Option<u64>) -> Loaded {
         let room = free_bytes.map_or(LEAST_ROOM, |free| LEAST_ROOM.max(free / PART_OF_FREE));
         Loaded { models: HashMap::new(), room }
     }
 
-    /// A model; where it is not kept, `load` reads it from its `file`. Where there is no room for it, all others are
-    /// dropped, so that a long profile cannot fill the memory.
+    /// Returns a model. If it is not loaded yet, `load` reads it from its `file`; if it would exceed the
+    /// limit, all other models are dropped first, so that a long profile cannot fill the memory.
     ///
     /// # Errors
-    /// Those of `file` and `load`.
+    /// The errors of `file` and `load`.
     pub fn get(
         &mut self,
         model: &ModelRef,
@@ -66,7 +66,8 @@ mod tests {
 
     const ROOM: u64 = 256 << 20;
 
-    /// Loads models of files of so many bytes in turn, and counts those that were not kept.
+    /// Requests models in turn, each given by its name and the size of its file, and counts how many had to
+    /// be loaded.
     fn loads(kept: &mut Loaded, models: impl Iterator<Item = (usize, u64)>) -> usize {
         let mut loads = 0;
         for (name, bytes) in models {
@@ -82,16 +83,16 @@ mod tests {
     }
 
     #[test]
-    fn many_small_models_stay_and_large_ones_make_room() {
+    fn small_models_stay_loaded_and_large_ones_evict_them() {
         let mut kept = Loaded::new(Some(PART_OF_FREE * ROOM));
         let rounds = |n: usize| (0..3 * n).map(move |i| (i % n, 500_000));
         assert_eq!(loads(&mut kept, rounds(300)), 300);
-        // Larger than all room: it is kept alone, and drops all others.
+        // A model above the limit evicts all others and is kept alone.
         let large = [(1000, ROOM + 1), (1000, ROOM + 1)];
         assert_eq!(loads(&mut kept, large.into_iter()), 1);
         assert_eq!(loads(&mut kept, rounds(1)), 1);
         assert_eq!(loads(&mut kept, large.into_iter()), 1);
-        // Two that fill the room exactly, and one byte more.
+        // Two models that reach the limit exactly, and one more byte.
         let half = ROOM / 2;
         assert_eq!(loads(&mut kept, [(1, half), (2, half), (1, half), (3, 1), (1, half)].into_iter()), 4);
     }

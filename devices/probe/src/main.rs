@@ -1,6 +1,6 @@
-//! `nas-probe`: runs on the device, answers each line of stdin with one line of stdout; the lines
-//! are those of the crate's library. Whatever is for people goes to stderr.
-// A probe without a runtime still says hello, and why it can do no more.
+//! `nas-probe` runs on the device and answers each line on stdin with one line on stdout. The crate's library
+//! defines these lines. Messages for people go to stderr.
+// A probe without a runtime still sends a hello, which reports why no runtime is available.
 #![cfg_attr(not(any(feature = "tract", feature = "ort")), allow(dead_code))]
 
 mod affinity;
@@ -30,11 +30,12 @@ Measures ONNX models on this device: requests as JSON lines on stdin, replies on
 
 Usage: nas-probe [--models DIR] [--ort LIBONNXRUNTIME.so] [--providers A,B]
 
-  --models DIR      keep models in this folder; it is made if it is not there
+  --models DIR      store models in this folder, which is created if necessary
   --ort FILE        load ONNX Runtime from this shared library
-  --providers LIST  ONNX Runtime's execution providers in order: tensorrt, cuda, xnnpack, cpu
+  --providers LIST  ONNX Runtime's execution providers in order of preference, out of
+                    tensorrt, cuda, xnnpack and cpu
   --version         print the probe's version
-  --help            print this";
+  --help            print this help";
 
 fn main() -> ExitCode {
     let mut options = Options::default();
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             (Some(memory::PEAK), _) => {
-                return ended(memory::child(&options, &args.collect::<Vec<_>>()));
+                return exit_code(memory::child(&options, &args.collect::<Vec<_>>()));
             }
             (Some("--models"), 1..) => options.models = args.next().map(Into::into),
             (Some("--ort"), 1..) => options.ort_library = args.next().map(Into::into),
@@ -60,15 +61,15 @@ fn main() -> ExitCode {
                     list.to_string_lossy().split(',').map(|name| name.trim().to_owned()).collect();
             }
             _ => {
-                eprintln!("{USAGE}\n\nnas-probe: {} is not an argument, or lacks its value", arg.display());
+                eprintln!("{USAGE}\n\nnas-probe: {} is unknown, or its value is missing", arg.display());
                 return ExitCode::from(2);
             }
         }
     }
-    ended(run(options))
+    exit_code(run(options))
 }
 
-fn ended(result: Result<(), String>) -> ExitCode {
+fn exit_code(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,21 +80,21 @@ fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), String> {
-    let governor = Governor::start().map_err(|e| format!("can't be told of signals: {e}"))?;
+    let governor = Governor::start().map_err(|e| format!("can't install the signal handlers: {e}"))?;
     let probe = Probe::start(options, governor)?;
-    talk(probe).map_err(|e| format!("the host can't be heard or reached any more: {e}"))
+    talk(probe).map_err(|e| format!("lost the connection to the host: {e}"))
 }
 
-/// Says hello, then answers request after request until stdin ends.
+/// Sends the hello, then answers requests until stdin ends.
 fn talk(mut probe: Probe) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let mut say = |reply: &Reply| {
+    let mut send = |reply: &Reply| {
         writeln!(out, "{}", serde_json::to_string(reply)?)?;
         out.flush()
     };
-    say(&Reply::Hello(probe.hello()))?;
+    send(&Reply::Hello(probe.hello()))?;
     for line in io::stdin().lock().split(b'\n') {
-        say(&probe.answer(&line?))?;
+        send(&probe.answer(&line?))?;
     }
     Ok(())
 }

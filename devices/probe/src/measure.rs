@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 const FEWEST_WARMUP_RUNS: usize = 3;
 const FEWEST_SAMPLES: usize = 5;
-/// A block whose median run is faster than that of the block before by more than this share shows that
-/// the model is not warm yet.
+/// The model is not warm yet if the median run of a block is faster than that of the block before by more
+/// than this fraction.
 const STILL_WARMING: f64 = 0.01;
-/// Runs of a block that its median is taken of, the last ones.
+/// The median of a block is taken over this number of its last runs.
 const RECENT: usize = 1024;
 
-/// Times a model on fixed pseudo-random inputs in [-1, 1]; `pinned` are the cores that the process is
-/// pinned to, if it is.
+/// Times a model on fixed pseudo-random inputs in [-1, 1]. `pinned` holds the cores that the process is
+/// pinned to, and is empty if it is not pinned.
 pub fn measure(
     model: &mut dyn Model,
     plan: &MeasurePlan,
@@ -29,10 +29,10 @@ pub fn measure(
         return Err(Error::NoSamples);
     }
     feed(model)?;
-    // From the warm-up on: sampling alone may end too soon to tell.
+    // This includes the warm-up, since sampling alone may be too short for an estimate.
     let busy = Busy::now();
     let half = Duration::from_nanos(plan.warmup_ns.div_ceil(2));
-    // A clock too coarse to see one run must not make a batch of infinitely many.
+    // If the clock is too coarse for a single run, the batch must still be finite.
     let one = warm_up(|| block(model, half))?.max(1.0);
     let batch = (plan.min_sample_ns as f64 / one).ceil().max(1.0) as u64;
 
@@ -41,7 +41,7 @@ pub fn measure(
     let start = Instant::now();
     let mut sample_until = |samples: usize, fewest: usize, limit_ns: u64| -> Result<(), Error> {
         if ns.len() < samples {
-            // The first run after a pause finds the caches as others left them.
+            // The first run after a pause is not recorded, since other programs may have filled the caches.
             time(model, batch)?;
         }
         let limit = Duration::from_nanos(limit_ns);
@@ -57,8 +57,8 @@ pub fn measure(
     Ok(Samples { batch, ns, before, during, after: watch.read(), others })
 }
 
-/// Runs block after block, each giving its median run (nanoseconds) and the number of its runs, until
-/// the model is warm; the median of the last one.
+/// Runs blocks until the model is warm. `block` returns the median of its runs, in nanoseconds, and their
+/// number. Returns the median of the last block.
 fn warm_up(mut block: impl FnMut() -> Result<(f64, usize), Error>) -> Result<f64, Error> {
     let (mut last, mut runs) = block()?;
     for _ in 1..MeasurePlan::MOST_BLOCKS {
@@ -73,8 +73,8 @@ fn warm_up(mut block: impl FnMut() -> Result<(f64, usize), Error>) -> Result<f64
     Ok(last)
 }
 
-/// Runs the model for at least so long, and at least once: the median of the last runs, nanoseconds,
-/// and how many there were.
+/// Runs the model for at least the time `least`, and at least once. Returns the median of the last runs, in
+/// nanoseconds, and the number of all runs.
 fn block(model: &mut dyn Model, least: Duration) -> Result<(f64, usize), Error> {
     let mut recent = Vec::new();
     let mut runs = 0;
@@ -91,7 +91,7 @@ fn block(model: &mut dyn Model, least: Duration) -> Result<(f64, usize), Error> 
     Ok((recent[recent.len() / 2], runs))
 }
 
-/// Nanoseconds for `batch` inferences.
+/// Nanoseconds that `batch` inferences take together.
 fn time(model: &mut dyn Model, batch: u64) -> Result<f64, Error> {
     let start = Instant::now();
     for _ in 0..batch {
@@ -107,7 +107,7 @@ pub mod tests {
     use nas_probe::{Sensors, TensorData};
     use std::path::Path;
 
-    /// Spins for as long as a run of this number lasts.
+    /// A model that spins for the time that the function gives for the number of the run.
     pub struct Spins<F>(u32, F);
 
     pub fn spins(time: Duration) -> Spins<impl Fn(u32) -> Duration> {
@@ -142,7 +142,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_sample_of_a_short_op_batches_runs_and_tells_the_time_of_one() {
+    fn short_ops_are_batched_and_reported_per_run() {
         let samples = measure(&mut spins(Duration::from_micros(20)), &PLAN).unwrap();
         assert!((5..=25).contains(&samples.batch), "batch {}", samples.batch);
         assert_eq!(samples.ns.len(), 20);
@@ -161,13 +161,14 @@ pub mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn others_are_told_of_a_sampling_that_is_long_enough() {
+    fn others_are_reported_if_sampling_takes_long_enough() {
         let plan = MeasurePlan { min_sample_ns: 10_000_000, ..PLAN };
         let samples = measure(&mut spins(Duration::from_millis(1)), &plan).unwrap();
         assert!(samples.others.is_some_and(|others| others >= 0.0), "{:?}", samples.others);
     }
 
-    /// How many blocks of such medians and so many runs each warm a model up, and the time of a run then.
+    /// The number of blocks until the warm-up ends, and the median it returns, if blocks have these medians
+    /// and this number of runs each.
     fn warmed(medians: &[f64], runs: usize) -> (usize, f64) {
         let mut blocks = 0;
         let block = || {
@@ -179,25 +180,25 @@ pub mod tests {
     }
 
     #[test]
-    fn warm_up_goes_on_until_the_runs_get_no_faster() {
+    fn warm_up_continues_until_the_runs_get_no_faster() {
         assert_eq!(warmed(&[100.0, 100.0], 50), (2, 100.0), "steady");
-        assert_eq!(warmed(&[100.0, 130.0], 50), (2, 130.0), "slower: a clock that is held down");
+        assert_eq!(warmed(&[100.0, 130.0], 50), (2, 130.0), "slower, as with a throttled clock");
         assert_eq!(warmed(&[800.0, 400.0, 200.0, 100.0, 99.5], 50), (5, 99.5));
         let faster: Vec<f64> = (0..20).map(|i| 100.0 * 0.9_f64.powi(i)).collect();
         let most = MeasurePlan::MOST_BLOCKS as usize;
-        assert_eq!(warmed(&faster, 50), (most, faster[most - 1]), "given up");
-        assert_eq!(warmed(&[100.0; 3], 1), (FEWEST_WARMUP_RUNS, 100.0), "the fewest runs");
+        assert_eq!(warmed(&faster, 50), (most, faster[most - 1]), "limit of blocks");
+        assert_eq!(warmed(&[100.0; 3], 1), (FEWEST_WARMUP_RUNS, 100.0), "minimum of runs");
         assert!(warm_up(|| Err(Error::NoSamples)).is_err());
     }
 
     #[test]
-    fn a_block_lasts_as_long_as_it_shall_and_has_a_run() {
+    fn a_block_has_its_minimum_duration_and_at_least_one_run() {
         let start = Instant::now();
         let (median, runs) = block(&mut spins(Duration::from_micros(100)), Duration::from_millis(5)).unwrap();
         assert!(start.elapsed() >= Duration::from_millis(5) && median >= 100_000.0);
         assert!((1..=50).contains(&runs), "{runs}");
         assert_eq!(block(&mut spins(Duration::from_millis(1)), Duration::ZERO).unwrap().1, 1);
-        // Of a model that gets faster the last runs count.
+        // If a model gets faster, only the last runs count.
         let mut faster = Spins(0, |run| Duration::from_micros(if run < RECENT as u32 { 20 } else { 2 }));
         let (median, _) = block(&mut faster, Duration::from_millis(100)).unwrap();
         assert!((2_000.0..20_000.0).contains(&median), "{median}");

@@ -1,4 +1,4 @@
-//! The peak memory of a model: this program runs itself once more, for the one model alone.
+//! Measures the peak memory of a model, in a new process of this program that runs only this model.
 
 use crate::{
     noise::feed,
@@ -16,22 +16,23 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The argument that makes a probe such a child: `--peak RUNTIME THREADS MODEL`, after all others.
-/// It is for the probe alone and may change with it, so it is not in the usage.
+/// The argument that makes the program measure its own peak memory with one model:
+/// `--peak RUNTIME THREADS MODEL`, after all other arguments. It is not in the usage, since only the probe
+/// itself passes it.
 pub const PEAK: &str = "--peak";
 
 const RUNS: usize = 3;
 
-/// What the child prints.
+/// What the child prints, as JSON.
 #[derive(Serialize, Deserialize)]
 struct Peak {
     bytes: u64,
 }
 
-/// The most that was resident in a new process that loaded the model of a file and ran it, bytes.
+/// Peak resident memory, in bytes, of a new process that loads the model of a file and runs it.
 ///
 /// # Errors
-/// How the process ended, with the last line that it wrote.
+/// Why the process could not be run; or its exit status, with the last line that it wrote to stderr.
 pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|e| format!("can't find this program: {e}"))?;
     let mut child = Command::new(program);
@@ -43,23 +44,23 @@ pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path) -
     }
     child.arg(PEAK).arg(runtime.name()).arg(threads.to_string()).arg(model).stdin(Stdio::null());
     end_with_this(&mut child);
-    let output = child.output().map_err(|e| format!("can't run a new process for it: {e}"))?;
+    let output = child.output().map_err(|e| format!("can't start the process that measures memory: {e}"))?;
     if output.status.success() {
-        let said: Result<Peak, _> = serde_json::from_slice(&output.stdout);
-        return said
+        let reported: Result<Peak, _> = serde_json::from_slice(&output.stdout);
+        return reported
             .map(|peak| peak.bytes)
-            .map_err(|e| format!("the new process for it reported no peak: {e}"));
+            .map_err(|e| format!("the process that measures memory reported no peak: {e}"));
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     let last = stderr.lines().last().map(|line| line.strip_prefix("nas-probe: ").unwrap_or(line));
     let last = last.map_or(String::new(), |words| format!(": {words}"));
-    Err(format!("the new process for it failed, {}{last}", output.status))
+    Err(format!("the process that measures memory failed, {}{last}", output.status))
 }
 
-/// What the child does with the arguments after [`PEAK`], and prints.
+/// Runs a model as the arguments after [`PEAK`] say, and prints the peak memory of this process.
 ///
 /// # Errors
-/// In one line.
+/// One line about what failed.
 pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
     let [runtime, threads, model] = args else {
         return Err(format!("{PEAK} takes a runtime, threads and a model"));
@@ -82,8 +83,8 @@ pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
     Ok(())
 }
 
-/// Bytes that were resident at most since the program was started. Not `ru_maxrss` of getrusage: Linux
-/// lets that outlive an exec, so that it starts at what the parent had.
+/// Peak resident memory since the program was started, in bytes. `ru_maxrss` of getrusage is not suitable,
+/// since on Linux it survives an exec and so starts with the value of the parent.
 fn own_peak() -> io::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -91,7 +92,7 @@ fn own_peak() -> io::Result<u64> {
     kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("/proc/self/status has no VmHWM"))
 }
 
-/// Has the child killed when this process ends, however it ends.
+/// Makes the kernel kill the child when this process ends, however it ends.
 #[cfg(target_os = "linux")]
 fn end_with_this(child: &mut Command) {
     use std::os::unix::process::CommandExt;
@@ -103,7 +104,7 @@ fn end_with_this(child: &mut Command) {
         if asked != 0 {
             return Err(io::Error::last_os_error());
         }
-        // It may have ended before the call.
+        // The parent may have ended before the call.
         if has as u32 == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     };
     // SAFETY: the closure allocates nothing and takes no lock.

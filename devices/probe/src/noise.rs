@@ -1,14 +1,14 @@
-//! What a model is run on where its outputs are no matter.
+//! Inputs for runs whose outputs do not matter.
 
 use crate::runtime::{Error, Model};
 use nas_probe::TensorData;
 
-/// Lays fixed pseudo-random inputs in [-1, 1] down.
+/// Sets the inputs of a model to fixed pseudo-random values in [-1, 1].
 pub fn feed(model: &mut dyn Model) -> Result<(), Error> {
     model.set_inputs(model.input_shapes()?.into_iter().map(noise).collect())
 }
 
-/// A tensor of a fixed sequence, uniform in [-1, 1]: the top 24 bits of a linear congruential
+/// A tensor of fixed pseudo-random values, uniform in [-1, 1]: the top 24 bits of a linear congruential
 /// generator with the constants of Numerical Recipes.
 fn noise(shape: Vec<usize>) -> TensorData {
     let mut state: u32 = 1;
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn noise_fills_minus_one_to_one_and_is_always_the_same() {
+    fn noise_covers_minus_one_to_one_and_is_reproducible() {
         let a = noise(vec![1, 10, 100]);
         assert_eq!(a, noise(vec![1, 10, 100]));
         assert!(a.values.iter().all(|v| (-1.0..=1.0).contains(v)));

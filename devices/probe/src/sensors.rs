@@ -1,4 +1,4 @@
-//! The state of the device, read where its description says, else where every Linux tells it.
+//! Reads the state of the device, from the files that its description names or the standard files of Linux.
 
 use nas_probe::{Conditions, Rail, Sensors, Throttle, ThrottleKind};
 use std::{
@@ -14,28 +14,28 @@ const ZONES: &str = "sys/class/thermal/thermal_zone*/temp";
 /// x86 counts how often a core or its package was too hot.
 const THROTTLE_COUNTS: &str = "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count";
 const COOLING_TYPES: &str = "sys/class/thermal/cooling_device*/type";
-/// The cooling devices that hold the CPU's clock down (a fan is one too, and does not): the kernel's
-/// cpufreq_cooling, by its name before and since 5.12, and ACPI's.
+/// Prefixes of the types of cooling devices that lower the CPU's clock, unlike a fan, which is a cooling
+/// device too: the kernel's cpufreq_cooling, by its name before and since Linux 5.12, and that of ACPI.
 const COOLING_BY_CLOCK: [&str; 3] = ["thermal-cpufreq-", "cpufreq-", "Processor"];
 
-/// Where to read, once looked up.
+/// The files to read, after they were looked up.
 pub struct Watch {
     root: PathBuf,
     governor: Vec<PathBuf>,
     clock: Vec<PathBuf>,
     temperature: Vec<PathBuf>,
-    throttle: Vec<Brake>,
+    throttle: Vec<ThrottleFile>,
     power: Vec<Source>,
-    /// What was named and is not there.
+    /// Files that were named and do not exist, one line each.
     notes: Vec<String>,
 }
 
-/// One file that tells of throttling.
-struct Brake {
+/// A file that reports throttling.
+struct ThrottleFile {
     file: PathBuf,
     kind: ThrottleKind,
     mask: u64,
-    /// What a counter had at the last reading.
+    /// Value of a counter at the last reading.
     counted: u64,
 }
 
@@ -46,11 +46,11 @@ enum Source {
 }
 
 impl Watch {
-    /// Looks up the files of `sensors` under `root`; `cores` are those that the process is pinned to,
-    /// if it is. What is named there and matches no file is noted, and absent from then on.
+    /// Looks up the files of `sensors` below `root`. `cores` holds the cores that the process is pinned to,
+    /// and is empty if it is not pinned. A name that matches no file is noted, and its value is then absent.
     ///
     /// # Errors
-    /// What [`Sensors::check`] says, and a pattern that is none.
+    /// The errors of [`Sensors::check`], and invalid patterns.
     pub fn new(root: &Path, sensors: &Sensors, cores: &[usize]) -> Result<Watch, String> {
         sensors.check()?;
         let mut notes = vec![];
@@ -74,7 +74,7 @@ impl Watch {
         let mut throttle = Vec::new();
         for Throttle { file, kind, mask } in &sensors.throttle {
             for file in files(root, std::slice::from_ref(file))? {
-                throttle.push(Brake { file, kind: *kind, mask: *mask, counted: 0 });
+                throttle.push(ThrottleFile { file, kind: *kind, mask: *mask, counted: 0 });
             }
         }
         if sensors.throttle.is_empty() {
@@ -89,12 +89,12 @@ impl Watch {
         }
         let power = sensors.power.iter().map(|rail| source(root, rail, &mut notes)).collect();
         let mut watch = Watch { root: root.to_owned(), governor, clock, temperature, throttle, power, notes };
-        // Counters count from here.
+        // This sets the counters' initial values.
         watch.throttled();
         Ok(watch)
     }
 
-    /// What the description names and the device does not have.
+    /// Files that the description names and the device does not have, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -120,20 +120,21 @@ impl Watch {
         }
     }
 
-    /// Whether any file that can be read says so; none where none can.
+    /// Whether any of the files that can be read reports throttling; `None` if none can be read.
     fn throttled(&mut self) -> Option<bool> {
-        let told: Vec<_> = self.throttle.iter_mut().filter_map(Brake::on).collect();
-        (!told.is_empty()).then(|| told.contains(&true))
+        let reports: Vec<_> = self.throttle.iter_mut().filter_map(ThrottleFile::read).collect();
+        (!reports.is_empty()).then(|| reports.contains(&true))
     }
 
-    /// The sum of all rails; none if one can't be read, since a part of the sum is no power.
+    /// The sum of all rails, in milliwatts; `None` if one of them cannot be read, since a partial sum is
+    /// misleading.
     fn power(&self) -> Option<f64> {
         (!self.power.is_empty()).then(|| self.power.iter().map(Source::milliwatts).sum())?
     }
 }
 
-impl Brake {
-    fn on(&mut self) -> Option<bool> {
+impl ThrottleFile {
+    fn read(&mut self) -> Option<bool> {
         let text = text(&self.file).ok()?;
         match self.kind {
             ThrottleKind::Mask => {
@@ -164,36 +165,36 @@ impl Source {
     }
 }
 
-/// The text of a small file, without the white space around it; more than 64 KiB are not read.
+/// The text of a file, without surrounding white space. At most 64 KiB are read.
 ///
 /// # Errors
-/// The system's.
+/// If the file cannot be read.
 pub fn text(file: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(file)?.take(1 << 16).read_to_string(&mut text)?;
     Ok(text.trim().to_owned())
 }
 
-/// The different ones, joined by commas; none of none.
+/// The distinct governors, joined by commas; `None` if there are none.
 pub fn joined<'a>(governors: impl Iterator<Item = &'a str>) -> Option<String> {
     let different: Vec<_> = governors.collect::<BTreeSet<_>>().into_iter().collect();
     (!different.is_empty()).then(|| different.join(","))
 }
 
-/// The files that match any of `patterns`, each pattern's in order of their names.
+/// The files that match `patterns`, in the order of the patterns, and sorted by name within each.
 fn files(root: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, String> {
     let root = glob::Pattern::escape(root.to_string_lossy().trim_end_matches('/'));
     let mut found = Vec::new();
     for pattern in patterns {
         let paths = glob::glob(&format!("{root}/{}", pattern.trim_start_matches('/')))
-            .map_err(|e| format!("{pattern} is not a pattern of files: {e}"))?;
+            .map_err(|e| format!("{pattern} is not a valid file pattern: {e}"))?;
         found.extend(paths.flatten());
     }
     Ok(found)
 }
 
-fn generic_throttle(root: &Path) -> Result<Vec<Brake>, String> {
-    let brake = |file, kind| Brake { file, kind, mask: 0, counted: 0 };
+fn generic_throttle(root: &Path) -> Result<Vec<ThrottleFile>, String> {
+    let throttle = |file, kind| ThrottleFile { file, kind, mask: 0, counted: 0 };
     let counts = files(root, &[THROTTLE_COUNTS.to_owned()])?;
     let types = files(root, &[COOLING_TYPES.to_owned()])?;
     let by_clock = |file: &PathBuf| {
@@ -202,14 +203,14 @@ fn generic_throttle(root: &Path) -> Result<Vec<Brake>, String> {
     let states = types.into_iter().filter(by_clock).map(|file| file.with_file_name("cur_state"));
     Ok(counts
         .into_iter()
-        .map(|file| brake(file, ThrottleKind::Counter))
-        .chain(states.map(|file| brake(file, ThrottleKind::State)))
+        .map(|file| throttle(file, ThrottleKind::Counter))
+        .chain(states.map(|file| throttle(file, ThrottleKind::State)))
         .collect())
 }
 
-/// A rail that [`Sensors::check`] has passed.
+/// Looks up the files of a rail that has passed [`Sensors::check`].
 fn source(root: &Path, rail: &Rail, notes: &mut Vec<String>) -> Source {
-    // One file each: the first that matches, else the name itself, which then can't be read.
+    // The first file that matches. If there is none, the pattern is kept as a path, which cannot be read.
     let mut file = |pattern: &String| {
         let found = files(root, std::slice::from_ref(pattern)).ok().and_then(|f| f.into_iter().next());
         found.unwrap_or_else(|| {
@@ -226,8 +227,8 @@ fn source(root: &Path, rail: &Rail, notes: &mut Vec<String>) -> Source {
     }
 }
 
-/// Milliwatts of all rails in the lines `NAME_A current(N)=0.5A` and `NAME_V volt(N)=3.3V` that have
-/// both.
+/// The sum, in milliwatts, of all rails that have both a line `NAME_A current(N)=0.5A` and a line
+/// `NAME_V volt(N)=3.3V`.
 fn adc(output: &str) -> Option<f64> {
     let readings = |of: &'static str| {
         output.lines().filter_map(move |line| {

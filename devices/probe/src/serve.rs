@@ -1,4 +1,4 @@
-//! From a line that was asked to the reply to it.
+//! Serves requests: parses a line, carries out the request, and makes the reply.
 
 use crate::{
     affinity, device,
@@ -19,13 +19,13 @@ use std::{
     sync::Arc,
 };
 
-/// What the probe is started with.
+/// The arguments of the program.
 #[derive(Default)]
 pub struct Options {
     pub ort_library: Option<PathBuf>,
-    /// Execution providers for ONNX Runtime, in order.
+    /// Execution providers of ONNX Runtime, in order of preference.
     pub providers: Vec<String>,
-    /// The folder of models.
+    /// The folder in which models are stored.
     pub models: Option<PathBuf>,
 }
 
@@ -36,18 +36,18 @@ pub struct Probe {
     store: Store,
     watch: Watch,
     governor: Arc<Governor>,
-    /// The cores that the process might use when it started.
+    /// The cores that the process was allowed to use when it started.
     all: Vec<usize>,
-    /// Those that it is pinned to, if it is.
+    /// The cores that it is pinned to; empty if it is not pinned.
     pinned: Vec<usize>,
 }
 
 impl Probe {
     /// # Errors
-    /// Where the generic places of Linux can not be looked up.
+    /// If the standard files of Linux cannot be looked up.
     pub fn start(options: Options, governor: Arc<Governor>) -> Result<Probe, String> {
         if let Some(folder) = &options.models {
-            governor::put_back_left(folder);
+            governor::restore_left_behind(folder);
         }
         let open = |runtime| {
             let library = options.ort_library.as_deref();
@@ -97,7 +97,7 @@ impl Probe {
         }
     }
 
-    /// The reply to one line, whatever the line holds and whatever the runtime does with it.
+    /// The reply to one line. Invalid lines and panics are answered by [`Reply::Failed`].
     pub fn answer(&mut self, line: &[u8]) -> Reply {
         let request: Request = match serde_json::from_slice(line) {
             Ok(request) => request,
@@ -122,7 +122,7 @@ impl Probe {
                 Ok(Reply::Ready { id, conditions, pinned, governor_was, notes })
             }
             Request::Graphs { id, graphs } => {
-                self.store.take(graphs).map_err(|e| e.to_string())?;
+                self.store.keep(graphs).map_err(|e| e.to_string())?;
                 Ok(Reply::Known { id, room_bytes: self.loaded.room })
             }
             Request::Have { id, models } => {
@@ -152,8 +152,8 @@ impl Probe {
         }
     }
 
-    /// Replaces an earlier setup; after an error there is none. Gives the governor that was set before, where one is
-    /// set.
+    /// Replaces an earlier setup. After an error, no setup is in effect. Returns the previous governor if
+    /// `governor` is given.
     fn set_up(
         &mut self,
         sensors: &Sensors,
@@ -180,29 +180,29 @@ impl Probe {
     }
 
     fn release(&mut self) -> Result<(), String> {
-        self.governor.put_back();
+        self.governor.restore();
         self.watch = generic()?;
         if !std::mem::take(&mut self.pinned).is_empty() {
-            affinity::allow(&self.all).map_err(|e| format!("can't run on all cores again: {e}"))?;
+            affinity::allow(&self.all).map_err(|e| format!("can't undo the pinning: {e}"))?;
         }
         Ok(())
     }
 
-    /// Does something with a loaded model. An error names the model and its runtime.
+    /// Calls `act` with a loaded model. Errors name the model and its runtime.
     fn run<T>(
         &mut self,
         model: ModelRef,
         act: impl FnOnce(&mut dyn Model, &mut Watch, &[usize]) -> Result<T, Error>,
     ) -> Result<T, String> {
         let done = catch_unwind(AssertUnwindSafe(|| {
-            let runtime = self.runtimes.get(&model.runtime).ok_or("this probe does not know it")?;
+            let runtime = self.runtimes.get(&model.runtime).ok_or("this probe has no such runtime")?;
             let file = || self.store.file(&model.model).map_err(|e| e.to_string());
             let load = |path: &Path| runtime::load(runtime, path, model.threads).map_err(|e| e.to_string());
             let loaded = self.loaded.get(&model, file, load)?;
             act(loaded, &mut self.watch, &self.pinned).map_err(|e| e.to_string())
         }));
         done.unwrap_or_else(|panic| Err(format!("the runtime panicked: {}", words(panic)))).map_err(|error| {
-            // A failure may leave a model in any state: the next request loads it again.
+            // A failure may leave the model in any state, so the next request loads it again.
             self.loaded.drop(&model);
             format!("{}: {error}", name(&model))
         })
@@ -217,7 +217,7 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.governor.put_back();
+        self.governor.restore();
     }
 }
 
@@ -232,10 +232,10 @@ mod tests {
     use nas_probe::TensorData;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Breaks where it is told to.
-    struct Breaks;
+    /// A model that panics when it infers.
+    struct Panics;
 
-    impl Model for Breaks {
+    impl Model for Panics {
         fn input_shapes(&self) -> Result<Vec<Vec<usize>>, Error> {
             Ok(vec![])
         }
@@ -253,13 +253,13 @@ mod tests {
     const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_panic_fails_its_request_only_and_unloads_the_model() {
+    fn a_panic_fails_only_its_request_and_unloads_the_model() {
         let folder = tempfile::tempdir().unwrap();
         let loads = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&loads);
         let load = move |_: &Path, _: usize| -> Result<Box<dyn Model>, Error> {
             counted.fetch_add(1, Ordering::Relaxed);
-            Ok(Box::new(Breaks))
+            Ok(Box::new(Panics))
         };
         let opened =
             Opened { version: "0".to_owned(), providers: vec![], refused: vec![], load: Box::new(load) };
@@ -272,7 +272,7 @@ mod tests {
             let line =
                 serde_json::to_vec(&Request::Infer { id, model: model.clone(), inputs: vec![] }).unwrap();
             let Reply::Failed { id: answered, error } = probe.answer(&line) else {
-                panic!("a panic was taken for an answer");
+                panic!("a panic did not fail the request");
             };
             assert_eq!(answered, id);
             assert_eq!(error, "model ba7816bf8f01 with tract: the runtime panicked: the kernel broke");

@@ -1,4 +1,4 @@
-//! The models on the device, named by the SHA-256 of their ONNX bytes: graphs in memory, and files
+//! The models on the device, identified by the SHA-256 of their ONNX bytes: graphs in memory, and files
 //! `FOLDER/DIGEST.onnx`.
 
 use nas_exporters::{Graph, Precision, onnx};
@@ -19,13 +19,13 @@ pub enum Error {
     Name(String),
     #[error("it is not on the device; send it first")]
     Absent,
-    #[error("its bytes arrived with the digest {0}; send them again")]
+    #[error("the bytes that arrived have the digest {0}; send them again")]
     Digest(String),
     #[error("can't write {path} ({bytes} bytes): {error}")]
     Write { path: PathBuf, bytes: u64, error: io::Error },
-    #[error("its graph makes no model: {0}")]
+    #[error("its graph cannot be written as ONNX: {0}")]
     Graph(String),
-    #[error("its graph makes a model with the digest {0} here: build host and probe from one version")]
+    #[error("its graph gives the digest {0} on the device; build host and probe from the same version")]
     Differs(String),
 }
 
@@ -35,7 +35,7 @@ pub struct Store {
     graphs: HashMap<String, (Graph, Precision)>,
 }
 
-/// The ONNX file of a model. One that was made from a graph is deleted when this is dropped.
+/// The ONNX file of a model. A file that was made from a graph is deleted when this is dropped.
 pub struct ModelFile {
     pub path: PathBuf,
     pub bytes: u64,
@@ -51,7 +51,7 @@ impl Drop for ModelFile {
 }
 
 impl Store {
-    /// The folder is made when the first model is stored.
+    /// The folder is created when the first model is stored.
     pub fn new(folder: Option<PathBuf>) -> Store {
         Store { folder, graphs: HashMap::new() }
     }
@@ -62,32 +62,32 @@ impl Store {
         self.folder.as_deref().ok_or(Error::NoFolder)
     }
 
-    /// Takes networks as graphs.
+    /// Keeps networks as graphs.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::Name`].
-    pub fn take(&mut self, graphs: Vec<DeployedGraph>) -> Result<(), Error> {
+    pub fn keep(&mut self, graphs: Vec<DeployedGraph>) -> Result<(), Error> {
         for DeployedGraph { model, graph, precision } in graphs {
-            self.place(&model)?;
+            self.path_of(&model)?;
             self.graphs.insert(model, (graph, precision));
         }
         Ok(())
     }
 
-    /// The file of a model, made from its graph where there is one.
+    /// The file of a model. It is made from the graph of the model if there is one.
     ///
     /// # Errors
-    /// All but [`Error::Digest`] of [`Store::put`]; [`Error::Absent`]; [`Error::Differs`] where the graph makes another
-    /// model here than on the host.
+    /// [`Error::NoFolder`], [`Error::Name`], [`Error::Absent`], [`Error::Graph`], [`Error::Write`];
+    /// [`Error::Differs`] if the graph gives another ONNX file than on the host.
     pub fn file(&self, model: &str) -> Result<ModelFile, Error> {
-        let path = self.place(model)?;
+        let path = self.path_of(model)?;
         if let Some((graph, precision)) = self.graphs.get(model) {
             let bytes = onnx::untrained(graph, *precision).map_err(|e| Error::Graph(e.to_string()))?;
             let digest = nas_probe::sha256(&bytes);
             if digest != model {
                 return Err(Error::Differs(digest));
             }
-            // Two probes may make the same model at the same time.
+            // Two probes may write the same model at the same time.
             let path = path.with_extension(format!("{}.onnx", std::process::id()));
             let file = ModelFile { path, bytes: bytes.len() as u64, temporary: true };
             let write = || {
@@ -103,14 +103,15 @@ impl Store {
         if path.is_file() { Ok(ModelFile { path, bytes, temporary: false }) } else { Err(Error::Absent) }
     }
 
-    /// Those of `models` that are not here in full: a power cut may leave an empty file.
+    /// Those of `models` that are not stored completely. Their digests are checked, since a power failure may
+    /// leave an incomplete file.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::Name`].
     pub fn missing(&self, models: Vec<String>) -> Result<Vec<String>, Error> {
         let mut missing = Vec::new();
         for model in models {
-            let path = self.place(&model)?;
+            let path = self.path_of(&model)?;
             if digest_of_file(&path).ok().as_ref() != Some(&model) {
                 missing.push(model);
             }
@@ -118,17 +119,17 @@ impl Store {
         Ok(missing)
     }
 
-    /// Stores a model as a file, which is there in full or not at all.
+    /// Stores a model as a file, completely or not at all.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::Name`], [`Error::Digest`], [`Error::Write`].
     pub fn put(&self, model: &str, bytes: &[u8]) -> Result<(), Error> {
-        let (folder, path) = (self.folder()?, self.place(model)?);
+        let (folder, path) = (self.folder()?, self.path_of(model)?);
         let digest = nas_probe::sha256(bytes);
         if digest != model {
             return Err(Error::Digest(digest));
         }
-        // Two probes may put the same model at the same time.
+        // Two probes may store the same model at the same time.
         let part = path.with_extension(format!("{}.part", std::process::id()));
         let write = || {
             fs::create_dir_all(folder)?;
@@ -141,7 +142,7 @@ impl Store {
         })
     }
 
-    fn place(&self, model: &str) -> Result<PathBuf, Error> {
+    fn path_of(&self, model: &str) -> Result<PathBuf, Error> {
         let folder = self.folder()?;
         if model.len() != 64 || !model.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(Error::Name(model.to_owned()));
@@ -165,7 +166,7 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_model_is_here_in_full_or_missing() {
+    fn a_model_is_stored_completely_or_missing() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::new(Some(root.path().join("a/b")));
         let missing = || store.missing(vec![ABC.to_owned()]).unwrap();
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_makes_a_file_for_as_long_as_it_is_used() {
+    fn the_file_of_a_graph_exists_only_while_it_is_used() {
         let root = tempfile::tempdir().unwrap();
         let mut store = Store::new(Some(root.path().to_owned()));
         let mut graph = Graph::new(nas_exporters::Shape::new(2, 4, 4));
@@ -192,18 +193,18 @@ mod tests {
         let bytes = onnx::untrained(&graph, precision).unwrap();
         let model = nas_probe::sha256(&bytes);
         let files = || fs::read_dir(root.path()).unwrap().count();
-        store.take(vec![DeployedGraph { model: model.clone(), graph: graph.clone(), precision }]).unwrap();
+        store.keep(vec![DeployedGraph { model: model.clone(), graph: graph.clone(), precision }]).unwrap();
         assert_eq!(files(), 0);
         let file = store.file(&model).unwrap();
         assert_eq!((fs::read(&file.path).unwrap(), file.bytes), (bytes.clone(), bytes.len() as u64));
         drop(file);
         assert_eq!(files(), 0);
-        store.take(vec![DeployedGraph { model: ABC.to_owned(), graph, precision }]).unwrap();
+        store.keep(vec![DeployedGraph { model: ABC.to_owned(), graph, precision }]).unwrap();
         assert!(matches!(store.file(ABC), Err(Error::Differs(digest)) if digest == model));
     }
 
     #[test]
-    fn a_name_is_a_digest_and_the_digest_is_the_bytes() {
+    fn a_name_must_be_the_digest_of_the_bytes() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::new(Some(root.path().to_owned()));
         for name in ["", "abc", &ABC.to_uppercase(), &format!("../{}", &ABC[3..])] {
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_written_is_told_with_its_path_and_leaves_nothing() {
+    fn a_failed_write_names_its_path_and_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::new(Some(root.path().to_owned()));
         let in_the_way = root.path().join(format!("{ABC}.onnx"));

@@ -1,23 +1,23 @@
-//! The words of failures.
+//! Parts of error messages.
 
 use nas_probe::ModelRef;
 use std::any::Any;
 
-/// A model in an error: the first 12 digits of its digest.
+/// How an error names a model: by the first 12 digits of its digest.
 pub fn short(digest: &str) -> String {
     format!("model {}", digest.get(..12).unwrap_or(digest))
 }
 
-/// A model and its runtime in an error.
+/// How an error names a model and its runtime.
 pub fn name(model: &ModelRef) -> String {
     format!("{} with {}", short(&model.model), model.runtime)
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn words(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().map_or("without a message", |m| m).to_owned(),
+        Err(panic) => panic.downcast_ref::<&str>().map_or("no message", |m| m).to_owned(),
     }
 }
 

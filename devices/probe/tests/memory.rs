@@ -1,4 +1,4 @@
-//! What a model takes of the memory, and how precisely it is timed, as a host asks for them.
+//! The peak memory of models, as the probe reports it to a host.
 #![cfg(all(feature = "tract", feature = "ort", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 const MB: u64 = 1_000_000;
 
-/// A probe with all runtimes of this machine that can be tested, and the folder of its models.
+/// A probe, the runtimes that can be tested on this machine, and the folder of the probe's models.
 fn start() -> (Probe, Vec<Runtime>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_nas-probe"));
@@ -33,7 +33,7 @@ fn small() -> Vec<u8> {
     onnx::model(&onnx::fixed(), 1.0, &[("Add", &["x", "c"], "y")])
 }
 
-/// Puts a model there and gives its digest.
+/// Stores a model on the probe's side and returns its digest.
 fn put(probe: &mut Probe, bytes: Vec<u8>) -> String {
     let model = sha256(&bytes);
     assert_eq!(probe.ask(&Request::Put { id: 1, model: model.clone(), bytes }), Reply::Stored { id: 1 });
@@ -49,11 +49,11 @@ fn memory(probe: &mut Probe, model: &str, runtime: Runtime) -> u64 {
 }
 
 #[test]
-fn a_model_takes_its_weights_and_nothing_of_what_the_probe_has() {
+fn peak_memory_includes_the_weights_but_not_the_memory_of_the_probe() {
     let (mut probe, runtimes, _folder) = start();
     let (small, big) = (put(&mut probe, small()), put(&mut probe, onnx::dense(3200)));
     for runtime in runtimes {
-        // The probe itself has the big model from now on.
+        // From here on, the probe itself has the big model loaded.
         let model = ModelRef { model: big.clone(), runtime, threads: 1 };
         let measured = probe.ask(&Request::Measure { id: 3, model, plan: PLAN });
         assert!(matches!(measured, Reply::Samples { .. }), "{measured:?}");
@@ -65,7 +65,7 @@ fn a_model_takes_its_weights_and_nothing_of_what_the_probe_has() {
 }
 
 #[test]
-fn what_can_not_be_loaded_fails_in_one_line_and_the_probe_goes_on() {
+fn a_model_that_cannot_be_loaded_fails_in_one_line_and_the_probe_continues() {
     let (mut probe, runtimes, folder) = start();
     let (good, broken) = (put(&mut probe, small()), put(&mut probe, b"no model".to_vec()));
     for runtime in runtimes {
@@ -78,39 +78,45 @@ fn what_can_not_be_loaded_fails_in_one_line_and_the_probe_goes_on() {
             assert_eq!(reply.id(), Some(4));
         };
         fails(&sha256(b"never put"), 1, "not on the device");
-        fails(&broken, 1, "the new process for it failed, exit status: 1: the model does not load");
+        fails(
+            &broken,
+            1,
+            "the process that measures memory failed, exit status: 1: the model failed to load",
+        );
         fails(&good, 0, "0 threads");
         assert!(memory(&mut probe, &good, runtime) > 0);
     }
-    // A runtime that is not there, in the child's words.
+    // The child reports that a runtime is not available.
     let mut without = Probe::start(folder.path());
     let model = ModelRef { model: good, runtime: Runtime::Ort, threads: 1 };
     assert!(error(&without.ask(&Request::Memory { id: 5, model })).contains("no library was named"));
 }
 
 #[test]
-fn a_child_that_is_killed_is_told_and_a_killed_probe_leaves_none() {
+fn a_killed_child_is_reported_and_a_killed_probe_leaves_no_child() {
     let (mut probe, _, _folder) = start();
     let model = put(&mut probe, onnx::dense(2000));
     let ask = Request::Memory { id: 6, model: ModelRef { model, runtime: Runtime::Tract, threads: 1 } };
     probe.send(&ask);
     signal("KILL", &stopped_child(probe.child.id()));
     let reply = probe.receive();
-    assert!(error(&reply).ends_with("the new process for it failed, signal: 9 (SIGKILL)"), "{reply:?}");
+    let killed = "the process that measures memory failed, signal: 9 (SIGKILL)";
+    assert!(error(&reply).ends_with(killed), "{reply:?}");
 
     probe.send(&ask);
     let child = stopped_child(probe.child.id());
     probe.signal("KILL");
     probe.ended();
     let start = Instant::now();
-    // One that nobody waits for stays a zombie.
+    // A child that nobody waits for stays a zombie.
     while state(&child).is_some_and(|(state, _)| state != 'Z') {
         assert!(start.elapsed() < Duration::from_secs(10), "the child is left behind");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The child that measures memory, once it is there; stopped, so that it can't end by itself.
+/// Waits for the child that measures memory and stops it, so that it cannot end by itself. Returns its
+/// process id.
 fn stopped_child(of: u32) -> String {
     let start = Instant::now();
     loop {
@@ -118,7 +124,7 @@ fn stopped_child(of: u32) -> String {
             let process = process.unwrap().file_name().to_string_lossy().into_owned();
             let is_child = state(&process).is_some_and(|(_, parent)| parent == of);
             let line = || fs::read(Path::new("/proc").join(&process).join("cmdline")).unwrap_or_default();
-            // Before its exec it is one more probe.
+            // Before its exec, the child has the arguments of the probe.
             if is_child && line().split(|b| *b == 0).any(|arg| arg == b"--peak") {
                 signal("STOP", &process);
                 return process;
@@ -131,7 +137,7 @@ fn stopped_child(of: u32) -> String {
 /// State and parent of a process.
 fn state(process: &str) -> Option<(char, u32)> {
     let stat = fs::read_to_string(Path::new("/proc").join(process).join("stat")).ok()?;
-    // The name before them, in parentheses, may hold anything.
+    // The name before these fields is in parentheses and may contain anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

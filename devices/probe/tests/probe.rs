@@ -1,4 +1,4 @@
-//! The probe as a host sees it: lines in, lines out.
+//! The requests and replies of the probe, as a host sees them.
 #![cfg(all(feature = "tract", feature = "ort"))]
 #![allow(clippy::unwrap_used)]
 
@@ -18,8 +18,8 @@ use std::path::PathBuf;
 const PLAN: MeasurePlan =
     MeasurePlan { warmup_ns: 1_000_000, min_sample_ns: 100_000, samples: 8, limit_ns: 2_000_000_000 };
 
-/// Starts a probe on an empty folder of models, puts these there, sends the lines and returns its
-/// hello and the replies to the lines.
+/// Starts a probe with an empty folder, stores `models` there, and sends `lines`. Returns the hello and the
+/// replies to the lines.
 fn talk(args: &[PathBuf], models: &[&[u8]], lines: &[String]) -> (Hello, Vec<Reply>) {
     let folder = tempfile::tempdir().unwrap();
     let put = |bytes: &&[u8]| line(&Request::Put { id: 99, model: digest(bytes), bytes: bytes.to_vec() });
@@ -31,7 +31,7 @@ fn talk(args: &[PathBuf], models: &[&[u8]], lines: &[String]) -> (Hello, Vec<Rep
         assert_eq!(line.last(), Some(&b'\n'));
         serde_json::from_slice(line).unwrap()
     });
-    let Some(Reply::Hello(hello)) = replies.next() else { panic!("the first line is no hello") };
+    let Some(Reply::Hello(hello)) = replies.next() else { panic!("the first line is not a hello") };
     for _ in models {
         assert_eq!(replies.next(), Some(Reply::Stored { id: 99 }));
     }
@@ -56,7 +56,7 @@ fn infer(id: u64, model: &[u8], runtime: Runtime, inputs: Vec<TensorData>) -> St
     line(&Request::Infer { id, model, inputs })
 }
 
-/// The values -16, -15, …, 15 as the input.
+/// An input with the values -16, -15, …, 15.
 fn ramp() -> TensorData {
     TensorData { shape: SHAPE.to_vec(), values: (-16..16).map(|v| v as f32).collect() }
 }
@@ -69,7 +69,7 @@ fn failed(reply: &Reply) -> (u64, &str) {
 }
 
 #[test]
-fn hello_comes_first_and_tells_protocol_and_runtimes() {
+fn hello_comes_first_with_protocol_and_runtimes() {
     for (runtime, args) in runtimes() {
         let (hello, replies) = talk(&args, &[], &[]);
         assert!(replies.is_empty());
@@ -84,7 +84,7 @@ fn hello_comes_first_and_tells_protocol_and_runtimes() {
 }
 
 #[test]
-fn an_ort_library_that_is_none_is_told_and_its_requests_fail() {
+fn an_invalid_ort_library_is_reported_and_its_requests_fail() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("libonnxruntime.so");
     std::fs::write(&text, "no library").unwrap();
@@ -101,7 +101,7 @@ fn an_ort_library_that_is_none_is_told_and_its_requests_fail() {
 }
 
 #[test]
-fn garbage_fails_and_the_probe_goes_on() {
+fn invalid_requests_fail_and_the_probe_continues() {
     let lines = [
         "garbage\n".to_owned(),
         "\n".to_owned(),
@@ -114,7 +114,7 @@ fn garbage_fails_and_the_probe_goes_on() {
 }
 
 #[test]
-fn models_that_are_missing_or_broken_fail_by_name_in_one_line() {
+fn missing_and_broken_models_fail_in_one_line_that_names_them() {
     let (missing, broken): (&[u8], &[u8]) = (b"missing", b"not a model");
     for (runtime, args) in runtimes() {
         for model in [missing, broken] {
@@ -128,14 +128,15 @@ fn models_that_are_missing_or_broken_fail_by_name_in_one_line() {
 }
 
 #[test]
-fn execution_providers_that_are_asked_for_are_used_in_order_or_told_why_not() {
+fn requested_execution_providers_are_used_in_order_or_reported() {
     let Some(library) = ort_library() else {
         return println!("SKIPPED: no ORT_DYLIB_PATH and no .deps/onnxruntime/libonnxruntime.so");
     };
     let model = model(&fixed(), 2.5, &[("Add", &["x", "c"], "y")]);
     let args = |list: &str| ["--ort".into(), library.clone(), "--providers".into(), list.into()];
     let of = |hello: &Hello| hello.runtimes.iter().find(|r| r.runtime == Runtime::Ort).cloned();
-    // What the library can't do differs, but each is in one of the two lists, and cpu always works.
+    // Libraries differ in their providers, but each requested one is in one of the two lists, and cpu always
+    // works.
     let asked = ["tensorrt", "cuda", "xnnpack", "typo", "cpu"];
     let ask = infer(1, &model, Runtime::Ort, vec![ramp()]);
     let (hello, replies) = talk(&args(&asked.join(",")), &[&model], &[ask]);
@@ -148,7 +149,7 @@ fn execution_providers_that_are_asked_for_are_used_in_order_or_told_why_not() {
         assert!(why.starts_with(&format!("ort provider {name}: ")) && !why.contains('\n'), "{why}");
     }
     assert!(matches!(&replies[0], Reply::Outputs { .. }), "{:?}", replies[0]);
-    // None of them: better no ort than one that runs on what nobody asked for.
+    // If no requested provider can be used, ort is unavailable; it does not fall back to another provider.
     let (hello, _) = talk(&args("typo"), &[], &[]);
     assert_eq!(of(&hello), None);
     assert!(hello.unavailable[0].contains("typo"), "{:?}", hello.unavailable);
@@ -157,7 +158,7 @@ fn execution_providers_that_are_asked_for_are_used_in_order_or_told_why_not() {
 }
 
 #[test]
-fn a_model_is_measured_and_infers_the_right_numbers() {
+fn a_model_is_measured_and_infers_the_right_values() {
     let model = model(&fixed(), 2.5, &[("Add", &["x", "c"], "sum"), ("Relu", &["sum"], "y")]);
     for (runtime, args) in runtimes() {
         let lines = [measure(1, &model, runtime, 1), infer(2, &model, runtime, vec![ramp()])];
@@ -175,9 +176,9 @@ fn a_model_is_measured_and_infers_the_right_numbers() {
 }
 
 #[test]
-fn a_constant_output_is_measured_and_inferred_like_any_other() {
+fn models_with_constant_or_copied_outputs_are_measured_and_inferred() {
     for (runtime, args) in runtimes() {
-        // The input unused; the input multiplied by zero; the input straight to the output.
+        // The input is unused, multiplied by zero, or copied to the output.
         let ignores: &[(&str, &[&str], &str)] = &[("Relu", &["c"], "y")];
         let zeroes: &[(&str, &[&str], &str)] = &[("Mul", &["x", "c"], "zero"), ("Relu", &["zero"], "y")];
         let passes: &[(&str, &[&str], &str)] = &[("Identity", &["x"], "y")];
@@ -198,7 +199,7 @@ fn a_constant_output_is_measured_and_inferred_like_any_other() {
 }
 
 #[test]
-fn wrong_inputs_fail_and_the_model_still_serves() {
+fn wrong_inputs_fail_and_the_model_stays_usable() {
     let model = model(&fixed(), 0.0, &[("Add", &["x", "c"], "y")]);
     let short = TensorData { shape: SHAPE.to_vec(), values: vec![0.0; 3] };
     let other = TensorData { shape: vec![1, 3, 4, 4], values: vec![0.0; 48] };
@@ -214,7 +215,7 @@ fn wrong_inputs_fail_and_the_model_still_serves() {
 }
 
 #[test]
-fn an_open_dimension_is_not_measured_but_told() {
+fn measuring_a_model_with_a_dynamic_dimension_fails() {
     let open = [None, Some(2), Some(4), Some(4)];
     let model = model(&open, 0.0, &[("Relu", &["x"], "y")]);
     for (runtime, args) in runtimes() {
@@ -229,7 +230,7 @@ fn an_open_dimension_is_not_measured_but_told() {
 }
 
 #[test]
-fn threads_are_what_the_runtime_can_do() {
+fn unsupported_numbers_of_threads_fail() {
     let model = model(&fixed(), 0.0, &[("Add", &["x", "c"], "y")]);
     for (runtime, args) in runtimes() {
         let (_, replies) =
@@ -243,7 +244,7 @@ fn threads_are_what_the_runtime_can_do() {
 }
 
 #[test]
-fn arguments_are_told_apart() {
+fn arguments_are_parsed() {
     let probe = || Command::new(env!("CARGO_BIN_EXE_nas-probe"));
     let version = probe().arg("--version").assert().success().get_output().stdout.clone();
     assert_eq!(version, format!("nas-probe {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
@@ -254,9 +255,8 @@ fn arguments_are_told_apart() {
     }
 }
 
-/// A graph is measured as its ONNX file is, and leaves no file.
 #[test]
-fn a_graph_makes_the_model_that_the_host_means() {
+fn a_graph_gives_the_same_outputs_as_its_onnx_file() {
     let mut graph = Graph::new(Shape::new(2, 4, 4));
     let conv = Op::Conv2d { out_channels: 3, kernel: 3, stride: 1, groups: 1, bias: false };
     let x = graph.add("conv", conv, &[graph.input()]);
@@ -278,6 +278,6 @@ fn a_graph_makes_the_model_that_the_host_means() {
         let place = ModelRef { model: other.clone(), runtime, threads: 1 };
         let ask = line(&Request::Measure { id: 3, model: place, plan: PLAN });
         let (_, replies) = talk(&args, &[], &[graphs(other), ask]);
-        assert!(failed(&replies[1]).1.contains("one version"), "{:?}", replies[1]);
+        assert!(failed(&replies[1]).1.contains("the same version"), "{:?}", replies[1]);
     }
 }

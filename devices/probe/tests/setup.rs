@@ -1,4 +1,4 @@
-//! What a session sets up on the device, and how it leaves the device behind.
+//! What a session sets up on the device, and what it restores.
 #![cfg(all(feature = "tract", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use std::{
 use talk::{Probe, error};
 use tempfile::TempDir;
 
-/// A device's governor, as a file.
+/// A device whose scaling governors are files in a temporary folder.
 struct Board {
     root: TempDir,
 }
@@ -46,7 +46,7 @@ impl Board {
             .map(|p| fs::read_to_string(self.root.path().join(p)).unwrap().trim().to_owned())
     }
 
-    /// A probe that has set the governor.
+    /// A probe that has set the governor to `performance`.
     fn performing(&self) -> Probe {
         let mut probe = Probe::start(&self.models());
         let reply = probe.set_up(self.sensors(), &[], Some("performance"));
@@ -61,7 +61,7 @@ impl Board {
     }
 }
 
-/// A measurement that would take minutes, of a model that is put first.
+/// Stores a model and returns a request for a measurement of it that takes minutes.
 fn long_measurement(probe: &mut Probe) -> Request {
     let bytes = onnx::model(&onnx::fixed(), 1.0, &[("Add", &["x", "c"], "y")]);
     let model = format!("{:x}", Sha256::digest(&bytes));
@@ -76,7 +76,7 @@ fn long_measurement(probe: &mut Probe) -> Request {
 }
 
 #[test]
-fn the_governor_is_put_back_when_the_host_goes() {
+fn the_governor_is_restored_when_the_host_disconnects() {
     let board = Board::new();
     let mut probe = board.performing();
     probe.stdin.take();
@@ -93,7 +93,8 @@ fn the_governor_is_put_back_when_the_host_goes() {
         BufReader::new(stdout)
     });
     drop(stdout);
-    // A process that another test is just starting has a copy of that end until it is another program.
+    // A process that another test is starting has a copy of that end until its exec, so the first writes may
+    // succeed.
     let line = serde_json::to_string(&Request::Have { id: 2, models: vec![] }).unwrap();
     for _ in 0..20 {
         let _ = probe.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}"));
@@ -104,7 +105,7 @@ fn the_governor_is_put_back_when_the_host_goes() {
 }
 
 #[test]
-fn the_governor_is_put_back_on_signals_even_while_measuring() {
+fn the_governor_is_restored_on_signals_even_while_measuring() {
     for (signal, number) in [("TERM", 15), ("HUP", 1), ("INT", 2)] {
         let board = Board::new();
         let mut probe = board.performing();
@@ -118,7 +119,7 @@ fn the_governor_is_put_back_on_signals_even_while_measuring() {
 }
 
 #[test]
-fn the_governor_of_a_killed_probe_is_put_back_by_the_next() {
+fn the_next_probe_restores_the_governor_of_a_killed_one() {
     let board = Board::new();
     let probe = board.performing();
     probe.signal("KILL");
@@ -130,7 +131,7 @@ fn the_governor_of_a_killed_probe_is_put_back_by_the_next() {
 }
 
 #[test]
-fn a_second_probe_leaves_the_governor_of_the_first_alone() {
+fn a_second_probe_does_not_change_the_governor_of_the_first() {
     let board = Board::new();
     let first = board.performing();
     let mut second = Probe::start(&board.models());
@@ -142,7 +143,7 @@ fn a_second_probe_leaves_the_governor_of_the_first_alone() {
 }
 
 #[test]
-fn a_setup_takes_the_place_of_the_one_before_and_one_that_fails_leaves_none() {
+fn a_setup_replaces_the_one_before_and_a_failed_setup_undoes_it() {
     let board = Board::new();
     let mut probe = board.performing();
     let reply = probe.set_up(board.sensors(), &[], None);
@@ -162,7 +163,7 @@ fn a_setup_takes_the_place_of_the_one_before_and_one_that_fails_leaves_none() {
 }
 
 #[test]
-fn pinning_moves_every_thread_and_is_taken_back() {
+fn pinning_applies_to_every_thread_and_can_be_undone() {
     let cores_of = |status: &Path| {
         let status = fs::read_to_string(status).unwrap();
         status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
@@ -174,7 +175,7 @@ fn pinning_moves_every_thread_and_is_taken_back() {
     let tasks = PathBuf::from(format!("/proc/{}/task", probe.child.id()));
     let all_on = |cores: &str| {
         let tasks: Vec<_> = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path()).collect();
-        assert!(tasks.len() > 1, "the thread that waits for signals is one more");
+        assert!(tasks.len() > 1, "there is also a thread that waits for signals");
         assert!(tasks.iter().all(|task| cores_of(&task.join("status")) == cores), "not all on {cores}");
     };
     let reply = probe.set_up(Sensors::default(), &[first, first], None);
@@ -186,7 +187,7 @@ fn pinning_moves_every_thread_and_is_taken_back() {
 }
 
 #[test]
-fn cores_are_those_that_the_process_is_pinned_to() {
+fn hello_counts_only_the_cores_that_the_process_may_use() {
     let models = tempfile::tempdir().unwrap();
     let probe = Probe::spawn(
         Command::new("taskset")
@@ -197,7 +198,7 @@ fn cores_are_those_that_the_process_is_pinned_to() {
 }
 
 #[test]
-fn a_measurement_tells_its_conditions_and_what_else_ran() {
+fn a_measurement_reports_its_conditions_and_the_load_of_others() {
     let board = Board::new();
     let mut probe = board.performing();
     let mut request = long_measurement(&mut probe);
@@ -217,7 +218,7 @@ fn a_measurement_tells_its_conditions_and_what_else_ran() {
 }
 
 #[test]
-fn models_are_kept_for_the_next_session_and_only_the_missing_are_asked_for() {
+fn stored_models_are_available_to_the_next_session() {
     let board = Board::new();
     let bytes = b"a model".to_vec();
     let model = format!("{:x}", Sha256::digest(&bytes));
@@ -234,9 +235,9 @@ fn models_are_kept_for_the_next_session_and_only_the_missing_are_asked_for() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_fails_with_the_systems_words_and_leaves_nothing() {
+fn a_model_that_does_not_fit_fails_with_the_system_error_and_leaves_nothing() {
     let models = tempfile::tempdir().unwrap();
-    // A file can't grow over 4 KiB, much as on a disk that is full.
+    // Files cannot grow beyond a few KiB, which is similar to a full disk.
     let limited = r#"trap '' XFSZ; ulimit -f 4; exec "$0" --models "$1""#;
     let probe = ["-c", limited, env!("CARGO_BIN_EXE_nas-probe")];
     let mut probe = Probe::spawn(Command::new("sh").args(probe).arg(models.path()));
@@ -251,7 +252,7 @@ fn a_model_that_does_not_fit_fails_with_the_systems_words_and_leaves_nothing() {
 }
 
 #[test]
-fn without_a_folder_for_models_each_request_says_so() {
+fn requests_that_need_the_folder_of_models_fail_without_it() {
     let mut probe = Probe::spawn(&mut Command::new(env!("CARGO_BIN_EXE_nas-probe")));
     for request in [
         Request::Have { id: 1, models: vec!["0".repeat(64)] },

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub struct Args {
     /// Latency table
     a: PathBuf,
-    /// Latency table that is compared with it
+    /// Latency table to compare it with
     b: PathBuf,
 }
 
@@ -26,7 +26,7 @@ struct Diff {
     in_situ: Vec<Pair>,
     networks: Vec<(Latency, Latency)>,
     agreement: Agreements,
-    /// Layers that one table has alone, and the other has not.
+    /// Layers that only one of the tables has.
     only_a: Vec<Layer>,
     only_b: Vec<Layer>,
     notes: Vec<String>,
@@ -45,7 +45,7 @@ struct Pair {
     layer: Layer,
     a_ns: Latency,
     b_ns: Latency,
-    /// B / A; none where one of them is not positive.
+    /// B / A; `None` if one of them is not positive.
     ratio: Option<f64>,
 }
 
@@ -106,11 +106,11 @@ impl Diff {
         let mut parts = vec![format!("A is {}, B is {}", self.a.display(), self.b.display())];
         let facts = self.facts.iter().map(|fact| vec![fact.what.into(), fact.a.clone(), fact.b.clone()]);
         if self.facts.is_empty() {
-            parts.push("their headers are equal".into());
+            parts.push("the headers are equal".into());
         } else {
             parts.push(table(&["what differs", "A", "B"], facts.collect()));
         }
-        for (what, pairs) in [("layer alone", &self.isolated), ("layer in a network adds", &self.in_situ)] {
+        for (what, pairs) in [("isolated layer", &self.isolated), ("layer adds", &self.in_situ)] {
             let row = |pair: &Pair| {
                 let ratio = or_dash(pair.ratio.map(|ratio| format!("{ratio:.4}")));
                 vec![pair.layer.to_string(), pair.a_ns.to_string(), pair.b_ns.to_string(), ratio]
@@ -130,8 +130,8 @@ impl Diff {
             ],
             None => vec![what.into(), "0".into(), "-".into(), "-".into(), "-".into()],
         };
-        let all = [("layers alone", isolated), ("layers in networks", in_situ), ("networks", networks)];
-        let header = ["both have", "compared", "median |B/A - 1|", "median B/A", "Spearman"];
+        let all = [("isolated layers", isolated), ("what layers add", in_situ), ("networks", networks)];
+        let header = ["in both tables", "compared", "median |B/A - 1|", "median B/A", "Spearman"];
         parts.push(table(&header, all.into_iter().map(cells).collect()));
         for (which, layers) in [("A", &self.only_a), ("B", &self.only_b)] {
             if !layers.is_empty() {
@@ -161,7 +161,7 @@ fn in_situ(opened: &Opened) -> BTreeMap<Layer, Latency> {
     model.adds().into_iter().map(|(layer, adds)| (layer, adds.latency)).collect()
 }
 
-/// Of the layers that both have, those dearest in A first.
+/// The layers that both tables have, the slowest in A first.
 fn pairs(a: &BTreeMap<Layer, Latency>, b: &BTreeMap<Layer, Latency>) -> Vec<Pair> {
     let pair = |(&layer, &a_ns): (&Layer, &Latency)| {
         let b_ns = *b.get(&layer)?;

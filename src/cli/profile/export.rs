@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// Write a latency table as CSV, a line a layer, network or call
+/// Write a latency table as CSV, with one line per layer, network or call
 #[derive(clap::Args)]
 pub struct Args {
     /// Latency table, a file of JSON lines
@@ -18,12 +18,12 @@ pub struct Args {
     csv: Option<PathBuf>,
 }
 
-/// A line; what is not known is empty.
+/// A line; a value that is not known is empty.
 #[derive(Serialize)]
 struct Line {
     /// `layer`, `network` or `call`.
     kind: &'static str,
-    /// The layer; the ops of a network's mixed layers, separated by commas; the shape of a call.
+    /// The layer; of a network, the ops between stem and head, separated by commas; of a call, its shape.
     subject: String,
     latency_ns: Option<f64>,
     gap_ns: Option<f64>,

@@ -5,10 +5,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Make a latency table of one that others published: the YAML of ProxylessNAS
+/// Import a latency table that others published: the YAML of ProxylessNAS
 ///
-/// The table is of the space `proxylessnas` and predicts by the plain sum of its layers, as its authors do. Keys that are
-/// not a layer of that space are listed with the reason.
+/// The result is a table of the space `proxylessnas`, which predicts by the plain sum of the layers, as its authors do.
+/// Keys that do not name a layer of that space are listed with the reason.
 #[derive(clap::Args)]
 pub struct Args {
     /// The published table
@@ -16,7 +16,7 @@ pub struct Args {
     /// Name of the device that was measured
     #[arg(long, value_parser = name)]
     pub device: String,
-    /// Runtime that was measured, as tflite
+    /// Runtime that was measured, such as tflite
     #[arg(long, value_parser = name)]
     pub runtime: String,
     /// Folder of the latency tables
@@ -35,7 +35,7 @@ pub struct Imported {
     table: PathBuf,
     keys: usize,
     rows: usize,
-    /// Keys that were left out, by the reason.
+    /// Number of keys that were left out, by reason.
     unfit: BTreeMap<String, usize>,
 }
 
@@ -71,7 +71,7 @@ impl Args {
     }
 }
 
-/// A part of a path.
+/// Checks a name that becomes a part of a path.
 fn name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits) {

@@ -3,16 +3,16 @@ use crate::table::{LatencyTable, Merged, Planned};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Put the rows of latency tables that were measured alike into one
+/// Merge latency tables that were measured with the same device, runtime and settings
 ///
-/// Equal rows are taken once, and rows of ops that have changed since are left out. The merged table has another model:
-/// `nas-profile validate` measures how well that predicts.
+/// Equal rows are kept once, and rows of ops that have changed since are left out. The merged table has a model of its
+/// own: `nas-profile validate` measures how well it predicts.
 #[derive(clap::Args)]
 pub struct Args {
     /// Latency tables, two or more
     #[arg(required = true, num_args = 2..)]
     tables: Vec<PathBuf>,
-    /// File that the new table is written to
+    /// File to write the merged table to
     #[arg(long)]
     out: PathBuf,
     /// Replace a file that exists
@@ -24,7 +24,7 @@ pub struct Args {
 struct Written {
     table: PathBuf,
     rows: usize,
-    /// Rows that were found twice.
+    /// Equal rows that were left out.
     equal: usize,
     planned: Vec<Planned>,
 }
@@ -34,7 +34,7 @@ impl Args {
         let written = self.execute()?;
         print(json, &written, || {
             let Written { table, rows, equal, .. } = &written;
-            format!("{}: {rows} rows; {equal} equal ones were taken once", table.display())
+            format!("{}: {rows} rows; {equal} duplicates were left out", table.display())
         })
     }
 
@@ -47,7 +47,7 @@ impl Args {
         let first = tables.remove(0);
         let merged = Merged::of(&first, &tables).map_err(|(other, difference)| {
             anyhow::anyhow!(
-                "{} was measured with {difference} as {}: such tables cannot be merged; see `nas-profile diff`",
+                "{} was measured with {difference} as in {}: such tables cannot be merged; see `nas-profile diff`",
                 self.tables[other + 1].display(),
                 self.tables[0].display()
             )

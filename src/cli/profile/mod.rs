@@ -1,4 +1,4 @@
-//! `nas profile`, and what is done with the tables that it makes.
+//! `nas profile`, and its subcommands that work on latency tables.
 
 mod diff;
 mod export;
@@ -12,11 +12,11 @@ use crate::model::{LatencyModel, Validations};
 use crate::table::LatencyTable;
 use std::path::Path;
 
-/// Measure what the networks of a search space take on a device
+/// Measure the latency of the networks of a search space on a device
 ///
-/// Adds rows to a table in profiles/<device>/ as they are measured: of lone layers, and of whole networks, to which the
-/// latency model is fitted (--isolated leaves those out). Only what the table lacks is measured, so the same command
-/// resumes, and another number of classes takes a few networks only.
+/// Adds rows to a table in profiles/<device>/ as they are measured: rows of isolated layers, and rows of whole
+/// networks, to which the latency model is fitted (--isolated leaves these out). Only what the table lacks is measured,
+/// so the same command resumes an interrupted one, and another number of classes needs only a few more networks.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -50,10 +50,10 @@ impl Args {
     }
 }
 
-/// A table, and the model of its networks where it has one.
+/// A table, and the model of its networks if it has one.
 struct Opened {
     table: LatencyTable,
-    /// Fitted to whole networks; none where it would be a plain sum.
+    /// Fitted to whole networks; `None` if there is no such fit.
     model: Option<LatencyModel>,
     validations: Validations,
     /// Why there is no model, and how to get one.
@@ -61,10 +61,10 @@ struct Opened {
 }
 
 impl Opened {
-    /// With the model for the first number of classes that networks were planned for.
+    /// Loads a table, with the model for the first number of classes that networks were planned for.
     ///
     /// # Errors
-    /// Where there is no such table, or it is damaged; that it has no model is none.
+    /// If there is no such table, or if it is damaged. A table without a model is not an error.
     fn load(path: &Path) -> anyhow::Result<Opened> {
         let table = LatencyTable::load(path, "nas-profile")?;
         let validations = Validations::load(&table)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// Show what a latency table holds: each layer, what it adds to networks and what it takes alone
+/// Show a latency table: what each layer adds to networks, and its latency as an isolated layer
 #[derive(clap::Args)]
 pub struct Args {
     /// Latency table, a file of JSON lines
@@ -23,33 +23,33 @@ struct Shown {
     /// Seconds since 1970, UTC, of the first row and the last.
     measured_at: Option<[u64; 2]>,
     rows: usize,
-    /// Rows of models that have changed since, which are left out.
+    /// Rows that are ignored because the code now makes another model of their subject.
     stale: usize,
-    /// Distinct networks, with those that no fit sees.
+    /// Distinct networks, including those that are kept from every fit.
     networks: usize,
     unseen_networks: usize,
     layers: Vec<ShownLayer>,
     interactions: Vec<ShownInteraction>,
-    /// Mean absolute relative error on networks left out of the fit.
+    /// Mean absolute relative error on networks that are left out of the fit, one after another.
     leave_one_out_error: Option<f64>,
     /// What all networks have in common.
     base_ns: Option<Latency>,
-    /// What a call of the runtime costs by itself, the least of all shapes.
+    /// What a call of the runtime costs by itself: the least of all shapes.
     call_ns: Option<Latency>,
-    /// Of whole networks, the least and the most.
+    /// The least and the most of all whole networks.
     peak_bytes: Option<[u64; 2]>,
     energy_uj: Option<[f64; 2]>,
     note: Option<String>,
 }
 
-/// What it adds is by the model; what it takes alone is of its own rows.
+/// What a layer adds comes from the model, its latency as an isolated layer from its own rows.
 #[derive(Serialize)]
 struct ShownLayer {
     layer: Layer,
     adds_ns: Option<Latency>,
     /// Half of the 95 % confidence interval.
     adds_error_ns: Option<Latency>,
-    /// Fitted networks that hold it.
+    /// Fitted networks that contain it.
     networks: Option<usize>,
     places: Option<usize>,
     latency_ns: Option<Latency>,
@@ -64,7 +64,7 @@ struct ShownInteraction {
     interaction: String,
     error_before: f64,
     error_after: f64,
-    /// The largest.
+    /// The largest effects.
     effects: Vec<ShownEffect>,
 }
 
@@ -75,7 +75,7 @@ struct ShownEffect {
     error_ns: Latency,
 }
 
-/// Effects of an interaction that are shown.
+/// Number of effects that are shown for an interaction.
 const EFFECTS: usize = 3;
 
 impl Args {
@@ -121,10 +121,10 @@ impl Shown {
         let mut parts = vec![self.header_text(), self.layers_text()];
         if !self.interactions.is_empty() {
             let rows = self.interactions.iter().map(ShownInteraction::cells).collect();
-            let header = ["layers change each other's latency", "leave-one-out error", "the largest effects"];
+            let header = ["interaction of layers", "leave-one-out error", "largest effects"];
             parts.push(table(&header, rows));
         }
-        let in_situ = "adds: what it adds to the networks that hold it, with its 95 % interval. What all choices of a layer have in common is in the base.";
+        let in_situ = "adds: what the layer adds to networks that contain it, with the 95 % confidence interval. What all choices of a layer have in common is part of the base.";
         parts.extend(self.leave_one_out_error.map(|_| in_situ.into()));
         parts.extend(self.base_ns.map(|ns| format!("base, in every network: {ns}")));
         parts.extend(self.call_ns.map(|ns| format!("a call of the runtime by itself: {ns}")));
@@ -176,7 +176,7 @@ impl Shown {
         };
         facts.push(("space", format!("{}, images of {input}", space.name)));
         let stale =
-            if self.stale > 0 { format!(", {} stale ones left out", self.stale) } else { String::new() };
+            if self.stale > 0 { format!(", {} outdated ones left out", self.stale) } else { String::new() };
         facts.push(("rows", format!("{}{stale}; {} networks{unseen}", self.rows, self.networks)));
         facts.extend(self.leave_one_out_error.map(|error| ("leave-one-out error", percent(error))));
         facts.extend(self.validations.0.iter().map(|validation| ("validated", validated(validation))));
@@ -189,7 +189,7 @@ impl Shown {
         let disturbed = self.layers.iter().any(|layer| layer.disturbed);
         let mut header = vec!["layer"];
         header.extend(if fitted { &["adds", "networks"][..] } else { &[] });
-        header.extend(["alone", "gap", "rows"]);
+        header.extend(["isolated", "gap", "rows"]);
         header.extend(energy.then_some("energy"));
         header.extend(disturbed.then_some(""));
         let row = |layer: &ShownLayer| {
@@ -209,7 +209,7 @@ impl Shown {
     }
 }
 
-/// By what they add, then by what they take alone, dearest first.
+/// Sorted by what they add, then by their isolated latencies, the slowest first.
 fn layers(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Vec<ShownLayer> {
     let alone = facts.keys().filter_map(|s| if let Subject::Layer(layer) = s { Some(*layer) } else { None });
     let all: BTreeSet<Layer> = alone.chain(adds.keys().copied()).collect();

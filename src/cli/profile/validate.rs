@@ -7,14 +7,15 @@ use nas_probe::Runtime;
 
 /// Measure networks that no fit has seen, and report how well the table predicts them
 ///
-/// Half of what is reported is of random networks; the other half is of networks that are derived as a search derives
-/// them. Stores the figures and a scatter plot beside the table. If it is interrupted, the same command resumes.
+/// Measures random networks, and a third as many that are derived as a search derives them; the accuracy is reported
+/// separately for both. Stores the figures and a scatter plot beside the table. If it is interrupted, the same command
+/// resumes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Random networks to measure; a third as many derived ones are measured besides
+    /// Random networks to measure; a third as many derived networks are measured as well
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(2..))]
     networks: u16,
-    /// Seed of the networks; another one gives other networks
+    /// Seed of the networks; another seed gives other networks
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seed: u64,
     #[command(flatten)]
@@ -40,7 +41,7 @@ impl Args {
                     of("latency model, random networks", Some(random)),
                     of("latency model, derived networks", derived.as_ref()),
                     of("plain sum of isolated layers", plain_sum.as_ref()),
-                    of("MACs alone", macs.as_ref()),
+                    of("MACs only", macs.as_ref()),
                 ]
             });
             let header = [
@@ -60,7 +61,7 @@ impl Args {
                 if let Some(noise) = v.validation.noise {
                     let (runtime, plot) = (v.runtime, v.plot.display());
                     lines += &format!(
-                        "\n{runtime}: half of the rows differ from the other half by {}; {plot}",
+                        "\n{runtime}: two halves of the rows differ by {}; the scatter plot is {plot}",
                         percent(noise)
                     );
                 }

@@ -1,11 +1,11 @@
-//! What a device's runtimes are asked to do.
+//! The requests that run models on a device.
 
 use super::{Model, Session, garbage};
 use crate::device::DeviceError;
 use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, Samples, TensorData};
 use std::time::Duration;
 
-/// A measurement that was requested.
+/// A requested measurement.
 #[derive(Debug)]
 pub struct Ticket {
     id: u64,
@@ -15,11 +15,11 @@ pub struct Ticket {
 }
 
 impl Session {
-    /// Requests a model's timing. The probe serves requests in turn, so that it never waits for the link if the next one
-    /// is sent before the last is [finished](Session::finish).
+    /// Requests a measurement of a model. The probe serves requests in order, so it never waits for the link if the
+    /// next request is sent before the last one is [finished](Session::finish).
     ///
     /// # Errors
-    /// Where the probe ended.
+    /// If the probe has ended.
     pub fn begin(
         &mut self,
         model: &Model,
@@ -33,10 +33,10 @@ impl Session {
         Ok(Ticket { id, model: model.name.clone(), runtime, deadline })
     }
 
-    /// Waits for a timing, in the order in which they were begun.
+    /// Waits for a measurement. Measurements must be finished in the order in which they were begun.
     ///
     /// # Errors
-    /// Where the runtime rejects the model, or the probe ends or is silent for too long.
+    /// If the runtime rejects the model, or if the probe ends or does not answer in time.
     pub fn finish(&mut self, ticket: Ticket) -> Result<Samples, DeviceError> {
         let Ticket { id, model, runtime, deadline } = ticket;
         let doing = format!("{model} with {runtime}");
@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    /// Times a model.
+    /// Measures a model.
     ///
     /// # Errors
     /// As [`Session::finish`].
@@ -62,7 +62,7 @@ impl Session {
         self.finish(ticket)
     }
 
-    /// Runs `inputs`, N×C×H×W each, through a model.
+    /// Runs a model on `inputs`, each N×C×H×W.
     ///
     /// # Errors
     /// As [`Session::finish`].
@@ -84,11 +84,11 @@ impl Session {
         }
     }
 
-    /// Bytes that a process takes at most which only runs this model, measured there.
+    /// Peak memory, in bytes, of a process on the device that only runs this model.
     ///
     /// # Errors
-    /// As [`Session::finish`]; where that process is killed, as on a device that has no more memory; and on a device
-    /// that is not Linux.
+    /// As [`Session::finish`]; also if that process is killed, as on a device that runs out of memory, and on a device
+    /// without Linux.
     pub fn memory(&mut self, model: &Model, runtime: Runtime, threads: usize) -> Result<u64, DeviceError> {
         let place = ModelRef { model: model.digest.clone(), runtime, threads };
         let doing = format!("the memory of {} with {runtime}", model.name);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub struct KnownHosts {
     hosts: ssh2::KnownHosts,
     file: PathBuf,
-    /// Keys that the file has for the board, whatever their type.
+    /// The keys that the file has for the board, of any type.
     known: Vec<Vec<u8>>,
 }
 
@@ -26,15 +26,15 @@ impl KnownHosts {
         let site = &connection.site;
         let keys = hosts.hosts().map_err(failed)?;
         let keys = keys.iter().filter_map(|host| BASE64_STANDARD.decode(host.key()).ok());
-        // Names may be hashed in the file, so each key is asked for.
+        // Names may be hashed in the file, so each of its keys is looked up for this host.
         let is_known =
             |key: &Vec<u8>| matches!(hosts.check_port(&site.host, site.port, key), CheckResult::Match);
         let known = keys.filter(is_known).collect();
         Ok(KnownHosts { hosts, file, known })
     }
 
-    /// Asks the board for a key of a type that is known: libssh2 takes a known board that shows
-    /// another type of key for a changed one.
+    /// Asks the board for a key of a known type: if a known board sent a key of another type, libssh2 would report the
+    /// key as changed.
     pub fn prefer_known_types(&self, connection: &Connection) {
         let kinds: Vec<&str> = self.known.iter().filter_map(|key| kind(key)).collect();
         let Ok(all) = connection.session.supported_algs(MethodType::HostKey) else { return };
@@ -49,13 +49,15 @@ impl KnownHosts {
         }
     }
 
+    /// Checks the key of the board, and stores a new one that is accepted.
+    ///
     /// # Errors
-    /// Where the board's key is another than the known one, or is not known and nobody accepts it.
+    /// If the key differs from the known one, or if it is new and not accepted.
     pub fn check(mut self, connection: &Connection) -> Result<(), SshError> {
         let (session, site) = (&connection.session, &connection.site);
         let to = site.to_string();
         let Some((key, key_type)) = session.host_key() else {
-            let reason = "the board showed no host key".to_string();
+            let reason = "the board sent no host key".to_string();
             return Err(SshError::Connect { to, reason });
         };
         let name = if site.port == 22 { site.host.clone() } else { format!("[{}]:{}", site.host, site.port) };
@@ -77,7 +79,7 @@ impl KnownHosts {
         if !site.accept_new_host_key && !accepted(&to, &fingerprint(key)) {
             return Err(SshError::HostKeyUnknown { to, fingerprint: fingerprint(key) });
         }
-        let failed = |e| connection.failed("remembering the host key", e);
+        let failed = |e| connection.failed("storing the host key", e);
         self.hosts.add(&name, key, "", key_type.into()).map_err(failed)?;
         let hosts = self.hosts.hosts().map_err(failed)?;
         let added =
@@ -89,7 +91,8 @@ impl KnownHosts {
     }
 }
 
-/// Adds a line, and leaves the others as they are: libssh2 would write anew those that it understands.
+/// Appends a line and leaves the others as they are: libssh2 would rewrite the file and drop lines that it does not
+/// understand.
 fn remember(file: &std::path::Path, line: &str) -> std::io::Result<()> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
@@ -100,10 +103,10 @@ fn remember(file: &std::path::Path, line: &str) -> std::io::Result<()> {
     writeln!(file, "{newline}{line}")
 }
 
-/// Asks on the terminal; nobody is there to say yes elsewhere.
+/// Asks on the terminal; without one, the answer is no.
 fn accepted(to: &str, fingerprint: &str) -> bool {
     let ask = || {
-        let question = format!("The host key of {to} is not known: {fingerprint}\nIs it the board's?");
+        let question = format!("The host key of {to} is not known: {fingerprint}\nIs this the board's key?");
         Confirm::new().with_prompt(question).default(false).interact()
     };
     asks() && ask().unwrap_or(false)
@@ -114,7 +117,7 @@ fn fingerprint(key: &[u8]) -> String {
     format!("{} SHA256:{}", kind(key).unwrap_or("key"), BASE64_STANDARD_NO_PAD.encode(Sha256::digest(key)))
 }
 
-/// The type of a public key, which it begins with (RFC 4253, 6.6).
+/// The type of a public key, which is its first field (RFC 4253, section 6.6).
 fn kind(key: &[u8]) -> Option<&str> {
     let (length, rest) = key.split_first_chunk::<4>()?;
     std::str::from_utf8(rest.get(..u32::from_be_bytes(*length) as usize)?).ok()

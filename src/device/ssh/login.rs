@@ -4,16 +4,16 @@ use ssh2::{KeyboardInteractivePrompt, Prompt};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Keys that `ssh` too tries where none is named.
+/// Keys that `ssh` also tries if none is named.
 const USUAL_KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
 
-/// Tries all ways in that the board offers, and asks for passphrases and passwords on a terminal.
+/// Tries all authentication methods that the board offers, and asks for passphrases and passwords on a terminal.
 ///
 /// # Errors
-/// Where the board accepts none, with all that were tried.
+/// If the board accepts none of them, with all that were tried.
 pub fn login(connection: &Connection) -> Result<(), SshError> {
     let (session, site) = (&connection.session, &connection.site);
-    // Asking for the methods is also the `none` login, which a board may accept.
+    // Asking for the methods is itself a login by the method `none`, which a board may accept.
     let methods = match session.auth_methods(&site.user) {
         Ok(methods) => methods.to_string(),
         Err(_) if session.authenticated() => return Ok(()),
@@ -23,14 +23,15 @@ pub fn login(connection: &Connection) -> Result<(), SshError> {
     if ways.iter().any(|way| way.opens(connection)) {
         return Ok(());
     }
-    // A link that died meanwhile is no refusal.
+    // If the link broke meanwhile, the board did not refuse anything.
     session.keepalive_send().map_err(|error| connection.failed("logging in", error))?;
     let tried: Vec<String> = ways.iter().map(Way::to_string).collect();
-    let tried = if tried.is_empty() { format!("nothing (it wants: {methods})") } else { tried.join(", ") };
+    let tried =
+        if tried.is_empty() { format!("nothing (it offers only: {methods})") } else { tried.join(", ") };
     Err(SshError::Login { to: site.to_string(), tried })
 }
 
-/// A way in.
+/// An authentication method.
 enum Way {
     Key(PathBuf),
     Agent,
@@ -50,8 +51,8 @@ impl fmt::Display for Way {
     }
 }
 
-/// Those of `methods`, in the order in which they are tried. Keys that are named for the board come
-/// first: an agent with many would use up the tries that a board allows.
+/// The ways to use `methods`, in the order in which they are tried. Keys that are named for the board come first, since
+/// an agent with many keys could use up the attempts that the board allows.
 fn ways(connection: &Connection, methods: &str) -> Vec<Way> {
     let site = &connection.site;
     let mut ways = vec![];
@@ -100,7 +101,7 @@ fn with_key(connection: &Connection, key: &Path) -> bool {
     };
     match try_with(None) {
         Ok(()) => true,
-        // libssh2 says "file" of a key that it cannot read without its passphrase.
+        // libssh2 reports a file error for a key that it cannot read without its passphrase.
         Err(error) if error.code() == ssh2::ErrorCode::Session(NO_KEY) && key.is_file() && asks() => {
             let passphrase = ask(&format!("Passphrase of {}", key.display()));
             passphrase.is_some_and(|passphrase| try_with(Some(&passphrase)).is_ok())
@@ -112,7 +113,7 @@ fn with_key(connection: &Connection, key: &Path) -> bool {
 /// libssh2's LIBSSH2_ERROR_FILE.
 const NO_KEY: i32 = -16;
 
-/// Passes the board's questions on.
+/// Shows the board's questions on the terminal.
 struct Terminal;
 
 impl KeyboardInteractivePrompt for Terminal {
@@ -125,7 +126,7 @@ impl KeyboardInteractivePrompt for Terminal {
     }
 }
 
-/// What is typed, unseen.
+/// Asks for an answer, which is not shown while it is typed.
 fn ask(question: &str) -> Option<String> {
     Password::new().with_prompt(question).allow_empty_password(true).interact().ok()
 }

@@ -20,8 +20,8 @@ pub enum SshError {
     #[error("cannot reach {to}: {reason}; is the board on, its sshd running, and the address right?")]
     Connect { to: String, reason: String },
     #[error(
-        "the host key of {to} is {theirs} and {file} has {known}: this is another machine than before, or one between; \
-         if the board was set up anew, remove the old key with `ssh-keygen -R '{name}'`",
+        "the host key of {to} is {theirs}, but {file} has {known}: this is another machine, or one between it and you; \
+         if the board was reinstalled, remove the old key with `ssh-keygen -R '{name}'`",
         file = file.display()
     )]
     HostKeyChanged { to: String, name: String, theirs: String, known: String, file: PathBuf },
@@ -30,7 +30,7 @@ pub enum SshError {
     )]
     HostKeyUnknown { to: String, fingerprint: String },
     #[error(
-        "{to} accepts none of: {tried}; copy a key there with `ssh-copy-id`, or name another with `key` in sites.toml"
+        "{to} accepts none of: {tried}; copy a key there with `ssh-copy-id`, or name another key with `key` in sites.toml"
     )]
     Login { to: String, tried: String },
     #[error("{to}: {doing}: {reason}")]
@@ -38,16 +38,16 @@ pub enum SshError {
     #[error("{to} was silent for {seconds} s: {doing}; is it still on, and on the network?", seconds = timeout.as_secs())]
     Silent { to: String, doing: String, timeout: Duration },
     #[error(
-        "the disk of {to} has {free} bytes free at {path} and {name} needs {needed}; make room, or give another `folder` in sites.toml"
+        "the disk of {to} has {free} bytes free at {path}, but {name} needs {needed}; free some space, or set another `folder` in sites.toml"
     )]
     DiskFull { to: String, path: String, name: String, free: u64, needed: u64 },
-    #[error("{to}: cannot write {path}: {reason}; give a `folder` in sites.toml that {user} may write to")]
+    #[error("{to}: cannot write {path}: {reason}; set a `folder` in sites.toml that {user} can write to")]
     Folder { to: String, path: String, user: String, reason: String },
     #[error("{name} arrived damaged at {to}; run the same command again")]
     Damaged { to: String, name: String },
 }
 
-/// A board, logged in to.
+/// A connection to a board, after the login.
 pub struct Connection {
     site: Site,
     session: Session,
@@ -58,7 +58,7 @@ impl Connection {
     /// Connects, checks the host key, and logs in. Every call to the board has `site.timeout`.
     ///
     /// # Errors
-    /// Where the board is not reached, is not the one that it was, or lets nobody in.
+    /// If the board cannot be reached, has another host key than before, or refuses the login.
     pub fn open(site: &Site) -> Result<Connection, SshError> {
         let unreached = |reason: String| SshError::Connect { to: site.to_string(), reason };
         let stream = dial(site).map_err(|e| unreached(e.to_string()))?;
@@ -66,7 +66,7 @@ impl Connection {
         session.set_tcp_stream(stream.try_clone().map_err(|e| unreached(e.to_string()))?);
         let mut connection = Connection { site: site.clone(), session, stream };
         connection.session.set_timeout(u32::try_from(site.timeout.as_millis()).unwrap_or(u32::MAX).max(1));
-        // Graphs and replies are text that repeats itself.
+        // Graphs and replies are repetitive text.
         connection.session.set_compress(true);
         let hosts = host_key::KnownHosts::read(&connection)?;
         hosts.prefer_known_types(&connection);
@@ -78,10 +78,10 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Runs a command to its end, and gives what it wrote to stdout.
+    /// Runs a command to its end, and returns its stdout.
     ///
     /// # Errors
-    /// Where it does not end well, with what it wrote to stderr.
+    /// If the command fails, with its last line on stderr.
     pub fn run(&self, command: &str) -> Result<String, SshError> {
         let doing = format!("`{command}`");
         let failed = |e| self.failed(&doing, e);
@@ -94,15 +94,14 @@ impl Connection {
         channel.wait_close().map_err(failed)?;
         let ended = pump::ended(&channel);
         if ended != pump::WELL {
-            let last = err.lines().last().unwrap_or("it said nothing");
+            let last = err.lines().last().unwrap_or("no message on stderr");
             let (to, reason) = (self.site.to_string(), format!("{ended}: {last}"));
             return Err(SshError::Failed { to, doing, reason });
         }
         Ok(out)
     }
 
-    /// Gives the link up: whatever libssh2 still wants to say to the board at its end would wait for the
-    /// timeout once more.
+    /// Closes the link, since libssh2 would otherwise wait for the timeout once more when it ends the session.
     fn silent(&self, doing: &str) -> SshError {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
         SshError::Silent { to: self.site.to_string(), doing: doing.into(), timeout: self.site.timeout }
@@ -124,18 +123,18 @@ impl Connection {
     }
 }
 
-/// How often a quiet link is asked whether it is alive.
+/// How often an idle link is checked.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// libssh2's LIBSSH2_ERROR_TIMEOUT and LIBSSH2_ERROR_SOCKET_TIMEOUT.
 const TIMED_OUT: i32 = -9;
 const SOCKET_TIMEOUT: i32 = -30;
 
-/// Whether somebody is there to be asked.
+/// Whether there is a terminal on which questions can be asked.
 fn asks() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// A TCP connection that the kernel gives up when nothing comes back for the site's timeout.
+/// Opens a TCP connection that the kernel closes if the board acknowledges nothing for the timeout of the site.
 fn dial(site: &Site) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::other("the name has no address");
     for address in (site.host.as_str(), site.port).to_socket_addrs()? {
@@ -144,7 +143,7 @@ fn dial(site: &Site) -> std::io::Result<TcpStream> {
                 stream.set_nodelay(true)?;
                 let millis = u32::try_from(site.timeout.as_millis()).unwrap_or(u32::MAX);
                 sockopt::set_tcp_user_timeout(&stream, millis)?;
-                // While a probe is compiled nothing else tells whether the board is still there.
+                // While a probe is compiled, nothing else shows whether the board is still there.
                 sockopt::set_socket_keepalive(&stream, true)?;
                 sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)?;
                 return Ok(stream);

@@ -1,4 +1,4 @@
-//! A program on a board, talked to through a local socket: a thread moves the bytes.
+//! A program on a board, as a local socket. A thread moves the bytes between the socket and the SSH channel.
 
 use super::{Connection, KEEP_ALIVE, SshError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,20 +10,20 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What [`ended`] says of a program that did what it should.
+/// What [`ended`] returns for a program that succeeded.
 pub const WELL: &str = "exit status: 0";
 
 /// Bytes that are moved at a time.
 const CHUNK: usize = 64 << 10;
 
-/// After this long without a byte from either side the link is looked after.
+/// After this long without a byte from either side, the link is checked.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The far end of a program that runs on a board.
+/// A program that runs on a board.
 pub struct Remote {
     /// Its stdin and stdout.
     pub stream: UnixStream,
-    /// Gives how it ended, and the last that it wrote to stderr.
+    /// Returns how it ended, and its last line on stderr.
     pub pump: JoinHandle<String>,
 }
 
@@ -31,7 +31,7 @@ impl Connection {
     /// Starts a program on the board. The connection serves this program from now on.
     ///
     /// # Errors
-    /// Where the board does not start it.
+    /// If the board does not start it.
     pub fn start(self, command: &str) -> Result<Remote, SshError> {
         let doing = format!("starting `{command}`");
         let failed = |e| self.failed(&doing, e);
@@ -56,7 +56,7 @@ impl Connection {
             };
             let broken = pump.run().err();
             let last = pump.last_line();
-            // The reader of the socket must see its end only when there is something to say of it.
+            // The reader asks for the reason as soon as the socket ends, so the reason must be known before.
             let ended = match broken {
                 Some(error) => format!("the link to {} broke: {error}", pump.connection.site),
                 None => ended(&pump.channel),
@@ -72,12 +72,12 @@ struct Pump {
     connection: Connection,
     channel: Channel,
     local: UnixStream,
-    /// From the board, not yet taken here.
+    /// Bytes from the board that the socket has not taken yet.
     down: VecDeque<u8>,
-    /// For the board, not yet taken there.
+    /// Bytes for the board that the channel has not taken yet.
     up: VecDeque<u8>,
     up_ended: bool,
-    /// stderr's last bytes.
+    /// The last bytes of stderr.
     said: Vec<u8>,
 }
 
@@ -117,7 +117,7 @@ impl Pump {
         }
     }
 
-    /// Waits until a byte can move, or the link is to be looked after.
+    /// Waits until a byte can be moved, or until the link must be checked.
     fn wait(&self) -> std::io::Result<()> {
         let outbound = matches!(
             self.connection.session.block_directions(),
@@ -137,22 +137,22 @@ impl Pump {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // Sends nothing before KEEP_ALIVE has passed. A link that is dead answers none of them, and then
-        // the kernel gives it up (TCP_USER_TIMEOUT).
+        // This sends nothing before KEEP_ALIVE has passed. A dead link acknowledges no message, and the kernel then
+        // closes it (TCP_USER_TIMEOUT).
         match self.connection.session.keepalive_send() {
             Err(error) if error.code() != ssh2::ErrorCode::Session(AGAIN) => Err(error.into()),
             _ => Ok(()),
         }
     }
 
-    /// Learns how the program ended.
+    /// Closes the channel, after which it is known how the program ended.
     fn close(&mut self) -> std::io::Result<()> {
         self.connection.session.set_timeout(KEEP_ALIVE.as_millis() as u32);
         self.connection.session.set_blocking(true);
         self.channel.close().and_then(|()| self.channel.wait_close()).map_err(Into::into)
     }
 
-    /// What the program last wrote to stderr.
+    /// The last line that the program wrote to stderr.
     fn last_line(&self) -> String {
         let said = String::from_utf8_lossy(&self.said);
         said.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!(": {line}")).unwrap_or_default()
@@ -162,8 +162,8 @@ impl Pump {
 /// libssh2's LIBSSH2_ERROR_EAGAIN.
 const AGAIN: i32 = -37;
 
-/// How a program ended, in the words of `std::process::ExitStatus`. libssh2 gives 0 for one that a
-/// signal ended, so the signal is asked for first.
+/// How a program ended, in the format of `std::process::ExitStatus`. For a program that was ended by a signal, libssh2
+/// reports the exit status 0, so the signal is checked first.
 pub fn ended(channel: &Channel) -> String {
     match channel.exit_signal() {
         Ok(ssh2::ExitSignal { exit_signal: Some(signal), .. }) => format!("signal: SIG{signal}"),
@@ -174,7 +174,7 @@ pub fn ended(channel: &Channel) -> String {
     }
 }
 
-/// Bytes read, 0 where there are none now.
+/// The number of bytes that were moved, or 0 if none can be moved now.
 fn some(read: std::io::Result<usize>) -> std::io::Result<usize> {
     match read {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
@@ -182,7 +182,7 @@ fn some(read: std::io::Result<usize>) -> std::io::Result<usize> {
     }
 }
 
-/// Writes as much as is taken now; whether it was any.
+/// Writes as many bytes as are taken now, and returns whether there were any.
 fn pass(bytes: &mut VecDeque<u8>, to: &mut impl Write) -> std::io::Result<bool> {
     let mut any = false;
     while !bytes.is_empty() {

@@ -5,10 +5,10 @@ use ssh2::{OpenFlags, OpenType};
 use std::io::Write;
 use std::path::Path;
 
-/// Bytes written before the progress bar moves.
+/// Bytes that are written between two updates of the progress bar.
 const CHUNK: usize = 256 << 10;
 
-/// A file for a board.
+/// A file to upload.
 pub struct Upload<'a> {
     pub name: &'a str,
     pub bytes: &'a [u8],
@@ -16,12 +16,12 @@ pub struct Upload<'a> {
 }
 
 impl Connection {
-    /// Lays a file into the site's folder on the board, under its name and the digest of its content,
-    /// unless it is there; gives its path. It gets that name only once the board has seen the same
+    /// Stores a file in the site's folder on the board, unless it is there already, and returns its path. Its name
+    /// there ends in the digest of its content, and the file gets this name only after the board has computed the same
     /// digest.
     ///
     /// # Errors
-    /// Where the folder cannot be written, the disk is full, or the link breaks.
+    /// If the folder cannot be written, the disk is full, or the link breaks.
     pub fn upload(&self, file: &Upload) -> Result<String, SshError> {
         let digest = sha256(file.bytes);
         let folder = &self.site.folder;
@@ -68,7 +68,7 @@ impl Connection {
         let opened = sftp.open_mode(part, flags, mode, OpenType::File);
         let mut to = opened.map_err(|e| self.unwritable(part, &e))?;
         let needed = file.bytes.len() as u64;
-        // libssh2 says only "failure" of a full disk.
+        // For a full disk, libssh2 reports only "failure".
         let room = |to: &mut ssh2::File, needed| match to.statvfs() {
             Ok(disk) if disk.f_bavail * disk.f_frsize < needed => Err(SshError::DiskFull {
                 to: self.site.to_string(),

@@ -23,15 +23,15 @@ use std::{
 
 pub fn open(library: Option<&Path>, asked: &[String]) -> Result<Opened, String> {
     let library = library.ok_or("no library was named (--ort LIBONNXRUNTIME.so)")?;
-    // ort looks for a relative path next to the executable; here it means what it means elsewhere.
+    // ort would resolve a relative path against the folder of the executable instead of the current one.
     let library = library.canonicalize().map_err(|e| format!("{}: {e}", library.display()))?;
     let environment = ort::init_from(&library).map_err(|e| match &e {
-        // The linker's own words (a glibc too old, another architecture) are a level down.
+        // The message of the dynamic linker (such as a glibc that is too old) is the error's source.
         LoadDynamicError::Dlopen { error, .. } => error.source().map_or(e.to_string(), |why| why.to_string()),
         _ => e.to_string(),
     })?;
     let environment = environment.with_telemetry(false).build().map_err(|e| e.to_string())?;
-    let version = version(&library).ok_or_else(|| format!("{} tells no version", library.display()))?;
+    let version = version(&library).ok_or_else(|| format!("{} reports no version", library.display()))?;
     let (mut providers, mut refused) = (Vec::new(), Vec::new());
     for name in asked {
         match try_provider(&environment, name) {
@@ -41,10 +41,7 @@ pub fn open(library: Option<&Path>, asked: &[String]) -> Result<Opened, String> 
     }
     if providers.is_empty() {
         if !refused.is_empty() {
-            return Err(format!(
-                "none of the providers that were asked for can be used; {}",
-                refused.join("; ")
-            ));
+            return Err(format!("none of the requested providers can be used; {}", refused.join("; ")));
         }
         providers.push("cpu".to_owned());
     }
@@ -53,11 +50,11 @@ pub fn open(library: Option<&Path>, asked: &[String]) -> Result<Opened, String> 
     Ok(Opened { version, providers, refused, load: Box::new(load) })
 }
 
-/// The version that the library itself tells; ort has it too, but keeps it to itself.
+/// The version that the library reports, which ort knows but does not expose.
 fn version(library: &Path) -> Option<String> {
     let path = CString::new(library.as_os_str().as_bytes()).ok()?;
-    // SAFETY: the library is loaded and found good by `ort::init_from`, so this only counts one
-    // reference more; the symbol has the signature that ONNX Runtime's C API gives it.
+    // SAFETY: `ort::init_from` has loaded and checked the library, so dlopen only adds a reference. The
+    // symbol has the signature that ONNX Runtime's C API declares.
     unsafe {
         let handle = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
         let symbol = (!handle.is_null()).then(|| libc::dlsym(handle, c"OrtGetApiBase".as_ptr()))?;
@@ -91,7 +88,7 @@ fn builder(environment: &Environment, providers: &[String], threads: usize) -> o
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?;
     if providers.iter().any(|name| name == "xnnpack") {
-        // XNNPACK has threads of its own, which those of the session must not wait for busily.
+        // XNNPACK has its own threads, and the threads of the session must not spin while they wait for them.
         builder = builder.with_intra_op_spinning(false)?;
     }
     let dispatch = |name: &String| provider(name, threads).map_err(ort::Error::new);
@@ -99,8 +96,10 @@ fn builder(environment: &Environment, providers: &[String], threads: usize) -> o
     Ok(builder.with_execution_providers(providers)?)
 }
 
+/// An execution provider by its name.
+///
 /// # Errors
-/// Where there is no provider of that name.
+/// If there is no provider of that name.
 fn provider(name: &str, threads: usize) -> Result<ep::ExecutionProviderDispatch, String> {
     let provider = match name {
         "tensorrt" => ep::TensorRT::default().build(),
@@ -109,22 +108,22 @@ fn provider(name: &str, threads: usize) -> Result<ep::ExecutionProviderDispatch,
             let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
             ep::XNNPACK::default().with_intra_op_num_threads(threads).build()
         }
-        // The arena is ONNX Runtime's own default; ort's is to do without.
+        // ONNX Runtime uses the arena by default, but ort does not.
         "cpu" => ep::CPU::default().with_arena_allocator(true).build(),
-        _ => return Err("it is unknown; there are tensorrt, cuda, xnnpack and cpu".to_owned()),
+        _ => return Err("it is unknown; the providers are tensorrt, cuda, xnnpack and cpu".to_owned()),
     };
     Ok(provider.error_on_failure())
 }
 
-/// Whether a session can be made with this provider: one that the library has may still find no
-/// device.
+/// Checks that a session can be created with this provider. The library may have the provider although this
+/// machine lacks the device for it.
 fn try_provider(environment: &Environment, name: &String) -> Result<(), String> {
-    let session = || builder(environment, std::slice::from_ref(name), 1)?.commit_from_memory(&NOTHING);
+    let session = || builder(environment, std::slice::from_ref(name), 1)?.commit_from_memory(&EMPTY);
     session().map(drop).map_err(|e| e.to_string())
 }
 
-/// An ONNX model (IR 8, opset 17) without a node: its output is its input `x`, one f32.
-const NOTHING: [u8; 45] = *b"\x08\x08\x42\x02\x10\x11\x3a\x25\x12\x01g\
+/// An ONNX model (IR 8, opset 17) without nodes, whose output is its input `x`, one f32.
+const EMPTY: [u8; 45] = *b"\x08\x08\x42\x02\x10\x11\x3a\x25\x12\x01g\
     \x5a\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
     \x62\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01";
 

@@ -1,11 +1,11 @@
-//! tract, compiled in.
+//! tract, which is compiled into the probe.
 
 use super::{Error, Model, Opened, check};
 use nas_probe::TensorData;
 use std::{hint::black_box, path::Path};
 use tract_onnx::prelude::*;
 
-/// tract tells its version to nobody; a test holds this to Cargo.lock.
+/// tract does not expose its version, so it is repeated here. A test compares it with Cargo.lock.
 const VERSION: &str = "0.23.9";
 
 pub fn open() -> Opened {
@@ -28,7 +28,7 @@ fn load(model: &Path, threads: usize) -> Result<Box<dyn Model>, Error> {
 
 impl Tract {
     fn outputs(&mut self) -> TractResult<TVec<TValue>> {
-        // Cloning a TValue counts one reference more; the values stay where they are.
+        // Cloning a TValue only adds a reference and does not copy the values.
         self.state.run(self.inputs.clone())
     }
 }
@@ -71,7 +71,7 @@ impl Model for Tract {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_version_is_the_one_that_is_compiled_in() {
+    fn the_version_is_that_of_cargo_lock() {
         let lock = include_str!("../../../../Cargo.lock");
         let entry = format!("name = \"tract-onnx\"\nversion = \"{}\"\n", super::VERSION);
         assert!(lock.contains(&entry), "Cargo.lock has another tract-onnx than {}", super::VERSION);

@@ -27,7 +27,7 @@ fn throttle(file: &str, kind: ThrottleKind, mask: u64) -> Sensors {
 }
 
 #[test]
-fn every_linux_tells_its_state_in_the_same_places() {
+fn standard_linux_files_are_read_by_default() {
     assert_eq!(watch(&root(&[]), Sensors::default(), &[]).read(), Conditions::default());
     let root = root(&[
         ("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "ondemand\n"),
@@ -42,7 +42,7 @@ fn every_linux_tells_its_state_in_the_same_places() {
         ("proc/loadavg", "0.25 0.10 0.05 1/100 4242\n"),
         ("proc/meminfo", "MemTotal:  8 kB\nMemFree:   1 kB\nMemAvailable:      3 kB\n"),
     ]);
-    let told = Conditions {
+    let expected = Conditions {
         governor: Some("ondemand".to_owned()),
         khz: Some(1_500_000),
         millicelsius: Some(51_250),
@@ -51,8 +51,8 @@ fn every_linux_tells_its_state_in_the_same_places() {
         throttled: None,
         power_mw: None,
     };
-    assert_eq!(watch(&root, Sensors::default(), &[]).read(), told);
-    // Pinned, the clock is that of the core.
+    assert_eq!(watch(&root, Sensors::default(), &[]).read(), expected);
+    // If the process is pinned, the clock is that of the core.
     assert_eq!(watch(&root, Sensors::default(), &[2]).read().khz, Some(1_800_000));
     // Without policies, core 0 has the governor.
     fs::remove_dir_all(root.path().join("sys/devices/system/cpu/cpufreq")).unwrap();
@@ -60,7 +60,7 @@ fn every_linux_tells_its_state_in_the_same_places() {
 }
 
 #[test]
-fn a_description_names_other_places() {
+fn a_description_can_name_other_files() {
     let root = root(&[
         ("a/g0", "ondemand"),
         ("a/g1", "performance"),
@@ -79,14 +79,14 @@ fn a_description_names_other_places() {
     };
     let mut watch = watch(&root, sensors, &[]);
     assert_eq!(watch.governors(), ["a/g0", "a/g1"].map(|file| root.path().join(file)));
-    let told = Conditions {
+    let expected = Conditions {
         governor: Some("ondemand,performance".to_owned()),
         khz: Some(600_000),
         millicelsius: Some(-5_000),
         ..Conditions::default()
     };
-    assert_eq!(watch.read(), told);
-    // A place that is named and is not there is absent; the generic one doesn't step in.
+    assert_eq!(watch.read(), expected);
+    // A named file that does not exist gives no value, and is not replaced by the standard one.
     let sensors = Sensors { temperature: list("/nowhere"), ..Sensors::default() };
     assert_eq!(super::Watch::new(root.path(), &sensors, &[]).unwrap().read().millicelsius, None);
     let sensors = Sensors { clock: list("/a/***"), ..Sensors::default() };
@@ -94,27 +94,27 @@ fn a_description_names_other_places() {
 }
 
 #[test]
-fn a_mask_throttles_now_by_the_bits_that_count() {
+fn a_mask_reports_throttling_by_its_current_bits() {
     let root = root(&[("m", "0x50000\n")]);
     let mut watch = watch(&root, throttle("/m", ThrottleKind::Mask, 0xf), &[]);
-    assert_eq!(watch.read().throttled, Some(false), "it has happened, and is over");
-    for (text, told) in [("0x50005", Some(true)), ("4", Some(true)), ("0x0", Some(false)), ("?", None)] {
+    assert_eq!(watch.read().throttled, Some(false), "only past throttling");
+    for (text, expected) in [("0x50005", Some(true)), ("4", Some(true)), ("0x0", Some(false)), ("?", None)] {
         write(&root, "m", text);
-        assert_eq!(watch.read().throttled, told, "{text}");
+        assert_eq!(watch.read().throttled, expected, "{text}");
     }
 }
 
 #[test]
-fn a_counter_throttles_when_it_rose_since_the_last_reading() {
+fn a_counter_reports_throttling_if_it_rose_since_the_last_reading() {
     let root = root(&[("n", "7")]);
     let mut watch = watch(&root, throttle("/n", ThrottleKind::Counter, 0), &[]);
-    assert_eq!(watch.read().throttled, Some(false), "7 were counted before");
+    assert_eq!(watch.read().throttled, Some(false), "the 7 events were before the first reading");
     write(&root, "n", "9");
     assert_eq!([watch.read().throttled, watch.read().throttled], [Some(true), Some(false)]);
 }
 
 #[test]
-fn generic_throttling_is_a_counter_of_x86_or_a_clock_held_down_but_no_fan() {
+fn default_throttling_is_an_x86_counter_or_a_lowered_clock_but_not_a_fan() {
     let count = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count";
     let root = root(&[
         (count, "3"),
@@ -132,7 +132,7 @@ fn generic_throttling_is_a_counter_of_x86_or_a_clock_held_down_but_no_fan() {
 }
 
 #[test]
-fn power_is_the_sum_of_all_rails_or_absent() {
+fn power_is_the_sum_of_all_rails_or_none() {
     let root = root(&[("w", "1500\n"), ("v", "5000\n"), ("hwmon3/a", "200\n")]);
     let file = |name: &str| Some(name.to_owned());
     let print = "echo ' DDR_A current(1)=0.5A'; echo ' X_A current(2)=9A'; echo ' DDR_V volt(9)=3.0V'";

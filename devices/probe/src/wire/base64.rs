@@ -26,7 +26,7 @@ pub mod f32s {
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f32>, D::Error> {
         let le = bytes::deserialize(d)?;
         let (words, []) = le.as_chunks::<4>() else {
-            return Err(D::Error::custom("the bytes of a tensor are not a multiple of four"));
+            return Err(D::Error::custom("the number of bytes of a tensor is not a multiple of four"));
         };
         Ok(words.iter().map(|w| f32::from_le_bytes(*w)).collect())
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 pub enum Runtime {
     /// tract (crate tract-onnx), compiled into the probe.
     Tract,
-    /// ONNX Runtime (crate ort), loaded from a shared library at the probe's start.
+    /// ONNX Runtime (crate ort), loaded from a shared library when the probe starts.
     Ort,
 }
 
@@ -35,37 +35,37 @@ impl std::str::FromStr for Runtime {
         Runtime::ALL
             .into_iter()
             .find(|r| r.name() == s)
-            .ok_or_else(|| format!("unknown runtime `{s}`; there are tract and ort"))
+            .ok_or_else(|| format!("unknown runtime `{s}`; the runtimes are tract and ort"))
     }
 }
 
-/// What the probe says of itself and of the device that it runs on.
+/// Describes the probe and the device that it runs on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     pub protocol: u32,
     /// The probe's own version.
     pub probe: String,
-    /// Runtimes that this probe can run here, with their versions.
+    /// Runtimes that the probe can use on this device.
     pub runtimes: Vec<RuntimeInfo>,
-    /// Why each runtime that is not in `runtimes` is not there, and each execution provider that was
-    /// asked for is not used, a line each.
+    /// Why each runtime that is not in `runtimes`, and each requested execution provider that is not used, is
+    /// unavailable; one line each.
     pub unavailable: Vec<String>,
     /// CPU architecture, as Rust names it: x86_64, aarch64.
     pub arch: String,
     pub os: String,
     /// `glibc 2.36` or `musl`.
     pub libc: String,
-    /// Model name of the CPU as /proc/cpuinfo has it; on arm64, which has none there, the
-    /// implementer and part number of each kind of core (`0x41/0xd08`).
+    /// Model name of the CPU in /proc/cpuinfo; on arm64, where that has none, the implementer and part number
+    /// of each kind of core (`0x41/0xd08`).
     pub cpu: String,
     /// Cores that this process may use.
     pub cores: usize,
-    /// As the generic places of Linux tell them.
+    /// As the standard files of Linux report them.
     pub conditions: Conditions,
 }
 
 impl Hello {
-    /// The version of a runtime; none where this probe cannot run it here.
+    /// The version of a runtime; `None` if the probe cannot use it on this device.
     pub fn version(&self, runtime: Runtime) -> Option<&str> {
         self.runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.as_str())
     }
@@ -75,28 +75,28 @@ impl Hello {
 pub struct RuntimeInfo {
     pub runtime: Runtime,
     pub version: String,
-    /// ONNX Runtime's execution providers that are used, in the order in which they are offered a
-    /// model's nodes; `cpu` where none were asked for. Empty for tract.
+    /// The execution providers that ONNX Runtime uses, in the order in which they can claim nodes of a model;
+    /// `cpu` if none were requested. Empty for tract.
     #[serde(default)]
     pub providers: Vec<String>,
 }
 
-/// The state of the device at one moment; absent where the device does not tell.
+/// The state of the device at one moment. A field is `None` if the device does not report it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conditions {
-    /// Scaling governor; several, if the cores differ, are joined by commas.
+    /// Scaling governor; different ones are joined by commas.
     pub governor: Option<String>,
-    /// Current clock, kHz: the lowest of the clocks that are watched.
+    /// Lowest of the clocks that are read, in kHz.
     pub khz: Option<u64>,
-    /// The hottest of the temperatures that are watched, thousandths of a degree Celsius.
+    /// Highest of the temperatures that are read, in thousandths of a degree Celsius.
     pub millicelsius: Option<i64>,
     /// Load average of the last minute.
     pub load1: Option<f64>,
-    /// Memory that a process could still take without swapping, bytes.
+    /// Memory that can still be used without swapping, in bytes.
     pub free_bytes: Option<u64>,
-    /// Whether the device holds its clock down at this moment, for its heat or its power supply; of a
-    /// device that only counts such events, whether it counted one since the last reading.
+    /// Whether the device lowers its clock at this moment, because of heat or its power supply; for a device
+    /// that only counts such events, whether one was counted since the last reading.
     pub throttled: Option<bool>,
-    /// Power drawn by all rails that are watched together, milliwatts.
+    /// Sum of the power rails, in milliwatts.
     pub power_mw: Option<f64>,
 }

@@ -13,7 +13,7 @@ pub use sensors::{Rail, Sensors, Throttle, ThrottleKind};
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of some bytes as 64 lowercase hex digits: how the wire names a model.
+/// SHA-256 of `bytes` as 64 lowercase hex digits, by which the protocol identifies models.
 pub fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }

@@ -1,7 +1,7 @@
 use super::{Conditions, Hello, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// What the probe answers.
+/// A reply of the probe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply {
@@ -9,21 +9,22 @@ pub enum Reply {
     Ready {
         id: u64,
         conditions: Conditions,
-        /// The cores that the probe runs on now; empty where it is not pinned.
+        /// The cores that the probe is pinned to; empty if it is not pinned.
         pinned: Vec<usize>,
-        /// The governor before this session set one; absent where none was asked for.
+        /// The governor before the request set one; `None` if the request sets none.
         governor_was: Option<String>,
-        /// Files that [`super::Sensors`] name and the device does not have, a line each.
+        /// Files that [`super::Sensors`] names and the device does not have, one line each.
         notes: Vec<String>,
     },
     Known {
         id: u64,
-        /// Bytes of ONNX files that the probe keeps loaded at a time: what exceeds them is made and loaded anew.
+        /// Total size of the ONNX files whose models the probe keeps loaded, in bytes. Beyond that, models
+        /// are loaded again when they are needed.
         room_bytes: u64,
     },
     Missing {
         id: u64,
-        /// Digests of the models that are not there in full.
+        /// Digests of the models that are not stored completely.
         models: Vec<String>,
     },
     Stored {
@@ -40,11 +41,12 @@ pub enum Reply {
     },
     Memory {
         id: u64,
-        /// The most that was resident, at any time, in a process that loaded the model and ran it 3 times, bytes; with
-        /// the program, the runtime's code and all else that a process has.
+        /// Peak resident memory, in bytes, of a process that loaded the model and ran it three times. It
+        /// includes the program and the code of the runtime.
         peak_bytes: u64,
     },
-    /// The request could not be served; the probe serves the next one. `id` is 0 where the line was no request.
+    /// The request could not be served. The probe continues with the next one. `id` is 0 if the line was not
+    /// a request.
     Failed {
         id: u64,
         error: String,
@@ -52,7 +54,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// That of the request; none for a hello.
+    /// The id of the request; `None` for a hello.
     pub fn id(&self) -> Option<u64> {
         match self {
             Reply::Hello(_) => None,
@@ -73,16 +75,16 @@ impl Reply {
 pub struct Samples {
     /// Inferences in each sample.
     pub batch: u64,
-    /// Nanoseconds for one inference, a sample: the sample's time divided by `batch`.
+    /// Nanoseconds of one inference, by sample: the duration of the sample divided by `batch`.
     pub ns: Vec<f64>,
-    /// Right before the first sample, the warm-up done.
+    /// Right before the first sample, after the warm-up.
     pub before: Conditions,
-    /// Half way, between two samples.
+    /// Halfway, between two samples.
     pub during: Conditions,
     /// Right after the last sample.
     pub after: Conditions,
-    /// Cores that other processes kept busy while the model was warmed up and sampled, of those that the
-    /// probe is pinned to, else of all; absent where the device does not report it, or where that took less
-    /// than 50 ms.
+    /// How many cores other processes kept busy during warm-up and sampling: of the cores that the probe is
+    /// pinned to, or of all if it is not pinned. `None` if the device does not report it, or if less than
+    /// 50 ms elapsed.
     pub others: Option<f64>,
 }

@@ -3,26 +3,28 @@ use nas_exporters::{Graph, Precision};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What the host asks. Every request carries an `id` that its reply repeats; each may be answered by
+/// A request of the host. Every request has an `id`, which its reply repeats. Any request may be answered by
 /// [`super::Reply::Failed`] instead of the reply that is named here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Names the files with the device's state, and how the device is set while measuring; answered by
-    /// [`super::Reply::Ready`]. A second one replaces the first; one that fails leaves the probe unpinned and the
-    /// governor as it was found.
+    /// Names the files that report the state of the device, and sets the device up for measuring; answered by
+    /// [`super::Reply::Ready`]. A later setup replaces an earlier one. If a setup fails, the probe is not
+    /// pinned, and the governor is as it was before the first setup.
     Setup {
         id: u64,
         sensors: Sensors,
-        /// Cores that the probe shall run on; empty for all that it may use.
+        /// Cores to pin the probe to; empty for all that it may use.
         pin: Vec<usize>,
-        /// Written to every file of `sensors.governor`. The old one is restored when the probe ends, however it ends.
+        /// Scaling governor that is written to every file of `sensors.governor`; `None` leaves it unchanged.
+        /// The previous one is restored when the probe ends, or, if the probe is killed, by the next probe.
         governor: Option<String>,
     },
-    /// Hands over untrained networks as graphs, for as long as the probe runs; answered by [`super::Reply::Known`].
-    /// The probe makes the ONNX file of one when it is needed, and deletes it again.
+    /// Passes untrained networks as graphs, which the probe keeps until it ends; answered by
+    /// [`super::Reply::Known`]. The ONNX file of a graph exists only while a request needs it.
     Graphs { id: u64, graphs: Vec<DeployedGraph> },
-    /// Asks which of these models (digests) the device does not have as files; answered by [`super::Reply::Missing`].
+    /// Asks which of these models (digests) the device does not have as files; answered by
+    /// [`super::Reply::Missing`].
     Have { id: u64, models: Vec<String> },
     /// Stores a model on the device as a file; answered by [`super::Reply::Stored`].
     Put {
@@ -37,7 +39,7 @@ pub enum Request {
     Measure { id: u64, model: ModelRef, plan: MeasurePlan },
     /// Runs inputs through a model; answered by [`super::Reply::Outputs`].
     Infer { id: u64, model: ModelRef, inputs: Vec<TensorData> },
-    /// Loads a model into a process of its own to measure its peak memory; answered by [`super::Reply::Memory`].
+    /// Loads a model in a new process to measure its peak memory; answered by [`super::Reply::Memory`].
     Memory { id: u64, model: ModelRef },
 }
 
@@ -59,14 +61,14 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeployedGraph {
-    /// SHA-256 of its ONNX file ([`nas_exporters::onnx::untrained`]), 64 lowercase hex digits.
+    /// SHA-256 of the network's ONNX file ([`nas_exporters::onnx::untrained`]), 64 lowercase hex digits.
     pub model: String,
     pub graph: Graph,
     pub precision: Precision,
 }
 
-/// A model as one runtime shall run it. A probe keeps the models that it has loaded, so that a
-/// second request for the same one costs no load.
+/// A model, with how to run it. The probe keeps loaded models, so that a second request for the same one does
+/// not load it again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRef {
@@ -79,33 +81,35 @@ pub struct ModelRef {
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MeasurePlan {
-    /// Run untimed for at least so long first, nanoseconds, until the model is warm: in blocks of half
-    /// of this, until the median run of a block is no longer more than 1 % faster than that of the
-    /// block before, for at most [`MeasurePlan::MOST_BLOCKS`]; and at least 3 runs.
+    /// Minimum duration of the warm-up, in nanoseconds. The model is run untimed in blocks of half of this,
+    /// until the median run of a block is not more than 1 % faster than that of the block before; at most
+    /// [`MeasurePlan::MOST_BLOCKS`] blocks, and at least 3 runs.
     pub warmup_ns: u64,
-    /// A timed sample lasts at least so long: an op shorter than this is run several times a
-    /// sample, so that the clock's resolution does not show. Nanoseconds.
+    /// Minimum duration of a sample, in nanoseconds. A shorter model is run several times per sample, so that
+    /// the resolution of the clock does not matter.
     pub min_sample_ns: u64,
-    /// How many samples to take at most.
+    /// Maximum number of samples.
     pub samples: usize,
-    /// Stop sampling after so long, with at least 5 samples taken. Nanoseconds.
+    /// Duration after which sampling stops, but not before 5 samples, in nanoseconds.
     pub limit_ns: u64,
 }
 
 impl MeasurePlan {
-    /// Of warm-up, `warmup_ns / 2` each.
+    /// Maximum number of warm-up blocks, which take `warmup_ns / 2` each.
     pub const MOST_BLOCKS: u32 = 8;
 
-    /// The time after which no further run begins, apart from the fewest runs that are needed.
+    /// The time after which no further run starts, apart from the minimum number of runs.
     pub fn longest(&self) -> Duration {
         let blocks = Duration::from_nanos(self.warmup_ns / 2).saturating_mul(Self::MOST_BLOCKS);
         blocks.saturating_add(Duration::from_nanos(self.limit_ns))
     }
 }
 
-/// A dense f32 tensor, row-major, its values as base64 of little-endian bytes.
+/// A dense f32 tensor, row-major. In JSON its values are little-endian bytes in base64.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TensorData {
     /// With the batch dimension: NCHW for an image, NC for logits.
     pub shape: Vec<usize>,

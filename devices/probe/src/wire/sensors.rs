@@ -1,28 +1,28 @@
 use serde::{Deserialize, Serialize};
 
-/// Where a device tells its state. A list that is empty stands for the places that are the same on
-/// every Linux. A file's path may hold `*`, and then stands for all that match it.
+/// The files that report the state of a device. An empty list stands for the standard files of Linux. A path
+/// may contain `*` and then stands for all files that match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sensors {
-    /// Files that hold the scaling governor, and take a new one.
+    /// Files with the scaling governor, which are read and written.
     pub governor: Vec<String>,
-    /// Files with a clock in kHz; the lowest counts.
+    /// Files with a clock in kHz; the lowest is reported.
     pub clock: Vec<String>,
-    /// Files with thousandths of a degree Celsius; the hottest counts.
+    /// Files with thousandths of a degree Celsius; the highest is reported.
     pub temperature: Vec<String>,
     pub throttle: Vec<Throttle>,
-    /// The rails whose sum is the power drawn; none are generic.
+    /// Power rails, whose sum is reported. Linux has no standard files for them.
     pub power: Vec<Rail>,
 }
 
-/// A file that tells of throttling.
+/// A file that reports throttling.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Throttle {
     pub file: String,
     pub kind: ThrottleKind,
-    /// Bits of a `mask` file that mean throttling now.
+    /// The bits of a file of kind `mask` that mean that the device is throttled now.
     #[serde(default)]
     pub mask: u64,
 }
@@ -30,17 +30,17 @@ pub struct Throttle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ThrottleKind {
-    /// Bits in hex, such as `0x50005`: throttled while one of [`Throttle::mask`] is set.
+    /// A hexadecimal number, such as `0x50005`: throttled while it has one of the bits of [`Throttle::mask`].
     Mask,
-    /// A count of events: throttled if it rose since the last reading.
+    /// A count of events: throttled if it has risen since the last reading.
     Counter,
     /// The state of a cooling device: throttled above 0.
     State,
 }
 
-/// One power rail, read from one of: a file of milliwatts; files of millivolts and milliamps; a
-/// command that prints lines `NAME_A ...=0.5A` and `NAME_V ...=3.3V`, a rail each, as the Raspberry
-/// Pi's `vcgencmd pmic_read_adc` does.
+/// A power rail. It has exactly one source: a file with milliwatts; two files with millivolts and milliamps;
+/// or a command that prints lines `NAME_A ...=0.5A` and `NAME_V ...=3.3V` for each of several rails, which
+/// are added up, as `vcgencmd pmic_read_adc` of the Raspberry Pi does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rail {
@@ -54,14 +54,16 @@ pub struct Rail {
 }
 
 impl Sensors {
+    /// Checks that masks and rails are complete and unambiguous.
+    ///
     /// # Errors
-    /// What is said twice, left out or can't be meant.
+    /// One line that names the throttle file or the power rail.
     pub fn check(&self) -> Result<(), String> {
         for Throttle { file, kind, mask } in &self.throttle {
             match (kind, mask) {
                 (ThrottleKind::Mask, 0) => {
                     return Err(format!(
-                        "the throttle file {file} is a mask: give the bits that count as `mask`"
+                        "the throttle file {file} is of kind `mask` and needs a `mask` that is not 0"
                     ));
                 }
                 (ThrottleKind::Counter | ThrottleKind::State, 1..) => {
@@ -77,7 +79,7 @@ impl Sensors {
                 | (None, None, None, Some([_, ..])) => {}
                 _ => {
                     return Err(format!(
-                        "the power rail `{}` needs one of: milliwatts; millivolts and milliamps; a command",
+                        "the power rail `{}` needs one of: milliwatts; millivolts and milliamps; command",
                         rail.name
                     ));
                 }

@@ -6,10 +6,11 @@ use nas_exporters::{Graph, Op, Precision, Shape};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
-/// A golden file holds exactly the lines of these messages, and reads back as them.
+/// Checks that these messages are written as the lines of a golden file, and that the lines are read as the
+/// messages.
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(file: &str, messages: &[T]) {
     let written: String = messages.iter().map(|m| serde_json::to_string(m).unwrap() + "\n").collect();
-    assert_eq!(written, file, "the wire changed: raise PROTOCOL and write the golden file anew");
+    assert_eq!(written, file, "the protocol changed: raise PROTOCOL and update the golden file");
     let read: Vec<T> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(read, messages);
 }
@@ -41,7 +42,7 @@ fn sensors() -> Sensors {
 }
 
 #[test]
-fn requests_keep_their_form() {
+fn requests_match_the_golden_file() {
     let model = |runtime| ModelRef { model: digest(), runtime, threads: 1 };
     let plan = MeasurePlan { warmup_ns: 100, min_sample_ns: 200, samples: 50, limit_ns: 300 };
     let mut graph = Graph::new(Shape::new(2, 4, 4));
@@ -71,7 +72,7 @@ fn requests_keep_their_form() {
 }
 
 #[test]
-fn replies_keep_their_form() {
+fn replies_match_the_golden_file() {
     let conditions = Conditions {
         governor: Some("performance".to_owned()),
         khz: Some(1_500_000),
@@ -134,7 +135,7 @@ fn replies_keep_their_form() {
 }
 
 #[test]
-fn floats_cross_the_wire_bit_by_bit() {
+fn floats_are_transferred_bit_by_bit() {
     let values = vec![0.1, f32::MIN_POSITIVE, f32::NEG_INFINITY, f32::NAN];
     let sent = TensorData { shape: vec![4], values };
     let got: TensorData = serde_json::from_str(&serde_json::to_string(&sent).unwrap()).unwrap();
@@ -144,7 +145,7 @@ fn floats_cross_the_wire_bit_by_bit() {
 }
 
 #[test]
-fn a_request_with_a_field_that_nobody_knows_is_refused() {
+fn unknown_fields_are_refused() {
     for line in include_str!("../../tests/golden/requests.jsonl").lines() {
         assert!(serde_json::from_str::<Request>(&line.replacen('{', r#"{"repeat":3,"#, 1)).is_err());
     }
@@ -152,7 +153,7 @@ fn a_request_with_a_field_that_nobody_knows_is_refused() {
 }
 
 #[test]
-fn sensors_that_can_not_be_meant_are_refused() {
+fn inconsistent_sensors_are_refused() {
     assert_eq!(serde_json::from_str::<Sensors>("{}").unwrap(), Sensors::default());
     assert_eq!(Sensors::default().check(), Ok(()));
     assert_eq!(sensors().check(), Ok(()));

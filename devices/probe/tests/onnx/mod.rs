@@ -1,5 +1,5 @@
 //! Small ONNX models.
-// Each test uses its part.
+// Each test program uses a part of it.
 #![allow(dead_code)]
 
 use onnx_protobuf::{
@@ -35,14 +35,14 @@ fn value_info(name: &str, shape: &[Option<usize>]) -> ValueInfoProto {
     info
 }
 
-/// A model of input x, output y, a constant c (as large as x, every value `c`) and nodes of
-/// (op, inputs, output).
+/// A model with the input `x`, the output `y`, a constant named `c` (of the shape of `x`, filled with the
+/// value `c`), and nodes given as (op, inputs, output).
 pub fn model(shape: &[Option<usize>], c: f32, nodes: &[(&str, &[&str], &str)]) -> Vec<u8> {
     let constant = (&SHAPE.map(|d| d as i64)[..], vec![c; SHAPE.iter().product()]);
     build(shape, constant, nodes)
 }
 
-/// A model that multiplies `width` numbers by a square matrix: 4 width² bytes.
+/// A model that multiplies `width` numbers by a square matrix, which takes 4 width² bytes.
 pub fn dense(width: usize) -> Vec<u8> {
     let weights = (&[width as i64; 2][..], vec![0.5; width * width]);
     build(&[Some(1), Some(width)], weights, &[("MatMul", &["x", "c"], "y")])

@@ -1,5 +1,5 @@
-//! A probe as a host has it: a process that answers line by line.
-// Each test uses its part.
+//! A running probe, which answers requests line by line.
+// Each test program uses a part of it.
 #![allow(dead_code)]
 
 use nas_probe::{Hello, Reply, Request, Sensors};
@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A probe that is talked to line by line. Killed when dropped.
+/// A running probe. It is killed when this is dropped.
 pub struct Probe {
     pub child: Child,
-    /// None closes it.
+    /// Setting this to `None` closes it.
     pub stdin: Option<ChildStdin>,
     pub stdout: BufReader<ChildStdout>,
     pub hello: Hello,
@@ -29,7 +29,7 @@ impl Probe {
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut probe = Probe { child, stdin, stdout, hello: Hello::default() };
-        let Reply::Hello(hello) = probe.receive() else { panic!("the first line is no hello") };
+        let Reply::Hello(hello) = probe.receive() else { panic!("the first line is not a hello") };
         probe.hello = hello;
         probe
     }
@@ -66,7 +66,7 @@ impl Probe {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "the probe goes on");
+            assert!(start.elapsed() < Duration::from_secs(20), "the probe is still running");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

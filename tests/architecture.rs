@@ -1,0 +1,87 @@
+//! The imports between the rooms of `src/`, held to the table in docs/ARCHITECTURE.md.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms and what they may import, in the order of the table.
+fn documented() -> Vec<(String, BTreeSet<String>)> {
+    let text = include_str!("../docs/ARCHITECTURE.md");
+    let table = text.split_once("| room | holds | imports |\n").expect("the table of rooms").1;
+    let quoted =
+        |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(String::from).collect() };
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
+        (quoted(cells[0]).remove(0), quoted(cells[2]).into_iter().collect())
+    };
+    table.lines().skip(1).take_while(|line| line.starts_with('|')).map(row).collect()
+}
+
+fn sources(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.into()];
+    }
+    let mut entries: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.retain(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "rs"));
+    entries.iter().flat_map(|path| sources(path)).collect()
+}
+
+/// The rooms that a file names behind `crate::`; its tests are not part of the structure.
+fn imports(file: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let code = text.split("#[cfg(test)]\n").next().unwrap();
+    let name =
+        |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_string();
+    let behind = code.split("crate::").skip(1);
+    let groups = behind.clone().filter_map(|rest| rest.strip_prefix('{')).flat_map(|group| {
+        let group = group.split('}').next().unwrap();
+        group.split(',').map(|part| name(part.trim())).collect::<Vec<_>>()
+    });
+    behind.map(name).chain(groups).filter(|name| !name.is_empty()).collect()
+}
+
+fn found() -> BTreeMap<String, BTreeSet<String>> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut rooms = BTreeMap::new();
+    for entry in fs::read_dir(&src).unwrap() {
+        let path = entry.unwrap().path();
+        let room = path.file_stem().unwrap().to_str().unwrap().to_string();
+        if room != "lib" && room != "bin" {
+            let mut imports: BTreeSet<String> =
+                sources(&path).iter().flat_map(|file| imports(file)).collect();
+            imports.remove(&room);
+            rooms.insert(room, imports);
+        }
+    }
+    rooms
+}
+
+#[test]
+fn rooms_import_what_the_table_says_and_nothing_else() {
+    let documented: BTreeMap<String, BTreeSet<String>> = documented().into_iter().collect();
+    assert_eq!(found(), documented, "what is there, and docs/ARCHITECTURE.md");
+}
+
+#[test]
+fn no_import_goes_back_up() {
+    let mut above = BTreeSet::new();
+    for (room, imports) in documented() {
+        let below: Vec<&String> = imports.iter().filter(|import| !above.contains(*import)).collect();
+        assert!(below.is_empty(), "{room} imports {below:?}, which follow it in the table");
+        above.insert(room);
+    }
+}
+
+/// Of libtorch only `train` knows, of flags only `cli`, and how a board is reached only `device`.
+#[test]
+fn each_of_these_crates_has_one_home() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (name, home) in [("tch::", "train"), ("clap::", "cli"), ("anyhow::", "cli"), ("ssh2::", "device")] {
+        for file in sources(&src) {
+            let text = fs::read_to_string(&file).unwrap();
+            let inside = file.starts_with(src.join(home)) || file.starts_with(src.join("bin"));
+            assert!(inside || !text.contains(name), "{} uses {name}", file.display());
+        }
+    }
+}
