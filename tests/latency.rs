@@ -240,6 +240,41 @@ proptest! {
     }
 }
 
+/// Ten layers of twenty choices each, and scores that follow the costs: few networks dominate another, and yet the
+/// best one is found at once.
+#[test]
+fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
+    use edge_nas::model::Polynomial;
+    use edge_nas::search::{Unit, best_within, range};
+    let noise = |layer: usize, choice: usize| ((layer * 37 + choice * 101) as f64).sin();
+    let row = |layer: usize, choice: usize| {
+        (vec![(layer, vec![choice])], 1000.0 * (choice as f64 + 1.0 + noise(layer, choice)))
+    };
+    let pair = |layer: usize| (vec![(layer, vec![3, 7, 9]), (layer + 1, vec![2])], -500.0 * layer as f64);
+    let rows = (0..10).flat_map(|layer| (0..20).map(move |choice| row(layer, choice)));
+    let polynomial = Polynomial::sum(rows.chain((0..9).map(pair)));
+    let (cheapest, dearest) = range(&polynomial, &vec![(0..20).collect(); 10]).unwrap();
+    let cost = Cost { name: "made up".into(), unit: Unit::Nanoseconds, polynomial };
+    let score =
+        |layer: usize, choice: usize| cost.polynomial.row((layer, choice)) + 100.0 * noise(choice, layer);
+    let scores: Vec<Vec<f64>> = (0..10).map(|l| (0..20).map(|i| score(l, i)).collect()).collect();
+    let total = |choices: &[usize]| choices.iter().zip(&scores).fold(0.0, |sum, (&i, row)| sum + row[i]);
+    for share in [0.1, 0.5, 0.9] {
+        let limit = cheapest + share * (dearest - cheapest);
+        let best = best_within(&scores, &[Constraint { cost: cost.clone(), limit }]).unwrap();
+        assert!(cost.polynomial.value(&best, 0) <= limit);
+        // No exchange of one or two choices is better.
+        for layers in (0..10).flat_map(|a| (0..=a).map(move |b| [a, b])) {
+            for choices in (0..20).flat_map(|i| (0..20).map(move |j| [i, j])) {
+                let mut other = best.clone();
+                (other[layers[0]], other[layers[1]]) = (choices[0], choices[1]);
+                let within = cost.polynomial.value(&other, 0) <= limit;
+                assert!(!within || total(&other) <= total(&best) + 1e-6, "{best:?} {other:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_target_is_a_latency_or_a_share_of_the_range() {
     let layer =

@@ -130,7 +130,7 @@ fn show_tells_what_layers_add_and_take_alone() {
     let text = text(&ws, "profile show chain.ort.jsonl");
     for said in [
         "board: 0x41/0xd08, aarch64, glibc 2.27",
-        "ort 1.28.0 on cpu, 1 threads, fp32",
+        "ort 1.28.0 on cpu, threads: 1, fp32",
         "2026-11-18T",
         "a call of the runtime by itself: 1.50 µs",
         "base, in every network",
@@ -191,7 +191,7 @@ fn diff_tells_how_far_two_tables_agree() {
     assert!(in_situ["compared"].as_u64().unwrap() > 10, "{in_situ}");
 
     let text = text(&ws, "profile diff chain.old.jsonl chain.new.jsonl");
-    for said in ["what differs", "1.0200", "2.00 %", "1 layers that only A has", &lost.to_string()] {
+    for said in ["what differs", "1.0200", "2.00 %", "only in A (1)", &lost.to_string()] {
         assert!(text.contains(said), "no {said:?} in {text}");
     }
 }

@@ -210,7 +210,10 @@ impl TryFrom<Written> for Graph {
     fn try_from(Written { input, nodes, output }: Written) -> Result<Graph, GraphError> {
         let mut graph = Graph::new(input);
         check_size(input)?;
-        if nodes.len() > MOST_NODES || output > nodes.len() {
+        if nodes.len() > MOST_NODES {
+            return Err(GraphError::Nodes { nodes: nodes.len() });
+        }
+        if output > nodes.len() {
             return Err(GraphError::Node { node: output });
         }
         for WrittenNode { name, op, inputs } in nodes {
@@ -233,6 +236,8 @@ pub enum GraphError {
     Inputs { name: String, op: Op, inputs: Vec<Shape> },
     #[error("node {node} is read before it exists")]
     Node { node: usize },
+    #[error("{nodes} nodes are too many; a graph has at most {MOST_NODES}")]
+    Nodes { nodes: usize },
     #[error("{shape} is empty or too large for a feature map")]
     Size { shape: Shape },
 }

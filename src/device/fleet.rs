@@ -28,7 +28,7 @@ pub struct Fleet<'s> {
 
 /// The result of a job: the index of its model and its samples, or why the board was lost.
 enum Outcome {
-    Measured(usize, Result<Samples, DeviceError>),
+    Measured(usize, Box<Result<Samples, DeviceError>>),
     /// The requests that were outstanding on the board have no result.
     Lost(DeviceError),
 }
@@ -81,7 +81,7 @@ impl<'s> Fleet<'s> {
             drop(send);
             for (board, outcome) in outcomes {
                 match outcome {
-                    Outcome::Measured(model, samples) => take(model, samples, cores[board])?,
+                    Outcome::Measured(model, samples) => take(model, *samples, cores[board])?,
                     Outcome::Lost(why) => {
                         kept[board] = false;
                         lost = Some(why);
@@ -196,7 +196,7 @@ fn work(
         let Some((model, ticket)) = begun.pop_front() else { return Ok(None) };
         match session.finish(ticket) {
             Err(fatal) if !matches!(fatal, DeviceError::Failed { .. }) => Err(fatal),
-            measured => Ok(Some(Outcome::Measured(model, measured))),
+            measured => Ok(Some(Outcome::Measured(model, Box::new(measured)))),
         }
     };
     loop {

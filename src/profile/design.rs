@@ -5,7 +5,7 @@ use crate::model::{
     LatencyModel, ModelError, Problem, Structure, balanced, d_optimal, isolated_subjects, random, structure,
     unfit,
 };
-use crate::search::{Constraint, Cost, best_within, latency_range, scores_of};
+use crate::search::{Constraint, Cost, best_within, extreme, latency_range, scores_of};
 use crate::space::{CandidateOp, Networks};
 use crate::table::{LatencyTable, Subject};
 use rand::{Rng, SeedableRng};
@@ -54,7 +54,7 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
             (sign * macs.polynomial.row((layer, a))).total_cmp(&(sign * macs.polynomial.row((layer, b))))
         })
     };
-    let extreme = |sign: f64| (0..networks.len()).map(|layer| by_macs(layer, sign).unwrap_or(0)).collect();
+    let of_macs = |sign: f64| (0..networks.len()).map(|layer| by_macs(layer, sign).unwrap_or(0)).collect();
     let mut ops: Vec<CandidateOp> = vec![];
     for choice in networks.searched().flat_map(|layer| &networks.choices()[layer]) {
         if choice.op != CandidateOp::Zero && !ops.contains(&choice.op) {
@@ -69,7 +69,7 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
         };
         (0..networks.len()).map(of_layer).collect()
     };
-    [extreme(-1.0), extreme(1.0)].into_iter().chain(ops.iter().map(throughout)).collect()
+    [of_macs(-1.0), of_macs(1.0)].into_iter().chain(ops.iter().map(throughout)).collect()
 }
 
 /// The rest of `number` networks to fit a model to, once `table` has [`first_to_fit`]: what was chosen before; the
@@ -95,10 +95,9 @@ pub fn rest_to_fit(
     }
     let mut known: HashSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
     if chosen.is_empty() {
-        let fit = problem.fit(table)?;
-        let polynomial = fit.polynomial.given(head.0, head_index(&problem.networks, head.1));
-        let cost = Cost { polynomial, ..Cost::macs(networks) };
-        let corners = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&cost, networks, sign));
+        let polynomial = problem.fit(table)?.polynomial.given(head.0, head_index(&problem.networks, head.1));
+        let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+        let corners = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&polynomial, &live, sign));
         let corners = corners.map(|choices| Subject::Network(networks.layers_of(&choices)));
         chosen.extend(corners.filter(|corner| known.insert(corner.clone())));
     }
@@ -136,14 +135,6 @@ pub fn derived_unseen(table: &LatencyTable, model: &LatencyModel, number: usize,
     };
     let derived: Vec<Vec<usize>> = (0..number).filter_map(derive).collect();
     unseen(table, distinct(networks, derived))
-}
-
-/// The cheapest network, or the dearest with a `sign` of −1.
-fn extreme(cost: &Cost, networks: &Networks, sign: f64) -> Option<Vec<usize>> {
-    let (cheapest, dearest) = cost.range(networks);
-    let limit = if sign > 0.0 { cheapest } else { dearest };
-    let score = |layer: usize, choice: usize| -sign * cost.polynomial.row((layer, choice));
-    best_within(&scores_of(networks, score), &[Constraint { cost: cost.clone(), limit }])
 }
 
 fn head_index(networks: &Networks, classes: usize) -> usize {

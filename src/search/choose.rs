@@ -27,9 +27,17 @@ pub fn best_within(scores: &[Vec<f64>], constraints: &[Constraint]) -> Option<Ve
     let costs: Vec<&Polynomial> = constraints.iter().map(|c| &c.cost.polynomial).collect();
     let limits: Vec<f64> = constraints.iter().map(|c| c.limit).collect();
     let rest: Vec<Vec<f64>> = costs.iter().map(|cost| least_rest(cost, scores)).collect();
+    let bounds: Vec<Bound> = constraints.iter().flat_map(|c| Bound::ladder(c, scores)).collect();
+    let within =
+        |choices: &[usize]| constraints.iter().all(|c| c.cost.polynomial.value(choices, 0) <= c.limit);
+    let score = |choices: &[usize]| choices.iter().zip(scores).fold(0.0, |sum, (&i, scores)| sum + scores[i]);
+    let found = bounds.iter().map(|bound| &bound.best).filter(|choices| within(choices));
+    let found = found.map(|choices| score(choices)).fold(f64::NEG_INFINITY, f64::max);
     let possible = |layer: usize, partial: &Partial| {
-        let least = partial.costs.iter().zip(&rest).map(|(cost, rest)| cost + rest[layer + 1]);
-        least.zip(&limits).all(|(least, limit)| least <= *limit)
+        let cheap = |(cost, limit): (usize, &f64)| partial.costs[cost] + rest[cost][layer + 1] <= *limit;
+        let per = bounds.len() / limits.len().max(1);
+        let good = |(i, bound): (usize, &Bound)| bound.at_most(layer, partial, i / per.max(1)) >= found;
+        limits.iter().enumerate().all(cheap) && bounds.iter().enumerate().all(good)
     };
     let complete = grow(&costs, scores, possible);
     let within = |partial: &&Partial| partial.costs.iter().zip(&limits).all(|(cost, limit)| cost <= limit);
@@ -40,20 +48,84 @@ pub fn best_within(scores: &[Vec<f64>], constraints: &[Constraint]) -> Option<Ve
     best.map(|best| best.choices.clone())
 }
 
-/// The cost of the cheapest and of the dearest network, `choices[l]` being those that layer l may hold. None where a
+/// The cheapest network, `choices[l]` being those that layer l may hold; with a `sign` of −1 the dearest. None where a
 /// layer may hold none.
-pub fn range(cost: &Polynomial, choices: &[Vec<usize>]) -> Option<(f64, f64)> {
+pub fn extreme(cost: &Polynomial, choices: &[Vec<usize>], sign: f64) -> Option<Vec<usize>> {
     let scores = |choices: &Vec<usize>| {
         let all = choices.iter().max().map_or(0, |max| max + 1);
         (0..all).map(|i| if choices.contains(&i) { 0.0 } else { f64::NEG_INFINITY }).collect()
     };
     let scores: Vec<Vec<f64>> = choices.iter().map(scores).collect();
-    let least = |cost: &Polynomial| {
-        grow(&[cost], &scores, |_, _| true).iter().map(|partial| partial.costs[0]).reduce(f64::min)
-    };
-    let negative = cost.monomials().iter().map(|m| (m.holds.clone(), -m.coefficient));
-    let (cheapest, dearest) = (least(cost)?, -least(&Polynomial::sum(negative))?);
-    Some((cheapest.max(cost.floor()), dearest.max(cost.floor())))
+    let signed = Polynomial::sum(cost.monomials().iter().map(|m| (m.holds.clone(), sign * m.coefficient)));
+    let complete = grow(&[&signed], &scores, |_, _| true);
+    let least = complete.into_iter().min_by(|a, b| a.costs[0].total_cmp(&b.costs[0]));
+    least.map(|least| least.choices)
+}
+
+/// The cost of the cheapest and of the dearest network, as [`extreme`].
+pub fn range(cost: &Polynomial, choices: &[Vec<usize>]) -> Option<(f64, f64)> {
+    let value = |sign: f64| Some(cost.value(&extreme(cost, choices, sign)?, 0));
+    value(1.0).zip(value(-1.0))
+}
+
+/// No network that completes a partial one within a limit has a larger score than this: its score plus that of
+/// Lagrange's relaxation of the rest, max Σ (score − λ·cost) + λ·(what is left of the limit).
+struct Bound {
+    lambda: f64,
+    limit: f64,
+    /// By layer, the relaxation of that layer and those after it.
+    rest: Vec<f64>,
+    /// By layer, the choice with the largest score − λ·cost.
+    best: Vec<usize>,
+}
+
+/// Multipliers of the ladder, from one step to the next.
+const STEP: f64 = 1.5;
+const STEPS: i32 = 24;
+
+impl Bound {
+    /// Bounds for multipliers around the one at which scores and costs weigh the same.
+    fn ladder(constraint: &Constraint, scores: &[Vec<f64>]) -> Vec<Bound> {
+        let Constraint { cost, limit } = constraint;
+        let cost = &cost.polynomial;
+        let spread = |of: &dyn Fn(usize, usize) -> f64| -> f64 {
+            let layer = |layer: usize| {
+                let values = finite(&scores[layer]).map(|choice| of(layer, choice));
+                let (low, high) =
+                    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (v.min(l), v.max(h)));
+                (high - low).max(0.0)
+            };
+            (0..scores.len()).map(layer).sum()
+        };
+        let even = spread(&|layer, choice| scores[layer][choice])
+            / spread(&|layer, choice| cost.row((layer, choice)));
+        let even = if even.is_finite() { even } else { 0.0 };
+        let ladder = (-STEPS / 2..STEPS / 2).map(|step| even * STEP.powi(step));
+        ladder.map(|lambda| Bound::new(cost, *limit, scores, lambda)).collect()
+    }
+
+    fn new(cost: &Polynomial, limit: f64, scores: &[Vec<f64>], lambda: f64) -> Bound {
+        let mut rest = vec![0.0; scores.len() + 1];
+        let mut best = vec![0; scores.len()];
+        for layer in (0..scores.len()).rev() {
+            let value = |choice: usize| scores[layer][choice] - lambda * cost.row((layer, choice));
+            let most = finite(&scores[layer]).max_by(|&a, &b| value(a).total_cmp(&value(b)));
+            best[layer] = most.unwrap_or(0);
+            rest[layer] = rest[layer + 1] + value(best[layer]) - lambda * least_shared(cost, layer);
+        }
+        Bound { lambda, limit, rest, best }
+    }
+
+    /// For the cost of that index; rounding must not make it too small.
+    fn at_most(&self, layer: usize, partial: &Partial, cost: usize) -> f64 {
+        let bound = partial.score + self.rest[layer + 1] + self.lambda * (self.limit - partial.costs[cost]);
+        bound + 1e-9 * bound.abs() + 1e-9
+    }
+}
+
+/// The choices that may be taken.
+fn finite(scores: &[f64]) -> impl Iterator<Item = usize> + '_ {
+    (0..scores.len()).filter(|&choice| scores[choice] > f64::NEG_INFINITY)
 }
 
 /// All complete networks, less those that are not `possible` within the limits, and those that another one beats.
@@ -68,11 +140,11 @@ fn grow(
     for (layer, scores) in scores.iter().enumerate() {
         let mut grown = Fronts::new();
         for (begun, front) in &fronts {
-            for (choice, score) in scores.iter().enumerate().filter(|(_, s)| **s > f64::NEG_INFINITY) {
+            for choice in finite(scores) {
                 let (added, begun) = step(costs, begun, layer, choice);
                 let grow = |p: &Partial| Partial {
                     costs: p.costs.iter().zip(&added).map(|(cost, added)| cost + added).collect(),
-                    score: p.score + score,
+                    score: p.score + scores[choice],
                     choices: [p.choices.as_slice(), &[choice]].concat(),
                 };
                 let partials = front.iter().map(grow).filter(|partial| possible(layer, partial));
@@ -98,8 +170,12 @@ fn keep_unbeaten(front: &mut Vec<Partial>) {
         let beats = |other: &Partial| {
             other.score >= partial.score && other.costs.iter().zip(&partial.costs).all(|(a, b)| a <= b)
         };
-        // The last ones that were kept have the best scores so far.
-        if !kept.iter().rev().any(beats) {
+        // Of one cost, the last one that was kept has the best score so far.
+        let beaten = match partial.costs.as_slice() {
+            [_] => kept.last().is_some_and(beats),
+            _ => kept.iter().rev().any(beats),
+        };
+        if !beaten {
             kept.push(partial);
         }
     }
@@ -134,11 +210,15 @@ fn step(
 fn least_rest(cost: &Polynomial, scores: &[Vec<f64>]) -> Vec<f64> {
     let mut rest = vec![0.0; scores.len() + 1];
     for layer in (0..scores.len()).rev() {
-        let decided = |m: &&Monomial| m.holds.last().is_some_and(|(l, _)| *l == layer);
-        let shared = cost.monomials().iter().filter(decided).filter(|m| m.holds.len() > 1);
-        let choices = (0..scores[layer].len()).filter(|&choice| scores[layer][choice] > f64::NEG_INFINITY);
-        let least = choices.map(|choice| cost.row((layer, choice))).reduce(f64::min).unwrap_or(0.0);
-        rest[layer] = rest[layer + 1] + least + shared.map(|m| m.coefficient.min(0.0)).sum::<f64>();
+        let least =
+            finite(&scores[layer]).map(|choice| cost.row((layer, choice))).reduce(f64::min).unwrap_or(0.0);
+        rest[layer] = rest[layer + 1] + least + least_shared(cost, layer);
     }
     rest
+}
+
+/// No more than what the monomials of several layers add that `layer` decides.
+fn least_shared(cost: &Polynomial, layer: usize) -> f64 {
+    let decided = |m: &&Monomial| m.holds.len() > 1 && m.holds.last().is_some_and(|(l, _)| *l == layer);
+    cost.monomials().iter().filter(decided).map(|m| m.coefficient.min(0.0)).sum()
 }

@@ -4,6 +4,6 @@ mod choose;
 mod cost;
 mod derive;
 
-pub use choose::{best_within, range};
+pub use choose::{best_within, extreme, range};
 pub use cost::{Constraint, Cost, SearchError, Unit};
 pub use derive::{check, derive, latency_range, scores_of};

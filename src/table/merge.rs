@@ -1,4 +1,4 @@
-use super::{Difference, Header, LatencyTable, Planned, Published, Row, TableError, table};
+use super::{Difference, Header, LatencyTable, Planned, Published, Row, TableError, file};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -54,6 +54,6 @@ impl Merged {
     /// # Errors
     /// Where the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TableError> {
-        Ok(table::write(path, &self.header, &self.planned, &self.rows, &self.published)?)
+        Ok(file::write(path, &self.header, &self.planned, &self.rows, &self.published)?)
     }
 }

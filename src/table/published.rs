@@ -6,7 +6,7 @@ mod key;
 pub use key::Misfit;
 
 use super::header::FORMAT;
-use super::{Header, Subject, table};
+use super::{Header, Subject, file};
 use crate::artifact::ArtifactError;
 use crate::latency::Latency;
 use crate::space::{Networks, SearchSpace, SpaceError};
@@ -171,6 +171,6 @@ impl PublishedTable {
             space: self.networks.space.clone(),
             input: self.networks.input,
         };
-        table::write(path, &header, &[], &[], &self.rows)
+        file::write(path, &header, &[], &[], &self.rows)
     }
 }

@@ -209,6 +209,21 @@ fn show(accuracy: &Accuracy) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_measurements_that_ship_are_predicted() -> Result<(), Box<dyn Error>> {
+        let file =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/published/nasbench201_jetson_nano_fp32_ms.csv");
+        let networks = read(file)?;
+        let fit = Fit::new(&Cell { on_zeros: false }.structure(), &networks[..150])?;
+        let pairs: Vec<(Latency, Latency)> = networks[150..]
+            .iter()
+            .map(|m| (Latency::from_ns(fit.polynomial.value(&m.choices, 0)), m.latency))
+            .collect();
+        let accuracy = Accuracy::of(&pairs).ok_or("no networks")?;
+        assert!(accuracy.networks > 1700 && accuracy.mape < 0.05, "{accuracy:?}");
+        Ok(())
+    }
+
     /// Against a search from both ends, for all 729 networks in which an edge is a convolution, an identity or nothing.
     #[test]
     fn what_is_alive_in_a_cell() {

@@ -136,7 +136,7 @@ impl Diff {
         for (which, layers) in [("A", &self.only_a), ("B", &self.only_b)] {
             if !layers.is_empty() {
                 let names: Vec<String> = layers.iter().map(Layer::to_string).collect();
-                parts.push(format!("{} layers that only {which} has: {}", layers.len(), names.join("; ")));
+                parts.push(format!("only in {which} ({}): {}", layers.len(), names.join("; ")));
             }
         }
         parts.extend(self.notes.iter().map(|note| format!("note: {note}")));

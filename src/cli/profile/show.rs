@@ -163,7 +163,7 @@ impl Shown {
             ("device", format!("{device}: {cpu}, {arch}, {libc}")),
             (
                 "runtime",
-                format!("{runtime} {runtime_version}{on}, {} threads, {precision}", or_dash(*threads)),
+                format!("{runtime} {runtime_version}{on}, threads: {}, {precision}", or_dash(*threads)),
             ),
             ("pinned to cores", if cores.is_empty() { "none".into() } else { cores.join(", ") }),
         ];
