@@ -389,7 +389,7 @@ fn no_row_is_lost_if_the_disk_is_full_when_models_are_written() {
     let rig = rig!();
     rig.assert_completes(&[]);
     let before = rig.rows();
-    rig.ws.write("tiny.toml", &SPACE.replace("channels = 8", "channels = 16"));
+    rig.ws.write("tiny.toml", &SPACE.replace("tiny", "wide").replace("channels = 8", "channels = 16"));
     rig.board.run("dd if=/dev/zero of=fill bs=4k 2>/dev/null; true");
     let error = rig.error(&mut rig.profile(rig.board.port()));
     assert!(error.contains("No space left on device"), "{error}");
@@ -397,7 +397,9 @@ fn no_row_is_lost_if_the_disk_is_full_when_models_are_written() {
     rig.board.run("rm fill");
     let output = rig.profile(rig.board.port()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(rig.rows()[..before.len()], before);
+    assert_eq!(rig.rows(), before);
+    let wide = rig.ws.read(&TABLE.replace("tiny", "wide"));
+    assert_complete(&wide.lines().skip(1).map(String::from).collect::<Vec<_>>());
 }
 
 #[test]

@@ -304,7 +304,7 @@ fn files_of_different_runs_are_refused() {
     fs::remove_dir_all(ws.path("images/train/red")).unwrap();
     fs::remove_dir_all(ws.path("images/test/red")).unwrap();
     let error = ws.error(TRAIN);
-    assert!(error.contains("the data have 2 classes and the network tells 3 apart"), "{error}");
+    assert!(error.contains("the data have 2 classes and the network has 3"), "{error}");
 
     let genotype = ws.read("r/genotype.json");
     let (before, ops) = genotype.split_once('[').unwrap();

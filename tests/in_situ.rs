@@ -163,7 +163,7 @@ fn another_number_of_classes_takes_a_few_networks() {
     let chosen = rest(&table, &networks);
     measured(&mut table, &chosen);
     let other = Networks::new(networks.space.clone(), INPUT, [200]).unwrap();
-    // Without any of them the plain sum of lone layers is all that there is, and the head's row is missing.
+    // Before any of them is measured, the row of the new head is missing.
     assert!(LatencyModel::new(&table, &other).is_err());
     let few = for_a_head(&other);
     assert_eq!(few.len(), FOR_A_HEAD);

@@ -1,4 +1,4 @@
-//! What a network takes of this machine's memory, as a session tells it.
+//! The memory that a network takes on this machine, as a session measures it.
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::device::{Board, Device, DeviceError, Session, Source};

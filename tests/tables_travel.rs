@@ -112,7 +112,7 @@ fn show_tells_what_layers_add_and_take_alone() {
         let found = layers.iter().find(|l| layer(&l["layer"]) == Layer { op: op.parse().unwrap(), ..*like });
         found.unwrap_or_else(|| panic!("no {op}"))
     };
-    // Stem and head stand behind, as what they add is in the base.
+    // Stem and head come last, since what they add is in the base.
     let behind = layers.iter().rev().take_while(|l| l["adds_ns"].is_null()).count();
     assert_eq!(by_adds.len() + behind, layers.len());
     for shown in layers.iter().filter(|l| l["adds_ns"].is_number()) {
@@ -145,13 +145,13 @@ fn show_tells_what_layers_add_and_take_alone() {
 fn without_a_model_lone_layers_are_shown() {
     let ws = Workspace::new();
     let rows = rows(1.0);
-    write(&ws, "lone.jsonl", header(), 0, &rows);
-    let shown = ws.json("profile show lone.jsonl");
+    write(&ws, "isolated.jsonl", header(), 0, &rows);
+    let shown = ws.json("profile show isolated.jsonl");
     assert!(shown["note"].as_str().unwrap().contains("no whole networks"), "{}", shown["note"]);
     assert!(shown["layers"].as_array().unwrap().iter().all(|l| l["adds_ns"].is_null()));
     assert!(shown["energy_uj"].is_null() && shown["peak_bytes"].is_null(), "energy is estimated");
     assert!(
-        text(&ws, "profile show lone.jsonl").contains("note: the table has no whole networks"),
+        text(&ws, "profile show isolated.jsonl").contains("note: the table has no whole networks"),
         "no note"
     );
 

@@ -44,7 +44,9 @@ pub fn precision_of(model: &[u8]) -> Result<Precision, EncodeError> {
     }
     let quantised = |node: &NodeProto| {
         let op = node.op_type.as_str();
-        op.starts_with("QLinear") || op.ends_with("Integer") || op.contains("QuantizeLinear")
+        op.starts_with("QLinear")
+            || op.ends_with("Integer")
+            || matches!(op, "QuantizeLinear" | "DequantizeLinear")
     };
     let half = |tensor: &TensorProto| tensor.data_type == DataType::FLOAT16 as i32;
     Ok(match &*model.graph {

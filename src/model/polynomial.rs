@@ -81,7 +81,8 @@ impl Polynomial {
     /// The cost of a network; `first_live` is the first of its layers that is computed
     /// ([`crate::space::Networks::first_live`]).
     pub fn value(&self, choices: &[usize], first_live: usize) -> f64 {
-        let alive = |m: &&Monomial| m.holds.iter().all(|(layer, _)| *layer >= first_live);
+        // What a dead layer shares with a live one is only the shape that it gives.
+        let alive = |m: &&Monomial| m.holds.last().is_none_or(|(layer, _)| *layer >= first_live);
         let holds = |m: &Monomial| m.holds.iter().all(|(layer, set)| set.contains(&choices[*layer]));
         let sum: f64 = self.monomials.iter().filter(alive).filter(|m| holds(m)).map(|m| m.coefficient).sum();
         sum.max(self.floor)

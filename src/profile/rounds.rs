@@ -1,7 +1,7 @@
 use super::{ProfileError, disturbance};
 use crate::device::{DeviceError, Fleet, Session, Source};
 use crate::progress;
-use crate::table::{Drawn, Estimate, LatencyTable, Row, Subject, Summary, examples};
+use crate::table::{Drawn, Estimate, LatencyTable, Row, Subject, Summary, examples, uncorrected};
 use nas_probe::{MeasurePlan, Runtime, Samples};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -79,7 +79,6 @@ pub fn rounds(
     let bar = progress::bar("profile", &table.header.runtime.clone(), to_come(table, &first, plan));
     let mut added = 0;
     for round in 0.. {
-        // One that was settled may look less so by the rows of others; only the first ones are on the boards.
         let remaining = remaining(table, &first, plan, &rejected);
         if remaining.is_empty() {
             break;
@@ -134,7 +133,7 @@ fn remaining(
     rejected: &BTreeMap<Subject, String>,
 ) -> Vec<Subject> {
     let rows = count_rows(table);
-    let estimates = table.estimates();
+    let estimates = uncorrected(table.rows());
     let needs_more = |subject: &&Subject| {
         let rows = rows.get(subject).copied().unwrap_or(0);
         let settled = estimates.get(subject).is_some_and(|estimate| plan.is_settled(estimate));
@@ -171,7 +170,7 @@ impl Plan {
 }
 
 fn summary(table: &LatencyTable, subjects: &[Subject], plan: Plan, rows: usize) -> Rounds {
-    let estimates = table.estimates();
+    let estimates = uncorrected(table.rows());
     let count = |is: &dyn Fn(&Estimate) -> bool| {
         subjects.iter().filter(|subject| estimates.get(subject).is_some_and(is)).count()
     };

@@ -1,5 +1,5 @@
 use super::{BoardSettings, Images, MeasureSettings, RunError};
-use crate::model::{LatencyModel, Validation, Validations};
+use crate::model::{LatencyModel, Validation};
 use crate::profile::{self, Rounds, Wanted};
 use crate::report;
 use crate::space::{Networks, SearchSpace};
@@ -110,15 +110,4 @@ pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Vali
         validated.push(Validated { table: table.path().into(), runtime, validation, plot });
     }
     Ok(validated)
-}
-
-/// Whether it is known how well a table predicts; warns where it is not.
-pub fn warn_unvalidated(table: &LatencyTable, model: &LatencyModel) -> Result<(), RunError> {
-    if Validations::load(table)?.of(model).is_none() {
-        let table = table.path().display();
-        log::warn!(
-            "it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it"
-        );
-    }
-    Ok(())
 }

@@ -1,13 +1,13 @@
 use super::measure::networks_for;
-use super::profile::warn_unvalidated;
 use super::{Images, MeasureSettings, RunError};
 use crate::artifact;
 use crate::data::{Data, DataSpec};
 use crate::latency::{Latency, Target};
-use crate::model::LatencyModel;
+use crate::model::{LatencyModel, Validations};
 use crate::record::RunDir;
 use crate::search::{self, Constraint, Cost, latency_range};
 use crate::space::{Genotype, SearchSpace};
+use crate::table::LatencyTable;
 use crate::train::search::{SearchSettings, Searched, train_supernet};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -77,4 +77,15 @@ pub fn search(
     let Constraint { cost, limit } = &searched.constraints[0];
     let predicted_ns = Latency::from_ns(cost.polynomial.value(&genotype.choices, 0));
     Ok(Found { genotype, predicted_ns, target_ns: Latency::from_ns(*limit) })
+}
+
+/// Whether it is known how well a table predicts; warns where it is not.
+fn warn_unvalidated(table: &LatencyTable, model: &LatencyModel) -> Result<(), RunError> {
+    if Validations::load(table)?.of(model).is_none() {
+        let table = table.path().display();
+        log::warn!(
+            "it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it"
+        );
+    }
+    Ok(())
 }

@@ -96,6 +96,16 @@ fn octile(sorted: &[f64]) -> (f64, Option<f64>) {
     (sorted[at], sorted.get(at + 1).map(|next| next - sorted[at]))
 }
 
+/// By subject, what its rows say without a correction for the drift, so that it does not depend on the rows of others.
+pub fn uncorrected(rows: &[Row]) -> BTreeMap<&Subject, Estimate> {
+    let mut by_subject: BTreeMap<&Subject, Vec<Timing>> = BTreeMap::new();
+    for row in rows {
+        let timing = Timing::of_samples(&row.samples_ns, !row.disturbed.is_empty());
+        by_subject.entry(&row.subject).or_default().extend(timing);
+    }
+    by_subject.into_iter().filter_map(|(subject, timings)| Some((subject, Estimate::of(timings)?))).collect()
+}
+
 /// By subject, what its rows say together.
 pub fn estimates(rows: &[Row]) -> BTreeMap<&Subject, Estimate> {
     let of = |(subject, rows): (_, Vec<(Timing, &Row)>)| {

@@ -13,7 +13,7 @@ mod statistics;
 
 pub use agreement::Agreement;
 pub use drift::drift;
-pub use estimate::{Estimate, Timing, by_subject};
+pub use estimate::{Estimate, Timing, by_subject, uncorrected};
 pub use facts::Facts;
 pub use file::{LatencyTable, TableError, TableName, examples};
 pub use header::{Difference, FORMAT, Header};
