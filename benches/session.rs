@@ -19,12 +19,7 @@ use nas_probe::{MeasurePlan, Runtime};
 const LAYERS: usize = 60;
 /// One row each.
 const PLAN: Plan = Plan {
-    measure: MeasurePlan {
-        warmup_ns: 50_000_000,
-        min_sample_ns: 1_000_000,
-        samples: 100,
-        limit_ns: 300_000_000,
-    },
+    measure: MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 },
     fewest: 1,
     most: 1,
     precision: 0.0,

@@ -36,8 +36,7 @@ struct Search {
 fn search() -> Search {
     let networks = Networks::new(SearchSpace::load("chain").unwrap(), CIFAR10, [CLASSES]).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let table =
-        filled(&dir.path().join("chain.jsonl"), &networks, 1, |layer| layer.graph().cost().macs as f64);
+    let table = filled(&dir.path().join("chain.jsonl"), &networks, 1, |layer| layer.graph().cost().macs as f64);
     let model = LatencyModel::new(&table, &networks).unwrap();
     let net = Supernet::new(&networks, Placement::default()).unwrap();
     let sgd = Sgd::new(net.params().map(|(name, _, tensor)| (name, tensor, 3e-4)), 0.9);

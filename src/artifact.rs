@@ -87,9 +87,7 @@ pub fn write_lines<T: Serialize>(path: &Path, values: &[T]) -> Result<()> {
 /// The bytes of a file that the command `maker` writes.
 pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
     match std::fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Err(ArtifactError::Missing { path: path.into(), maker })
-        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ArtifactError::Missing { path: path.into(), maker }),
         other => io("read", path, other),
     }
 }

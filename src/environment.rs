@@ -15,14 +15,11 @@ const VARIABLES: [(&str, &str); 3] = [
 /// program cannot be started again.
 #[cfg(feature = "torch")]
 pub fn start_again() {
-    let missing: Vec<_> =
-        VARIABLES.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+    let missing: Vec<_> = VARIABLES.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
     if let (false, Ok(program)) = (missing.is_empty(), std::env::current_exe()) {
         use std::os::unix::process::CommandExt;
         let error = Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
-        log::warn!(
-            "training will be slower: cannot start nas again with other environment variables: {error}"
-        );
+        log::warn!("training will be slower: cannot start nas again with other environment variables: {error}");
     }
 }
 

@@ -156,9 +156,7 @@ mod tests {
 
     #[test]
     fn reads_units_and_refuses_bare_numbers() {
-        for (text, ns) in
-            [("12ms", 12e6), ("0.8 ms", 8e5), ("850us", 85e4), ("3µs", 3e3), ("1s", 1e9), ("7ns", 7.0)]
-        {
+        for (text, ns) in [("12ms", 12e6), ("0.8 ms", 8e5), ("850us", 85e4), ("3µs", 3e3), ("1s", 1e9), ("7ns", 7.0)] {
             assert_eq!(text.parse::<Latency>().unwrap().ns(), ns, "{text}");
         }
         for text in ["12", "", "ms", "-1ms", "nanms", "infms", "0ms", "5 min"] {

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 fn documented() -> Vec<(String, BTreeSet<String>)> {
     let text = include_str!("../docs/ARCHITECTURE.md");
     let table = text.split_once("| room | holds | imports |\n").expect("the table of rooms").1;
-    let quoted =
-        |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(String::from).collect() };
+    let quoted = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(String::from).collect() };
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
         (quoted(cells[0]).remove(0), quoted(cells[2]).into_iter().collect())
@@ -27,18 +26,28 @@ fn sources(path: &Path) -> Vec<PathBuf> {
     entries.iter().flat_map(|path| sources(path)).collect()
 }
 
-/// The rooms that a file names behind `crate::`; its tests are not part of the structure.
+/// The modules that a file names behind `crate::`; its tests are not part of the structure.
 fn imports(file: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(file).unwrap();
     let code = text.split("#[cfg(test)]\n").next().unwrap();
-    let name =
-        |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_string();
-    let behind = code.split("crate::").skip(1);
-    let groups = behind.clone().filter_map(|rest| rest.strip_prefix('{')).flat_map(|group| {
-        let group = group.split('}').next().unwrap();
-        group.split(',').map(|part| name(part.trim())).collect::<Vec<_>>()
-    });
-    behind.map(name).chain(groups).filter(|name| !name.is_empty()).collect()
+    code.split("crate::").skip(1).flat_map(first_names).collect()
+}
+
+/// `a` of `a::b`, and `a` and `d` of `{a::{b, c}, d}`.
+fn first_names(path: &str) -> BTreeSet<String> {
+    let name = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_string();
+    let Some(group) = path.strip_prefix('{') else { return [name(path)].into() };
+    let (mut depth, mut names) = (1, BTreeSet::from([name(group.trim_start())]));
+    for (i, c) in group.char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        match (c, depth) {
+            (_, 0) => break,
+            (',', 1) => drop(names.insert(name(group[i + 1..].trim_start()))),
+            _ => {}
+        }
+    }
+    names.remove("");
+    names
 }
 
 fn found() -> BTreeMap<String, BTreeSet<String>> {
@@ -48,8 +57,7 @@ fn found() -> BTreeMap<String, BTreeSet<String>> {
         let path = entry.unwrap().path();
         let room = path.file_stem().unwrap().to_str().unwrap().to_string();
         if room != "lib" && room != "bin" {
-            let mut imports: BTreeSet<String> =
-                sources(&path).iter().flat_map(|file| imports(file)).collect();
+            let mut imports: BTreeSet<String> = sources(&path).iter().flat_map(|file| imports(file)).collect();
             imports.remove(&room);
             rooms.insert(room, imports);
         }
@@ -70,6 +78,30 @@ fn no_import_goes_back_up() {
         let below: Vec<&String> = imports.iter().filter(|import| !above.contains(*import)).collect();
         assert!(below.is_empty(), "{room} imports {below:?}, which follow it in the table");
         above.insert(room);
+    }
+}
+
+/// The modules of the probe and of the exporters import each other in one direction.
+#[test]
+fn the_modules_of_the_other_crates_form_no_circle() {
+    for folder in ["devices/probe/src", "exporters/src"] {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let mut left: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for entry in fs::read_dir(&src).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_string();
+            let imports: BTreeSet<String> = sources(&path).iter().flat_map(|file| imports(file)).collect();
+            left.entry(name).or_default().extend(imports);
+        }
+        let names: BTreeSet<String> = left.keys().cloned().collect();
+        left.iter_mut().for_each(|(name, imports)| imports.retain(|import| import != name && names.contains(import)));
+        // Takes away what imports nothing that is left, until nothing is left.
+        while !left.is_empty() {
+            let free: Vec<String> = left.iter().filter(|(_, i)| i.is_empty()).map(|(name, _)| name.clone()).collect();
+            assert!(!free.is_empty(), "{folder}: a circle within {left:?}");
+            left.retain(|name, _| !free.contains(name));
+            left.values_mut().for_each(|imports| imports.retain(|import| !free.contains(import)));
+        }
     }
 }
 

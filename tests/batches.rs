@@ -42,12 +42,7 @@ fn with_batches<R>(count: usize, run: impl FnOnce(Batches) -> R) -> R {
     let train = embedded();
     let normalisation = Normalisation::of(&train, &all(&train)).unwrap();
     let indices: Vec<usize> = (0..count).collect();
-    run(Batches {
-        dataset: &train,
-        indices: &indices,
-        normalisation: &normalisation,
-        size: 64.try_into().unwrap(),
-    })
+    run(Batches { dataset: &train, indices: &indices, normalisation: &normalisation, size: 64.try_into().unwrap() })
 }
 
 #[test]
@@ -80,8 +75,7 @@ fn an_epoch_contains_each_image_once() {
         let images = |batches: Vec<Batch>| {
             let mut images: Vec<(i64, Vec<u32>)> = Vec::new();
             for batch in batches {
-                let pixels =
-                    batch.images.chunks_exact(784).map(|image| image.iter().map(|v| v.to_bits()).collect());
+                let pixels = batch.images.chunks_exact(784).map(|image| image.iter().map(|v| v.to_bits()).collect());
                 images.extend(batch.labels.into_iter().zip(pixels));
             }
             images

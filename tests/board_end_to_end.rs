@@ -87,11 +87,9 @@ fn all_stages_run_from_the_table_to_the_report() {
     }
     let data = "--run run --data folder:images";
     let device = format!("--device raspberry-pi-4 --ssh {}", rig.board.ssh_arg());
-    rig.nas(&format!(
-        "search {data} --device raspberry-pi-4 --space tiny.toml --epochs 2 --target-latency 60%"
-    ))
-    .assert()
-    .success();
+    rig.nas(&format!("search {data} --device raspberry-pi-4 --space tiny.toml --epochs 2 --target-latency 60%"))
+        .assert()
+        .success();
     rig.nas(&format!("train {data} --epochs 1")).assert().success();
     rig.nas(&format!("export {data} --images 2")).assert().success();
     rig.nas(&format!("bench --run run {device} --rounds 1")).assert().success();
@@ -100,8 +98,7 @@ fn all_stages_run_from_the_table_to_the_report() {
     for row in bench {
         assert_eq!(row["device"], "raspberry-pi-4");
         assert!(
-            row["latency_ns"].as_f64().unwrap() > 0.0
-                && row["prediction"]["latency_ns"].as_f64().unwrap() > 0.0,
+            row["latency_ns"].as_f64().unwrap() > 0.0 && row["prediction"]["latency_ns"].as_f64().unwrap() > 0.0,
             "{row}"
         );
     }
@@ -118,10 +115,8 @@ fn outputs_on_the_board_equal_those_of_this_machine() {
     let graph = Genotype::parse(networks, ops).unwrap().graph();
     let file = Source::File(onnx::encode(&graph, &Weights::random(&graph, 7), Precision::Fp32).unwrap());
     // The board must make the same bytes from the graph as this machine, or else it refuses to run them.
-    let model = [
-        ("file".to_string(), file),
-        ("graph".to_string(), Source::Graph { graph, precision: Precision::Fp32 }),
-    ];
+    let model =
+        [("file".to_string(), file), ("graph".to_string(), Source::Graph { graph, precision: Precision::Fp32 })];
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let values = (0..input.len()).map(|_| rng.random_range(-1.0..1.0)).collect();
     let image = TensorData { shape: vec![1, 3, 16, 16], values };
@@ -152,8 +147,7 @@ fn throttling_is_reported_and_rows_are_flagged() {
     let rig = rig!(&[]);
     rig.board.write(THROTTLED, "50004\n");
     let ssh = rig.board.ssh_arg();
-    let check =
-        rig.nas(&format!("devices check raspberry-pi-4 --ssh {ssh}")).assert().success().get_output().clone();
+    let check = rig.nas(&format!("devices check raspberry-pi-4 --ssh {ssh}")).assert().success().get_output().clone();
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(said.contains("! throttled: use the power supply"), "{said}");
     let output = rig.profile("tract").assert().success().get_output().clone();
@@ -182,8 +176,7 @@ fn a_jump_of_the_boards_clock_does_not_change_latencies() {
     });
     assert!(profile.status.success());
     for row in rig.rows("tract") {
-        let slowest =
-            row["samples_ns"].as_array().unwrap().iter().map(|ns| ns.as_f64().unwrap()).fold(0.0, f64::max);
+        let slowest = row["samples_ns"].as_array().unwrap().iter().map(|ns| ns.as_f64().unwrap()).fold(0.0, f64::max);
         assert!(slowest < 10e9, "a sample of {slowest} ns");
     }
 }
@@ -205,12 +198,10 @@ fn the_table_has_the_latencies_that_the_probe_measures_on_the_board() {
     .timeout(Duration::from_secs(500))
     .assert()
     .success();
-    let rows: Vec<Row> =
-        rig.rows("tract").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
+    let rows: Vec<Row> = rig.rows("tract").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
     assert_eq!(rows.iter().map(|row| &row.subject).collect::<BTreeSet<_>>().len(), MODELS);
 
-    let plan =
-        MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
+    let plan = MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 };
     let precision = Precision::Fp32;
     let deployed = |row: &Row| {
         let graph = row.subject.graph();
@@ -225,18 +216,12 @@ fn the_table_has_the_latencies_that_the_probe_measures_on_the_board() {
     let measures: Vec<Request> = graphs.iter().map(measure).collect();
     let all = [Request::Graphs { id: 0, graphs }].into_iter().chain(measures);
     let requests: Vec<String> = all.map(|request| serde_json::to_string(&request).unwrap()).collect();
-    let probe =
-        format!("cd .cache/edge-nas && ./nas-probe-* --models models <<'END'\n{}\nEND", requests.join("\n"));
+    let probe = format!("cd .cache/edge-nas && ./nas-probe-* --models models <<'END'\n{}\nEND", requests.join("\n"));
     let replies = rig.board.run(&probe);
     for (row, reply) in rows.iter().zip(replies.lines().skip(2)) {
         let Reply::Samples { samples, .. } = serde_json::from_str(reply).unwrap() else { panic!("{reply}") };
         let there = Summary::of(&samples.ns).unwrap().median.ns();
         let ratio = row.median_ns.ns() / there;
-        assert!(
-            (ratio - 1.0).abs() < 0.02,
-            "{}: {} here and {there} ns on the board",
-            row.subject,
-            row.median_ns
-        );
+        assert!((ratio - 1.0).abs() < 0.02, "{}: {} here and {there} ns on the board", row.subject, row.median_ns);
     }
 }

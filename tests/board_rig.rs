@@ -124,13 +124,11 @@ fn the_virtual_machine_counts_instructions() {
     let Some(board) = Board::vm(&[]) else { return };
     assert_eq!(board.run("uname -sm"), "Linux aarch64");
     let time = || {
-        let loop_ =
-            "a=$(date +%s%N); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo $(($(date +%s%N) - a))";
+        let loop_ = "a=$(date +%s%N); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo $(($(date +%s%N) - a))";
         board.run(loop_).parse::<f64>().unwrap()
     };
     time();
     let times: Vec<f64> = (0..5).map(|_| time()).collect();
-    let (least, most) =
-        (times.iter().cloned().fold(f64::MAX, f64::min), times.iter().cloned().fold(0.0, f64::max));
+    let (least, most) = (times.iter().cloned().fold(f64::MAX, f64::min), times.iter().cloned().fold(0.0, f64::max));
     assert!(most / least < 1.02, "a loop took {times:?} ns");
 }

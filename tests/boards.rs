@@ -55,9 +55,7 @@ impl Rig {
     fn profile(&self, port: u16) -> Command {
         let mut command = self.program(NAS_PROFILE);
         command
-            .args(
-                "--device plain.toml --space tiny.toml --input 3x8x8 --classes 3 --isolated --ssh".split(' '),
-            )
+            .args("--device plain.toml --space tiny.toml --input 3x8x8 --classes 3 --isolated --ssh".split(' '))
             .arg(format!("pi@127.0.0.1:{port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -208,9 +206,7 @@ fn a_changed_host_key_is_refused_and_a_new_one_must_be_accepted() {
     let output = rig.profile(port).arg("--accept-new-host-key").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let remembered = std::fs::read_to_string(&known_hosts).unwrap();
-    assert!(
-        remembered.starts_with("# mine\n") && remembered.contains(right.split(' ').nth(2).unwrap().trim())
-    );
+    assert!(remembered.starts_with("# mine\n") && remembered.contains(right.split(' ').nth(2).unwrap().trim()));
     rig.assert_completes(&rig.rows());
 }
 
@@ -270,7 +266,8 @@ fn a_full_disk_is_reported_with_its_free_bytes() {
 fn a_probe_that_is_killed_by_a_signal_is_an_error() {
     let rig = rig!();
     let child = rig.measuring(rig.board.port());
-    rig.board.run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) kill -KILL ${p#/proc/};; esac; done");
+    rig.board
+        .run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) kill -KILL ${p#/proc/};; esac; done");
     let error = error_of(child.wait_with_output().unwrap());
     assert!(error.contains("SIGKILL"), "{error}");
     rig.assert_completes(&rig.rows());
@@ -296,8 +293,7 @@ fn a_missing_incompatible_or_wrong_probe_is_reported() {
 fn a_model_that_a_runtime_rejects_does_not_prevent_other_rows() {
     let rig = rig!();
     // tract supports one thread only.
-    let error =
-        rig.error(rig.profile(rig.board.port()).args("--runtime ort --runtime tract --threads 2".split(' ')));
+    let error = rig.error(rig.profile(rig.board.port()).args("--runtime ort --runtime tract --threads 2".split(' ')));
     assert!(error.contains(&format!("{MODELS} of {MODELS} models")) && error.contains("1 thread"), "{error}");
     let measured = rig.ws.read("profiles/plain/tiny.3x8x8.ort.fp32.2threads.jsonl");
     assert_complete(&measured.lines().skip(1).map(String::from).collect::<Vec<_>>());
@@ -421,10 +417,8 @@ fn boards_of_one_kind_share_the_work() {
     std::fs::write(&known_hosts, both).unwrap();
     let key = rig.board.home().join(".ssh/other");
     std::fs::copy(other.home().join(".ssh/id_ed25519"), &key).unwrap();
-    let config = format!(
-        "Host other\n  HostName 127.0.0.1\n  Port {}\n  User pi\n  IdentityFile ~/.ssh/other\n",
-        other.port()
-    );
+    let config =
+        format!("Host other\n  HostName 127.0.0.1\n  Port {}\n  User pi\n  IdentityFile ~/.ssh/other\n", other.port());
     std::fs::write(rig.board.home().join(".ssh/config"), config).unwrap();
     let nowhere = "pi@127.0.0.1:1";
     let output = rig.profile(rig.board.port()).args(["--ssh", nowhere, "--ssh", "other"]).output().unwrap();

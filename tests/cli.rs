@@ -29,10 +29,7 @@ const VERBS: [(&str, &[&str]); 9] = [
         ],
     ),
     ("search", &["--run", "--target-latency", "--space", "--data", "--epochs", "--latency-weight", "--seed"]),
-    (
-        "train",
-        &["--run", "--genotype", "--arch", "--width", "--data", "--epochs", "--seed", "--torch-threads"],
-    ),
+    ("train", &["--run", "--genotype", "--arch", "--width", "--data", "--epochs", "--seed", "--torch-threads"]),
     ("export", &["--run", "--data", "--images", "--runtime"]),
     ("bench", &["--run", "--device", "--runtime", "--threads", "--rounds", "[MODELS]"]),
     ("report", &["--run"]),
@@ -195,10 +192,7 @@ fn a_table_of_another_machine_must_be_allowed_and_is_mentioned_in_the_report() {
     ws.nas("report --run r").assert().success();
     let report = ws.read("r/report.html");
     for what in ["searched", "predicted"] {
-        assert!(
-            report.contains(&format!("It was {what} with a foreign latency table: CPU an abacus")),
-            "{what}"
-        );
+        assert!(report.contains(&format!("It was {what} with a foreign latency table: CPU an abacus")), "{what}");
     }
 }
 
@@ -206,22 +200,17 @@ fn a_table_of_another_machine_must_be_allowed_and_is_mentioned_in_the_report() {
 fn with_json_stdout_contains_only_json() {
     let ws = Workspace::new();
     ws.write("small.toml", SMALL);
-    let shipped =
-        fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/devices")).unwrap().map(|e| e.unwrap().path());
+    let shipped = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/devices")).unwrap().map(|e| e.unwrap().path());
     let shipped = shipped.filter(|path| path.extension().is_some_and(|e| e == "toml")).count();
     let devices = ws.json("devices");
     assert_eq!(devices[0]["name"], "host");
     assert_eq!(devices.as_array().unwrap().len(), shipped, "a file of devices/ is not built in");
     let checked = ws.json("devices check host");
-    let found =
-        |what: &str| checked[0]["findings"].as_array().unwrap().iter().find(|f| f["what"] == what).cloned();
+    let found = |what: &str| checked[0]["findings"].as_array().unwrap().iter().find(|f| f["what"] == what).cloned();
     assert!(found("ort").is_some_and(|ort| ort["found"] == "1.28.0 on cpu"), "run scripts/setup: {checked}");
     let profiled = ws.json(PROFILE);
     assert_eq!(profiled[0]["measured"], profiled[0]["rows"]);
-    assert!(
-        profiled[0]["rows"].as_u64() >= Some(4 * 6),
-        "three layers and a call, six times each: {profiled}"
-    );
+    assert!(profiled[0]["rows"].as_u64() >= Some(4 * 6), "three layers and a call, six times each: {profiled}");
     let found = ws.json(&format!("{SEARCH} --target-latency 50%"));
     assert!(found["predicted_ns"].as_f64() <= found["target_ns"].as_f64(), "{found}");
     assert_eq!(ws.json(TRAIN)["epoch"], 1);
@@ -259,10 +248,7 @@ fn errors_name_the_damaged_file() {
     ws.write("small.toml", SMALL);
     ws.nas(PROFILE).assert().success();
     let table = ws.read("tables/host/small.3x8x8.tract.fp32.jsonl");
-    ws.write(
-        "tables/host/small.3x8x8.tract.fp32.jsonl",
-        &table.replacen("\"median_ns\":", "\"median_ns\":oops", 1),
-    );
+    ws.write("tables/host/small.3x8x8.tract.fp32.jsonl", &table.replacen("\"median_ns\":", "\"median_ns\":oops", 1));
     let error = ws.error(&format!("{SEARCH} --target-latency 100%"));
     assert!(error.contains("small.3x8x8.tract.fp32.jsonl, line 2"), "{error}");
 
@@ -309,9 +295,7 @@ fn files_of_different_runs_are_refused() {
     let genotype = ws.read("r/genotype.json");
     let (before, ops) = genotype.split_once('[').unwrap();
     let (_, after) = ops.split_once(']').unwrap();
-    for (ops, said) in
-        [("\"skip\", \"skip\"", "2 ops"), ("\"zero\"", "no choice `zero`"), ("\"fly\"", "`fly`")]
-    {
+    for (ops, said) in [("\"skip\", \"skip\"", "2 ops"), ("\"zero\"", "no choice `zero`"), ("\"fly\"", "`fly`")] {
         ws.write("r/genotype.json", &format!("{before}[{ops}]{after}"));
         let error = ws.error(TRAIN);
         assert!(error.contains("r/genotype.json") && error.contains(said), "{error}");

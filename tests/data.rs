@@ -73,10 +73,7 @@ fn damage_in_cifar10_is_reported_with_its_offset() {
     let good = fs::read(&batch).unwrap();
 
     fs::write(&batch, &good[..4000]).unwrap();
-    assert_fails(
-        dir.path(),
-        &["data_batch_3.bin", "byte 3073", "expected a record of 3073 bytes", "927 bytes"],
-    );
+    assert_fails(dir.path(), &["data_batch_3.bin", "byte 3073", "expected a record of 3073 bytes", "927 bytes"]);
     fs::write(&batch, []).unwrap();
     assert_fails(dir.path(), &["data_batch_3.bin", "byte 0", "expected a record of 3073 bytes", "0 bytes"]);
     let mut bad = good.clone();
@@ -110,9 +107,7 @@ fn the_real_cifar10_has_the_published_statistics() {
     let data = load(format!("cifar10:{}", dir.to_str().unwrap())).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (50_000, 10_000));
     let found = Normalisation::of(&data.train, &all(&data.train)).unwrap();
-    for (found, known) in
-        found.mean.iter().chain(&found.std).zip([0.4914, 0.4822, 0.4465, 0.2470, 0.2435, 0.2616])
-    {
+    for (found, known) in found.mean.iter().chain(&found.std).zip([0.4914, 0.4822, 0.4465, 0.2470, 0.2435, 0.2616]) {
         assert!((found - known).abs() < 1e-3, "{found} is not {known}");
     }
 }
@@ -188,16 +183,8 @@ fn damage_in_idx_files_is_reported_with_its_offset() {
             &["byte 8", "expected 2 rows and 3 columns", "found 3 rows and 2 columns"],
         ),
         ("t10k-labels-idx1-ubyte", idx_file(0x801, &[0], &[]), &["byte 4", "expected a dimension above 0"]),
-        (
-            "t10k-labels-idx1-ubyte",
-            idx_file(0x801, &[2], &[0, 0]),
-            &["byte 4", "expected 1 labels", "found 2"],
-        ),
-        (
-            "t10k-labels-idx1-ubyte",
-            idx_file(0x801, &[1], &[3]),
-            &["byte 8", "expected a label below 3", "found 3"],
-        ),
+        ("t10k-labels-idx1-ubyte", idx_file(0x801, &[2], &[0, 0]), &["byte 4", "expected 1 labels", "found 2"]),
+        ("t10k-labels-idx1-ubyte", idx_file(0x801, &[1], &[3]), &["byte 8", "expected a label below 3", "found 3"]),
         (
             "train-images-idx3-ubyte.gz",
             gzip(&idx_file(0x803, &[3, 2, 3], &[0; 18]))[..20].to_vec(),
@@ -254,9 +241,7 @@ fn a_problem_in_a_folder_of_images_is_reported_with_its_file() {
     assert_fails(dir.path(), &["test/dog/b.png", "6x4", "expected 5x4", "train/cat/a.png"]);
 
     let noise = RgbImage::from_fn(5, 4, |x, y| Rgb([(x * 91) as u8, (y * 57) as u8, (x * y * 29) as u8]));
-    for (name, expected) in
-        [("b.png", "expected a complete PNG or JPEG image"), ("b.jpg", "expected the end marker")]
-    {
+    for (name, expected) in [("b.png", "expected a complete PNG or JPEG image"), ("b.jpg", "expected the end marker")] {
         let dir = folder();
         let path = dir.path().join("test/dog").join(name);
         noise.save(&path).unwrap();
@@ -290,8 +275,7 @@ fn a_problem_in_a_folder_of_images_is_reported_with_its_file() {
 #[test]
 fn a_data_set_name_is_parsed_and_printed_unchanged() {
     assert_eq!(DataSpec::default().to_string(), "embedded");
-    for text in ["embedded", "cifar10:/a/b", "idx:c", "folder:./d:e", "/plain", "./with:colon", "./embedded"]
-    {
+    for text in ["embedded", "cifar10:/a/b", "idx:c", "folder:./d:e", "/plain", "./with:colon", "./embedded"] {
         let spec: DataSpec = text.parse().unwrap();
         assert_eq!(spec.to_string(), text);
         let json = serde_json::to_string(&spec).unwrap();

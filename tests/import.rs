@@ -35,13 +35,7 @@ fn load(ws: &Workspace, name: &str) -> LatencyTable {
     LatencyTable::load(&ws.path(name), "nas-profile import").unwrap()
 }
 
-fn published(
-    op: &str,
-    input: Shape,
-    channels: usize,
-    stride: usize,
-    (mean, std, count): (f64, f64, u64),
-) -> Published {
+fn published(op: &str, input: Shape, channels: usize, stride: usize, (mean, std, count): (f64, f64, u64)) -> Published {
     let subject = Subject::Layer(Layer { op: op.parse().unwrap(), input, channels, stride });
     let [mean_ns, std_ns] = [mean, std].map(Latency::from_ns);
     Published { key: subject.key(), subject, published: Mean { mean_ns, std_ns, count } }
@@ -85,8 +79,7 @@ fn a_table_of_proxylessnas_becomes_a_latency_table() {
     ];
     assert_eq!(table.published(), rows);
     assert!(table.rows().is_empty(), "nothing was measured");
-    let of_first =
-        Estimate { latency: Latency::from_ns(1.25e6), gap: None, median: None, rows: 1, disturbed: false };
+    let of_first = Estimate { latency: Latency::from_ns(1.25e6), gap: None, median: None, rows: 1, disturbed: false };
     assert_eq!(table.estimates()[&rows[1].subject], of_first);
 }
 
@@ -148,8 +141,7 @@ fn a_whole_published_table_predicts_and_is_searched() {
 
     let limit = Target::Percent(30.0).resolve(latency_range(&model));
     let scores = scores_of(&networks, |layer, choice| ((layer * 7 + choice) as f64 * 0.73).sin());
-    let found =
-        derive(&networks, &scores, &[Constraint { cost: Cost::latency(&model), limit: limit.ns() }]).unwrap();
+    let found = derive(&networks, &scores, &[Constraint { cost: Cost::latency(&model), limit: limit.ns() }]).unwrap();
     assert!(model.predict(&found.choices) <= limit);
     // From below, closely: there are 10^15 networks.
     assert!(model.predict(&found.choices).ns() > 0.95 * limit.ns());
@@ -233,11 +225,9 @@ fn an_existing_file_is_replaced_with_force_only() {
 fn names_that_are_no_file_names_are_wrong_usage() {
     let ws = Workspace::new();
     ws.write("mobile.yaml", PROXYLESSNAS);
-    for names in [
-        "--device ../up --runtime tflite",
-        "--device pixel-1 --runtime tf/lite",
-        "--device .. --runtime tflite",
-    ] {
+    for names in
+        ["--device ../up --runtime tflite", "--device pixel-1 --runtime tf/lite", "--device .. --runtime tflite"]
+    {
         import(&ws, &format!("mobile.yaml {names}")).assert().code(2);
     }
     import(&ws, "mobile.yaml --runtime tflite").assert().code(2);

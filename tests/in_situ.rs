@@ -25,8 +25,7 @@ fn networks() -> Networks {
 
 /// Nanoseconds of a layer with its neighbours' doings left out.
 fn alone(layer: &Layer) -> f64 {
-    let ops =
-        ["skip", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "conv_3x3", "conv_5x5"];
+    let ops = ["skip", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "conv_3x3", "conv_5x5"];
     let name = layer.op.to_string();
     let op = ops.iter().position(|op| *op == name).unwrap_or(1);
     let classes = if layer.op == CandidateOp::Head { 100.0 * layer.channels as f64 } else { 0.0 };

@@ -39,8 +39,7 @@ struct Case {
 }
 
 fn case(layers: Vec<LayerSpec>, ns: &[f64]) -> Case {
-    let mut space =
-        space("random", LayerSpec { ops: vec![op("conv_3x3")], channels: vec![2], stride: 1 }, &[], &[]);
+    let mut space = space("random", LayerSpec { ops: vec![op("conv_3x3")], channels: vec![2], stride: 1 }, &[], &[]);
     space.layers.extend(layers);
     let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -55,8 +54,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let ops = proptest::sample::subsequence(OPS.map(op).to_vec(), 1..5).prop_shuffle();
     let ops = ops.prop_filter("a network", |ops| ops.iter().any(|op| *op != CandidateOp::Zero));
     let channels = proptest::sample::subsequence(vec![1usize, 2, 3], 1..3);
-    let layer =
-        (ops, channels, 1..3usize).prop_map(|(ops, channels, stride)| LayerSpec { ops, channels, stride });
+    let layer = (ops, channels, 1..3usize).prop_map(|(ops, channels, stride)| LayerSpec { ops, channels, stride });
     // Few round numbers among them, so that sums tie.
     let ns = prop_oneof![1e2..1e6, (1..4u32).prop_map(|n| f64::from(n) * 100.0)];
     let ns = proptest::collection::vec(ns, 18);
@@ -66,9 +64,8 @@ fn cases() -> impl Strategy<Value = Case> {
 /// Every way to fill the layers.
 fn all_networks(networks: &Networks) -> Vec<Vec<usize>> {
     networks.choices().iter().fold(vec![vec![]], |all: Vec<Vec<usize>>, choices| {
-        let grow = |network: &Vec<usize>| {
-            (0..choices.len()).map(|i| [network.as_slice(), &[i]].concat()).collect::<Vec<_>>()
-        };
+        let grow =
+            |network: &Vec<usize>| (0..choices.len()).map(|i| [network.as_slice(), &[i]].concat()).collect::<Vec<_>>();
         all.iter().flat_map(grow).collect()
     })
 }
@@ -255,8 +252,7 @@ fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
     let polynomial = Polynomial::sum(rows.chain((0..9).map(pair)));
     let (cheapest, dearest) = range(&polynomial, &vec![(0..20).collect(); 10]).unwrap();
     let cost = Cost { name: "made up".into(), unit: Unit::Nanoseconds, polynomial };
-    let score =
-        |layer: usize, choice: usize| cost.polynomial.row((layer, choice)) + 100.0 * noise(choice, layer);
+    let score = |layer: usize, choice: usize| cost.polynomial.row((layer, choice)) + 100.0 * noise(choice, layer);
     let scores: Vec<Vec<f64>> = (0..10).map(|l| (0..20).map(|i| score(l, i)).collect()).collect();
     let total = |choices: &[usize]| choices.iter().zip(&scores).fold(0.0, |sum, (&i, row)| sum + row[i]);
     for share in [0.1, 0.5, 0.9] {
@@ -277,8 +273,7 @@ fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
 
 #[test]
 fn a_target_is_a_latency_or_a_share_of_the_range() {
-    let layer =
-        LayerSpec { ops: ["conv_3x3", "zero", "conv_5x5"].map(op).to_vec(), channels: vec![2], stride: 1 };
+    let layer = LayerSpec { ops: ["conv_3x3", "zero", "conv_5x5"].map(op).to_vec(), channels: vec![2], stride: 1 };
     // Stem, the choices, head.
     let Case { model, .. } = case(vec![layer], &[60.0, 10.0, 100.0, 50.0]);
     let range = latency_range(&model);

@@ -95,10 +95,7 @@ fn a_table_of_another_header_is_refused() {
         let mut ours = header();
         change(&mut ours);
         let error = LatencyTable::open(&path, ours, COMMAND).unwrap_err();
-        assert!(
-            matches!(&error, TableError::Foreign { difference, .. } if difference.what == what),
-            "{what}: {error}"
-        );
+        assert!(matches!(&error, TableError::Foreign { difference, .. } if difference.what == what), "{what}: {error}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert!(LatencyTable::open(&path, header(), COMMAND).is_ok());

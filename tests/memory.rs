@@ -17,14 +17,12 @@ fn a_network_takes_at_least_its_weights_and_one_that_does_not_run_is_named() {
     let bytes = onnx::untrained(&graph, precision).unwrap();
     let weights = bytes.len() as u64;
     assert!(weights > 8_000_000, "{weights}");
-    let model =
-        session.place(&[("mobilenet_v2".to_string(), Source::Graph { graph, precision })]).unwrap().remove(0);
+    let model = session.place(&[("mobilenet_v2".to_string(), Source::Graph { graph, precision })]).unwrap().remove(0);
     for runtime in Runtime::ALL {
         let peak = session.memory(&model, runtime, 1).unwrap();
         assert!(peak > weights, "{runtime}: {peak}");
     }
-    let DeviceError::Failed { model, reason, .. } = session.memory(&model, Runtime::Tract, 2).unwrap_err()
-    else {
+    let DeviceError::Failed { model, reason, .. } = session.memory(&model, Runtime::Tract, 2).unwrap_err() else {
         panic!("tract ran on 2 threads")
     };
     assert!(model == "mobilenet_v2" && reason.contains("1 thread"), "{model}: {reason}");

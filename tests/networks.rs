@@ -81,9 +81,7 @@ fn candidates() -> Vec<CandidateOp> {
     let mut names: Vec<String> = vec!["skip".into(), "zero".into()];
     names.extend(plain.iter().flat_map(|op| kernels.map(|kernel| format!("{op}_{kernel}"))));
     for kernel in &kernels[1..] {
-        names.extend(
-            ["e1", "e2", "e3", "e6", "e1_se", "e3_se", "e6_se"].map(|form| format!("mb_{kernel}_{form}")),
-        );
+        names.extend(["e1", "e2", "e3", "e6", "e1_se", "e3_se", "e6_se"].map(|form| format!("mb_{kernel}_{form}")));
         names.extend(["e1", "e3", "e4"].map(|form| format!("fused_{kernel}_{form}")));
     }
     names.iter().map(|name| name.parse().unwrap()).collect()
@@ -152,8 +150,7 @@ fn genotypes_of(space: &str, size: usize) -> impl Strategy<Value = Genotype> {
     let networks = networks(space, size);
     let indices = proptest::collection::vec(any::<prop::sample::Index>(), networks.len());
     indices.prop_map(move |indices| {
-        let choices =
-            indices.iter().zip(networks.choices()).map(|(index, choices)| index.index(choices.len()));
+        let choices = indices.iter().zip(networks.choices()).map(|(index, choices)| index.index(choices.len()));
         Genotype::new(networks.clone(), choices.collect())
     })
 }
@@ -288,8 +285,7 @@ fn an_exported_network_is_its_exported_layers() {
         let (mut nodes, mut initializers) = (vec![], vec![]);
         let mut end = "input".to_string();
         for (prefix, layer) in layers {
-            let micro_model =
-                onnx::encode(&layer.graph(), &part_of(&weights, &prefix), Precision::Fp32).unwrap();
+            let micro_model = onnx::encode(&layer.graph(), &part_of(&weights, &prefix), Precision::Fp32).unwrap();
             let mut part = parse(&micro_model);
             let moved = |name: &String| match name.as_str() {
                 "input" => end.clone(),

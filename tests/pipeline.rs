@@ -39,8 +39,7 @@ rounds = 1
 "#;
 
 const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 16 --epochs 3";
-const SEARCH: &str =
-    "search --data folder:images --space tiny.toml --batch-size 16 --epochs 3 --target-latency 40%";
+const SEARCH: &str = "search --data folder:images --space tiny.toml --batch-size 16 --epochs 3 --target-latency 40%";
 
 #[test]
 fn run_executes_all_stages_and_repeats_only_what_has_changed() {
@@ -69,10 +68,7 @@ fn run_executes_all_stages_and_repeats_only_what_has_changed() {
     for row in rows {
         let ns = |field: &str| row[field].as_f64().unwrap();
         let ordered = [0.0, ns("p5_ns"), ns("median_ns"), ns("p95_ns")];
-        assert!(
-            ordered.is_sorted() && 0.0 < ns("latency_ns") && ns("latency_ns") <= ns("median_ns"),
-            "{row}"
-        );
+        assert!(ordered.is_sorted() && 0.0 < ns("latency_ns") && ns("latency_ns") <= ns("median_ns"), "{row}");
         assert_eq!((&row["device"], &row["precision"]), (&"host".into(), &"fp32".into()));
         assert!(row["threads"] == 1 && row["samples"].as_u64() > Some(0), "{row}");
         let row: BenchRow = serde_json::from_value(row).unwrap();
@@ -130,10 +126,7 @@ fn the_same_seed_gives_the_same_network_and_bit_equal_losses() {
 
     let train = |run: &str, flags: &str| {
         ws.nas(&format!("{TRAIN} --run {run} --genotype conv_3x3,skip,conv_5x5 {flags}")).assert().success();
-        (
-            ws.lines(&format!("{run}/train.jsonl")),
-            std::fs::read(ws.path(run).join("weights.safetensors")).unwrap(),
-        )
+        (ws.lines(&format!("{run}/train.jsonl")), std::fs::read(ws.path(run).join("weights.safetensors")).unwrap())
     };
     let two_threads = "--torch-threads 2";
     assert_eq!(train("a", two_threads), train("b", two_threads));
@@ -149,8 +142,7 @@ fn a_genotype_that_is_given_by_its_ops_can_be_trained_exported_and_measured() {
         assert_eq!(exported[0]["differences"].as_array().unwrap().len(), 2, "{exported}");
         for row in ws.json("bench --run r --rounds 1").as_array().unwrap() {
             assert!(
-                row["latency_ns"].as_f64() > Some(0.0)
-                    && row["prediction"]["latency_ns"].as_f64() > Some(0.0),
+                row["latency_ns"].as_f64() > Some(0.0) && row["prediction"]["latency_ns"].as_f64() > Some(0.0),
                 "{row}"
             );
         }

@@ -3,9 +3,7 @@
 
 use edge_nas::artifact;
 use edge_nas::latency::Latency;
-use edge_nas::record::{
-    BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch,
-};
+use edge_nas::record::{BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch};
 use edge_nas::report::{self, ReportError, Run};
 use edge_nas::search::Unit;
 use edge_nas::space::{Baseline, Genotype, Layer, Network, Networks, SearchSpace, names_of};
@@ -31,9 +29,8 @@ fn write_search(dir: &RunDir) {
         let progress = epoch as f64 / EPOCHS as f64;
         let networks = &genotype.networks;
         let chosen = |layer: usize, i: usize| if genotype.choices[layer] == i { 1.0 } else { 0.1 };
-        let alpha = |layer: usize| {
-            (0..networks.choices()[layer].len()).map(|i| 2.0 * progress * chosen(layer, i)).collect()
-        };
+        let alpha =
+            |layer: usize| (0..networks.choices()[layer].len()).map(|i| 2.0 * progress * chosen(layer, i)).collect();
         let line = SearchEpoch {
             epoch,
             learning_rate: 0.025,

@@ -109,8 +109,7 @@ fn a_profile_measures_more_rows_if_the_device_turns_out_to_drift() {
     ws.nas(profile).assert().success();
     let mut lines = ws.lines(TABLE);
     let anchor = lines.iter().find(|row| row["anchor"] == true).unwrap()["layer"].clone();
-    let lost =
-        lines.iter().find(|row| row["layer"].is_object() && row["layer"] != anchor).unwrap()["layer"].clone();
+    let lost = lines.iter().find(|row| row["layer"].is_object() && row["layer"] != anchor).unwrap()["layer"].clone();
     lines.retain(|row| row["layer"] != lost);
     // The two fastest rows of each subject agree; the others differ, and not all at the same times.
     let mut seen: BTreeMap<String, (f64, usize)> = BTreeMap::new();
@@ -126,9 +125,6 @@ fn a_profile_measures_more_rows_if_the_device_turns_out_to_drift() {
     }
     let text: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
     ws.write(TABLE, &text.concat());
-    ws.nas(profile)
-        .assert()
-        .success()
-        .stderr(predicates::str::contains("the speed of the device changed by"));
+    ws.nas(profile).assert().success().stderr(predicates::str::contains("the speed of the device changed by"));
     assert!(ws.lines(TABLE).iter().filter(|row| row["layer"] == lost).count() >= 8);
 }

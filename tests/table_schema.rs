@@ -134,11 +134,9 @@ fn what_is_damaged_does_not_fit() {
         change(&mut line);
         line
     };
-    let without = |line: &Value, field: &str| {
-        change(line, &|l| drop(l.as_object_mut().unwrap().remove(field).unwrap()))
-    };
-    let with =
-        |line: &Value, at: &str, value: Value| change(line, &|l| *l.pointer_mut(at).unwrap() = value.clone());
+    let without =
+        |line: &Value, field: &str| change(line, &|l| drop(l.as_object_mut().unwrap().remove(field).unwrap()));
+    let with = |line: &Value, at: &str, value: Value| change(line, &|l| *l.pointer_mut(at).unwrap() = value.clone());
     let renamed = |line: &Value, from: &str, to: &str| {
         change(line, &|l| {
             let fields = l.as_object_mut().unwrap();
@@ -147,18 +145,14 @@ fn what_is_damaged_does_not_fit() {
         })
     };
     let added = |line: &Value, field: &str, value: Value| change(line, &|l| l[field] = value.clone());
-    let [header, planned, layer, network, _, call] = measured.as_slice() else {
-        panic!("{}", measured.len())
-    };
+    let [header, planned, layer, network, _, call] = measured.as_slice() else { panic!("{}", measured.len()) };
     let published = &imported[1];
 
     let mut damaged: Vec<(String, Value)> = vec![];
     for field in header.as_object().unwrap().keys() {
         damaged.push((format!("header without {field}"), without(header, field)));
     }
-    for field in
-        ["layer", "key", "median_ns", "samples_ns", "batch", "measured_at", "before", "during", "after"]
-    {
+    for field in ["layer", "key", "median_ns", "samples_ns", "batch", "measured_at", "before", "during", "after"] {
         damaged.push((format!("row without {field}"), without(layer, field)));
     }
     for field in ["layer", "key", "published"] {
@@ -192,10 +186,7 @@ fn what_is_damaged_does_not_fit() {
         ("a lone layer that no fit sees".into(), added(layer, "unseen", json!("random"))),
         ("milliseconds".into(), renamed(layer, "median_ns", "median_ms")),
         ("two subjects".into(), added(layer, "call", json!([3, 8, 8]))),
-        (
-            "published milliseconds".into(),
-            with(published, "/published", json!({ "mean_ms": 1.25, "count": 3 })),
-        ),
+        ("published milliseconds".into(), with(published, "/published", json!({ "mean_ms": 1.25, "count": 3 }))),
         ("published of nothing".into(), with(published, "/published/count", json!(0))),
         ("both measured and published".into(), added(layer, "published", published["published"].clone())),
     ]);

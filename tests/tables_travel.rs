@@ -56,11 +56,8 @@ fn rows(slower: f64) -> Vec<Row> {
     });
     let call = (Subject::Call(INPUT), 1500.0);
     let all = alone.chain(whole).chain([call]).enumerate();
-    all.map(|(i, (subject, ns))| Row {
-        measured_at: 1_795_000_000 + i as u64,
-        ..row(subject, slower * ns, 2)
-    })
-    .collect()
+    all.map(|(i, (subject, ns))| Row { measured_at: 1_795_000_000 + i as u64, ..row(subject, slower * ns, 2) })
+        .collect()
 }
 
 /// A table of these rows; where `networks` are planned, with a model that is fitted to as many.
@@ -150,10 +147,7 @@ fn without_a_model_lone_layers_are_shown() {
     assert!(shown["note"].as_str().unwrap().contains("no whole networks"), "{}", shown["note"]);
     assert!(shown["layers"].as_array().unwrap().iter().all(|l| l["adds_ns"].is_null()));
     assert!(shown["energy_uj"].is_null() && shown["peak_bytes"].is_null(), "energy is estimated");
-    assert!(
-        text(&ws, "profile show isolated.jsonl").contains("note: the table has no whole networks"),
-        "no note"
-    );
+    assert!(text(&ws, "profile show isolated.jsonl").contains("note: the table has no whole networks"), "no note");
 
     write(&ws, "few.jsonl", header(), MEASURED + 7, &rows);
     let note = ws.json("profile show few.jsonl")["note"].as_str().unwrap().to_string();
@@ -237,15 +231,8 @@ fn a_validation_counts_as_long_as_the_model_is_the_same() {
     let model = |table: &LatencyTable| LatencyModel::new(table, &networks()).unwrap();
     let random = edge_nas::model::Accuracy::of(&[(Latency::from_ns(1.0), Latency::from_ns(2.0))]).unwrap();
     let digest = model(&table).digest();
-    let validation = Validation {
-        classes: CLASSES,
-        model: digest,
-        random,
-        derived: None,
-        plain_sum: None,
-        macs: None,
-        noise: None,
-    };
+    let validation =
+        Validation { classes: CLASSES, model: digest, random, derived: None, plain_sum: None, macs: None, noise: None };
     Validations::default().save(&table, validation.clone()).unwrap();
     let stored = Validations::load(&table).unwrap();
     assert_eq!(stored.of(&model(&table)), Some(&validation));
@@ -265,18 +252,8 @@ fn export_writes_a_line_for_each_subject() {
     assert_eq!(ws.read("out/table.csv"), stdout);
 
     let mut reader = csv::Reader::from_reader(stdout.as_bytes());
-    let columns = [
-        "kind",
-        "subject",
-        "latency_ns",
-        "gap_ns",
-        "median_ns",
-        "rows",
-        "adds_ns",
-        "adds_error_ns",
-        "macs",
-        "params",
-    ];
+    let columns =
+        ["kind", "subject", "latency_ns", "gap_ns", "median_ns", "rows", "adds_ns", "adds_error_ns", "macs", "params"];
     assert_eq!(reader.headers().unwrap(), columns.as_slice());
     let lines: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     // A skip that passes its input on is no model of its own, and yet a layer that adds something: nothing.

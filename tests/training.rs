@@ -9,9 +9,7 @@ use edge_nas::latency::Latency;
 use edge_nas::model::LatencyModel;
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
-use edge_nas::train::{
-    Adam, Gate, Net, Placement, Sgd, Supernet, alpha_step, cosine, expectation, fix, weight_step,
-};
+use edge_nas::train::{Adam, Gate, Net, Placement, Sgd, Supernet, alpha_step, cosine, expectation, fix, weight_step};
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -100,8 +98,7 @@ fn gradients_are_those_of_finite_differences() {
 fn steps_bring_the_loss_down() {
     let net = small_net();
     let x = images(32, net.graph().input_shape());
-    let labels =
-        x.select(1, 0).mean_dim([1i64, 2].as_slice(), false, Kind::Float).gt(0.0).to_kind(Kind::Int64);
+    let labels = x.select(1, 0).mean_dim([1i64, 2].as_slice(), false, Kind::Float).gt(0.0).to_kind(Kind::Int64);
     let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, 0.0));
     let mut sgd = Sgd::new(params, 0.9);
     let losses: Vec<f64> = (0..60)
@@ -237,10 +234,8 @@ fn the_expectation_on_tensors_is_that_on_numbers() {
     let cost = model(&networks).polynomial;
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let sizes: Vec<usize> = networks.choices().iter().map(Vec::len).collect();
-    let numbers: Vec<Vec<f64>> =
-        sizes.iter().map(|n| (0..*n).map(|_| rng.random::<f64>()).collect()).collect();
-    let tensors: Vec<Tensor> =
-        numbers.iter().map(|row| Tensor::from_slice(row).set_requires_grad(true)).collect();
+    let numbers: Vec<Vec<f64>> = sizes.iter().map(|n| (0..*n).map(|_| rng.random::<f64>()).collect()).collect();
+    let tensors: Vec<Tensor> = numbers.iter().map(|row| Tensor::from_slice(row).set_requires_grad(true)).collect();
     let expected = expectation(&cost, &tensors);
     assert_eq!(expected.double_value(&[]), cost.expected(&numbers));
     // Layers of one choice are part of the base.
@@ -308,8 +303,7 @@ fn a_zero_adds_nothing_to_a_mixture() {
     let net = supernet(&networks);
     let (stem, _, head) = parts(&net, &networks);
     let x = images(2, networks.input);
-    let one_hot: Vec<f32> =
-        (0..networks.choices()[1].len()).map(|i| if i == zero { 1.0 } else { 0.0 }).collect();
+    let one_hot: Vec<f32> = (0..networks.choices()[1].len()).map(|i| if i == zero { 1.0 } else { 0.0 }).collect();
     let one = Tensor::from_slice(&[1f32]);
     let probabilities = [one.copy(), Tensor::from_slice(&one_hot), one];
     let zeros = Tensor::zeros([2, 6, 5, 4], (Kind::Float, tch::Device::Cpu));
@@ -382,10 +376,7 @@ fn the_learning_rate_rises_to_its_peak_and_falls_to_zero() {
     assert_eq!(cosine(0.4, 0, 100, 0), 0.4);
     assert!((cosine(0.4, 50, 100, 0) - 0.2).abs() < 1e-12);
     assert!(cosine(0.4, 100, 100, 0).abs() < 1e-12);
-    assert_eq!(
-        (cosine(0.4, 0, 110, 10), cosine(0.4, 9, 110, 10), cosine(0.4, 10, 110, 10)),
-        (0.04, 0.4, 0.4)
-    );
+    assert_eq!((cosine(0.4, 0, 110, 10), cosine(0.4, 9, 110, 10), cosine(0.4, 10, 110, 10)), (0.04, 0.4, 0.4));
     assert!((1..100).all(|step| cosine(0.4, step, 100, 0) < cosine(0.4, step - 1, 100, 0)));
     assert_eq!(cosine(0.4, 0, 1, 0), 0.4);
 }

@@ -23,11 +23,7 @@ impl Graph {
             .filter(|p| p.role.is_trained())
             .map(|p| p.dims.iter().product::<usize>() as u64)
             .sum();
-        Cost {
-            macs: graph.ids().map(|id| graph.macs(id)).sum(),
-            params,
-            peak_activation_bytes: graph.peak_bytes(),
-        }
+        Cost { macs: graph.ids().map(|id| graph.macs(id)).sum(), params, peak_activation_bytes: graph.peak_bytes() }
     }
 
     fn macs(&self, id: crate::NodeId) -> u64 {
@@ -49,9 +45,8 @@ impl Graph {
                 if id == self.output() { self.nodes().len() } else { read.unwrap_or(i) }
             })
             .collect();
-        let alive = |now: usize| {
-            (0..=now).filter(|&i| last_read[i] >= now).map(|i| self.nodes()[i].shape.len()).sum::<usize>()
-        };
+        let alive =
+            |now: usize| (0..=now).filter(|&i| last_read[i] >= now).map(|i| self.nodes()[i].shape.len()).sum::<usize>();
         (0..self.nodes().len()).map(alive).max().unwrap_or(0) as u64 * 4
     }
 }

@@ -379,11 +379,8 @@ impl Graph {
     /// Parameters of a node, in the order in which formats list them.
     pub fn node_params(&self, id: NodeId) -> Vec<Param> {
         let node = self.node(id);
-        let param = |suffix: &str, dims: Vec<usize>, role| Param {
-            name: format!("{}.{suffix}", node.name),
-            dims,
-            role,
-        };
+        let param =
+            |suffix: &str, dims: Vec<usize>, role| Param { name: format!("{}.{suffix}", node.name), dims, role };
         let channels = vec![node.shape.channels];
         let input = node.inputs.first().map(|&i| self.node(i).shape);
         match (node.op, input) {
@@ -414,8 +411,7 @@ impl Graph {
 
 /// The output shape of an op; `None` if it does not take these inputs.
 fn output_shape(op: Op, inputs: &[Shape]) -> Option<Shape> {
-    let window =
-        |kernel: usize, stride: usize| kernel % 2 == 1 && kernel <= 127 && (1..=127).contains(&stride);
+    let window = |kernel: usize, stride: usize| kernel % 2 == 1 && kernel <= 127 && (1..=127).contains(&stride);
     match (op, inputs) {
         (Op::Conv2d { out_channels, kernel, stride, groups, .. }, &[x]) => {
             let divides = groups > 0 && x.channels % groups == 0 && out_channels % groups == 0;

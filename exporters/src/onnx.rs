@@ -1,12 +1,10 @@
 //! Writes a [`Graph`] as an ONNX model: opset 13, batch 1, input `input` and output `output`.
 
-use crate::{
-    BATCH_NORM_EPS, Graph, Node, NodeId, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm,
-};
+use crate::{BATCH_NORM_EPS, Graph, Node, NodeId, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm};
 use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
-    tensor_shape_proto::Dimension, type_proto,
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
+    type_proto,
 };
 use protobuf::MessageField;
 
@@ -44,9 +42,7 @@ pub fn precision_of(model: &[u8]) -> Result<Precision, EncodeError> {
     }
     let quantised = |node: &NodeProto| {
         let op = node.op_type.as_str();
-        op.starts_with("QLinear")
-            || op.ends_with("Integer")
-            || matches!(op, "QuantizeLinear" | "DequantizeLinear")
+        op.starts_with("QLinear") || op.ends_with("Integer") || matches!(op, "QuantizeLinear" | "DequantizeLinear")
     };
     let half = |tensor: &TensorProto| tensor.data_type == DataType::FLOAT16 as i32;
     Ok(match &*model.graph {
@@ -93,12 +89,7 @@ fn value_name(node: &Node) -> &str {
     &node.name
 }
 
-fn write_node(
-    proto: &mut GraphProto,
-    graph: &Graph,
-    id: NodeId,
-    weights: &Weights,
-) -> Result<(), WeightsError> {
+fn write_node(proto: &mut GraphProto, graph: &Graph, id: NodeId, weights: &Weights) -> Result<(), WeightsError> {
     let node = graph.node(id);
     let mut inputs: Vec<&str> = node.inputs.iter().map(|&i| value_name(graph.node(i))).collect();
     let params = graph.node_params(id);
@@ -148,13 +139,7 @@ fn write_node(
     Ok(())
 }
 
-fn node_proto(
-    kind: &str,
-    name: &str,
-    inputs: &[&str],
-    output: &str,
-    attribute: Vec<AttributeProto>,
-) -> NodeProto {
+fn node_proto(kind: &str, name: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
     NodeProto {
         op_type: kind.into(),
         name: name.into(),
@@ -187,21 +172,12 @@ fn value_info(name: &str, shape: Shape, flat: bool) -> ValueInfoProto {
         .collect();
     let shape = MessageField::some(TensorShapeProto { dim, ..Default::default() });
     let mut kind = TypeProto::new();
-    kind.set_tensor_type(type_proto::Tensor {
-        elem_type: DataType::FLOAT as i32,
-        shape,
-        ..Default::default()
-    });
+    kind.set_tensor_type(type_proto::Tensor { elem_type: DataType::FLOAT as i32, shape, ..Default::default() });
     ValueInfoProto { name: name.into(), type_: MessageField::some(kind), ..Default::default() }
 }
 
 fn ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        ints: values.to_vec(),
-        type_: AttributeType::INTS.into(),
-        ..Default::default()
-    }
+    AttributeProto { name: name.into(), ints: values.to_vec(), type_: AttributeType::INTS.into(), ..Default::default() }
 }
 
 fn int(name: &str, value: i64) -> AttributeProto {

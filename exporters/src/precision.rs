@@ -29,8 +29,7 @@ impl std::str::FromStr for Precision {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        let known =
-            [Precision::Fp32, Precision::Fp16, Precision::Int8].into_iter().find(|known| known.name() == s);
+        let known = [Precision::Fp32, Precision::Fp16, Precision::Int8].into_iter().find(|known| known.name() == s);
         known.ok_or_else(|| format!("`{s}` is not a precision; write fp32, fp16 or int8"))
     }
 }

@@ -16,13 +16,9 @@ pub struct Weights(BTreeMap<String, Tensor>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    #[error(
-        "the weights have no `{name}`; they belong to another network: train this one, or use its own weights"
-    )]
+    #[error("the weights have no `{name}`; they belong to another network: train this one, or use its own weights")]
     Missing { name: String },
-    #[error(
-        "`{name}` is {found:?} in the weights and {expected:?} in the network; they belong to another network"
-    )]
+    #[error("`{name}` is {found:?} in the weights and {expected:?} in the network; they belong to another network")]
     Shape { name: String, expected: Vec<usize>, found: Vec<usize> },
 }
 

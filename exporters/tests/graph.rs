@@ -21,15 +21,8 @@ fn chain(input: Shape, ops: &[Op]) -> Graph {
 /// Squeeze-and-excite after a 3×3 convolution and its batch norm: 6 channels, which are squeezed to 2.
 fn squeeze_excite() -> Graph {
     let pointwise = |out_channels| Op::Conv2d { out_channels, kernel: 1, stride: 1, groups: 1, bias: true };
-    let ops = [
-        conv(6, 3, 1, 1),
-        Op::BatchNorm,
-        Op::GlobalAvgPool,
-        pointwise(2),
-        Op::Relu,
-        pointwise(6),
-        Op::HardSigmoid,
-    ];
+    let ops =
+        [conv(6, 3, 1, 1), Op::BatchNorm, Op::GlobalAvgPool, pointwise(2), Op::Relu, pointwise(6), Op::HardSigmoid];
     let mut g = chain(Shape::new(3, 5, 4), &ops);
     let (x, scale) = (g.ids().nth(2).unwrap(), g.output());
     g.add("scaled", Op::Mul, &[x, scale]);
@@ -125,8 +118,7 @@ fn nodes_that_the_output_does_not_depend_on_are_dead() {
     let live = g.live();
     assert_eq!(names(&live), ["input", "n1", "n2", "pool", "linear"]);
     assert_eq!(live.node(live.output()).name, "linear");
-    let inputs: Vec<Vec<usize>> =
-        live.nodes().iter().map(|n| n.inputs.iter().map(|i| i.index()).collect()).collect();
+    let inputs: Vec<Vec<usize>> = live.nodes().iter().map(|n| n.inputs.iter().map(|i| i.index()).collect()).collect();
     assert_eq!(inputs, [vec![], vec![0], vec![1], vec![2], vec![3]]);
     assert_eq!(live.live(), live);
 
@@ -149,13 +141,7 @@ fn the_nodes_of_appended_parts_are_named_with_the_prefix() {
 #[test]
 fn cost_is_as_counted_by_hand() {
     // 3·2·3·3 weights at 4·4 positions; γ and β; 3·3·3 weights at 2·2 positions; 3·5 weights and 5 biases.
-    let ops = [
-        conv(3, 3, 1, 1),
-        Op::BatchNorm,
-        conv(3, 3, 2, 3),
-        Op::GlobalAvgPool,
-        Op::Linear { out_features: 5 },
-    ];
+    let ops = [conv(3, 3, 1, 1), Op::BatchNorm, conv(3, 3, 2, 3), Op::GlobalAvgPool, Op::Linear { out_features: 5 }];
     let cost = chain(Shape::new(2, 4, 4), &ops).cost();
     assert_eq!(cost.macs, 54 * 16 + 27 * 4 + 15);
     assert_eq!(cost.params, 54 + 6 + 27 + 20);
@@ -201,13 +187,7 @@ fn evaluate(g: &Graph, weights: &Weights, x: &[f64]) -> Vec<f64> {
             Op::Conv2d { bias, .. } => {
                 let zeros = vec![0.0; node.shape.channels];
                 let bias = if bias { of("bias") } else { &zeros };
-                convolve(
-                    node,
-                    g.node(node.inputs[0]).shape,
-                    &values[node.inputs[0].index()],
-                    of("weight"),
-                    bias,
-                )
+                convolve(node, g.node(node.inputs[0]).shape, &values[node.inputs[0].index()], of("weight"), bias)
             }
             Op::BatchNorm => {
                 let area = node.shape.height * node.shape.width;
@@ -235,9 +215,7 @@ fn convolve(node: &Node, from: Shape, x: &[f64], weight: &[f32], bias: &[f32]) -
     for o in 0..out_channels {
         for (y, x) in (0..node.shape.height).flat_map(|y| (0..node.shape.width).map(move |x| (y, x))) {
             let mut sum = bias[o] as f64;
-            for (i, w) in
-                weight[o * fan_in * kernel * kernel..][..fan_in * kernel * kernel].iter().enumerate()
-            {
+            for (i, w) in weight[o * fan_in * kernel * kernel..][..fan_in * kernel * kernel].iter().enumerate() {
                 let (c, dy, dx) = (i / (kernel * kernel), i / kernel % kernel, i % kernel);
                 sum += *w as f64 * at(o / per_group * fan_in + c, y * stride + dy, x * stride + dx);
             }

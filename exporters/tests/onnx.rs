@@ -3,20 +3,14 @@
 
 use nas_exporters::{EncodeError, Graph, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm, onnx};
 use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, TensorProto, ValueInfoProto,
-    attribute_proto::AttributeType, tensor_proto::DataType,
+    AttributeProto, GraphProto, Message, ModelProto, TensorProto, ValueInfoProto, attribute_proto::AttributeType,
+    tensor_proto::DataType,
 };
 use std::path::Path;
 
 /// A network with every op except zero, in which one batch norm cannot be folded.
 fn network() -> Graph {
-    let conv = |out_channels, kernel, stride, groups| Op::Conv2d {
-        out_channels,
-        kernel,
-        stride,
-        groups,
-        bias: false,
-    };
+    let conv = |out_channels, kernel, stride, groups| Op::Conv2d { out_channels, kernel, stride, groups, bias: false };
     let mut g = Graph::new(Shape::new(3, 9, 8));
     let x = g.add("stem.conv", conv(4, 3, 1, 1), &[g.input()]);
     let x = g.add("stem.conv_bn", Op::BatchNorm, &[x]);
@@ -50,20 +44,13 @@ fn parse(bytes: &[u8]) -> (ModelProto, GraphProto) {
 /// Everything in a model except its numbers and the version of this crate, one item per line.
 fn dump(bytes: &[u8]) -> String {
     let (model, graph) = parse(bytes);
-    let opsets: Vec<String> =
-        model.opset_import.iter().map(|o| format!("{:?} {}", o.domain, o.version)).collect();
-    let mut lines =
-        vec![format!("ir {}, opset {}, by {}", model.ir_version, opsets.join(", "), model.producer_name)];
+    let opsets: Vec<String> = model.opset_import.iter().map(|o| format!("{:?} {}", o.domain, o.version)).collect();
+    let mut lines = vec![format!("ir {}, opset {}, by {}", model.ir_version, opsets.join(", "), model.producer_name)];
     lines.extend(graph.input.iter().map(|v| format!("input {}", value(v))));
     for node in &graph.node {
         let attributes: String = node.attribute.iter().map(|a| format!(" {}", attribute(a))).collect();
         assert_eq!(node.name, node.output[0]);
-        lines.push(format!(
-            "{} {} <- {}{attributes}",
-            node.op_type,
-            node.output.join(" "),
-            node.input.join(" ")
-        ));
+        lines.push(format!("{} {} <- {}{attributes}", node.op_type, node.output.join(" "), node.input.join(" ")));
     }
     lines.extend(graph.output.iter().map(|v| format!("output {}", value(v))));
     lines.extend(graph.initializer.iter().map(|t| format!("initializer {} {:?}", t.name, t.dims)));
@@ -129,8 +116,7 @@ fn a_zero_is_a_constant_and_the_nodes_before_it_are_not_written() {
     g.add("pool", Op::GlobalAvgPool, &[zero]);
     // The weights of the stem are not needed.
     let (_, graph) = parse(&onnx::encode(&g, &Weights::default(), Precision::Fp32).unwrap());
-    let written: Vec<(&str, &str)> =
-        graph.node.iter().map(|n| (n.op_type.as_str(), n.input[0].as_str())).collect();
+    let written: Vec<(&str, &str)> = graph.node.iter().map(|n| (n.op_type.as_str(), n.input[0].as_str())).collect();
     assert_eq!(written, [("GlobalAveragePool", "zero"), ("Identity", "pool")]);
     assert_eq!(graph.initializer[0].dims, [1, 3, 2, 2]);
     assert_eq!(values(&graph.initializer[0]), vec![0.0; 12]);

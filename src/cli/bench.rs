@@ -42,8 +42,7 @@ impl Args {
                     r.samples.to_string(),
                 ]
             };
-            let header =
-                ["model", "runtime", "latency", "predicted", "error", "median", "p5 .. p95", "samples"];
+            let header = ["model", "runtime", "latency", "predicted", "error", "median", "p5 .. p95", "samples"];
             table(&header, rows.iter().map(row).collect())
         })
     }

@@ -58,8 +58,7 @@ fn check(device: &Device, runtimes: &[Runtime], reach: &Reach, json: bool) -> an
         let findings = findings(&Session::open(&board)?, &board);
         Ok(Checked { board: board.to_string(), findings })
     };
-    let checked =
-        reach.boards(device, runtimes)?.into_iter().map(look).collect::<anyhow::Result<Vec<_>>>()?;
+    let checked = reach.boards(device, runtimes)?.into_iter().map(look).collect::<anyhow::Result<Vec<_>>>()?;
     print(json, &checked, || checked.iter().map(describe).collect::<Vec<_>>().join("\n"))
 }
 

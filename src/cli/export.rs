@@ -33,9 +33,7 @@ impl Args {
                 let checks: Vec<String> = e.differences.iter().map(|(r, d)| format!("{r} {d:.1e}")).collect();
                 let Exported { network, path, bytes, images, .. } = e;
                 let (path, checks) = (path.display(), checks.join(", "));
-                format!(
-                    "{network}: {path}, {bytes} bytes; differs from libtorch on {images} images by {checks}"
-                )
+                format!("{network}: {path}, {bytes} bytes; differs from libtorch on {images} images by {checks}")
             };
             exported.iter().map(line).collect::<Vec<_>>().join("\n")
         })

@@ -67,9 +67,7 @@ impl Args {
         let genotype = match &self.genotype {
             None => artifact::read_json(&run.genotype(), "nas search")?,
             Some(file) if file.ends_with(".json") => artifact::read_json(file.as_ref(), "nas search")?,
-            Some(ops) => {
-                Genotype::parse(Networks::new(SearchSpace::load(&self.space)?, input, [classes])?, ops)?
-            }
+            Some(ops) => Genotype::parse(Networks::new(SearchSpace::load(&self.space)?, input, [classes])?, ops)?,
         };
         Ok((Network::Genotype(genotype), run.found()))
     }

@@ -42,8 +42,7 @@ fn load(dir: &Path) -> Result<Data, Error> {
 fn class_names(dir: &Path) -> Result<Vec<String>, Error> {
     let bytes = bytes(dir, "batches.meta.txt")?;
     let text = String::from_utf8_lossy(&bytes);
-    let names: Vec<String> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if names.len() != CLASSES {
         return Err(Error::Corrupt {
             file: dir.join("batches.meta.txt").display().to_string(),

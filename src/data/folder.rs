@@ -37,10 +37,7 @@ fn part(dir: &Path, part: &str) -> Result<PathBuf, Error> {
     if path.is_dir() {
         return Ok(path);
     }
-    Err(Error::Missing {
-        dir: dir.to_owned(),
-        wanted: format!("{part}/, with a folder of images for each class,"),
-    })
+    Err(Error::Missing { dir: dir.to_owned(), wanted: format!("{part}/, with a folder of images for each class,") })
 }
 
 /// The entries of `dir` except for hidden files, sorted.
@@ -113,11 +110,7 @@ fn decode(path: &Path) -> Result<RgbImage, Error> {
     // an image follows the one that starts its last scan, and neither can occur within the data of a scan.
     let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
     if bytes.starts_with(&[0xff, 0xd8]) && last(0xd9) < last(0xda) {
-        return Err(corrupt(
-            bytes.len() as u64,
-            "the end marker of a JPEG, ff d9",
-            "the end of the file".into(),
-        ));
+        return Err(corrupt(bytes.len() as u64, "the end marker of a JPEG, ff d9", "the end of the file".into()));
     }
     Ok(image)
 }

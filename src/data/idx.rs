@@ -49,11 +49,7 @@ fn load(dir: &Path) -> Result<Data, Error> {
         };
         let bytes = fs::read(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
         let name = path.display().to_string();
-        if path.extension().is_some_and(|ext| ext == "gz") {
-            unpack(name, &bytes)
-        } else {
-            Ok(File { name, bytes })
-        }
+        if path.extension().is_some_and(|ext| ext == "gz") { unpack(name, &bytes) } else { Ok(File { name, bytes }) }
     })
 }
 
@@ -92,11 +88,7 @@ fn unpack(name: String, packed: &[u8]) -> Result<File, Error> {
     }
 }
 
-fn assemble(
-    name: String,
-    classes: Option<&str>,
-    open: impl Fn(&str) -> Result<File, Error>,
-) -> Result<Data, Error> {
+fn assemble(name: String, classes: Option<&str>, open: impl Fn(&str) -> Result<File, Error>) -> Result<Data, Error> {
     let train = Part::read("train", &open)?;
     let test = Part::read("t10k", &open)?;
     if test.shape != train.shape {
@@ -105,9 +97,7 @@ fn assemble(
         return Err(corrupt(&test.images, 8, expected, show(test.shape)));
     }
     let classes: Vec<String> = match classes {
-        Some(names) => {
-            names.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
-        }
+        Some(names) => names.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect(),
         None => {
             let last = train.labels.bytes[LABELS_START..].iter().max().copied().unwrap_or(0);
             (0..=last).map(|label| label.to_string()).collect()
@@ -136,8 +126,7 @@ impl Part {
     }
 
     fn dataset(self, classes: &[String]) -> Result<Dataset, Error> {
-        let labels: Vec<usize> =
-            self.labels.bytes[LABELS_START..].iter().map(|&label| label.into()).collect();
+        let labels: Vec<usize> = self.labels.bytes[LABELS_START..].iter().map(|&label| label.into()).collect();
         if let Some(k) = labels.iter().position(|&label| label >= classes.len()) {
             let expected = format!("a label below {}", classes.len());
             return Err(corrupt(&self.labels, LABELS_START + k, expected, labels[k].to_string()));
@@ -155,8 +144,7 @@ fn header<const D: usize>(file: &File, magic: u32) -> Result<[usize; D], Error> 
     if length < start {
         return Err(corrupt(file, length, format!("a header of {start} bytes"), format!("{length} bytes")));
     }
-    let word =
-        |k: usize| file.bytes[4 * k..4 * k + 4].iter().fold(0, |word, &byte| word << 8 | u32::from(byte));
+    let word = |k: usize| file.bytes[4 * k..4 * k + 4].iter().fold(0, |word, &byte| word << 8 | u32::from(byte));
     if word(0) != magic {
         return Err(corrupt(file, 0, format!("the magic number {magic:#06x}"), format!("{:#06x}", word(0))));
     }
@@ -167,12 +155,7 @@ fn header<const D: usize>(file: &File, magic: u32) -> Result<[usize; D], Error> 
     let total = start as u128 + dims.iter().map(|&dim| u128::from(dim)).product::<u128>();
     if length as u128 != total {
         let at = total.min(length as u128) as usize;
-        return Err(corrupt(
-            file,
-            at,
-            format!("{total} bytes in all for {dims:?}"),
-            format!("{length} bytes"),
-        ));
+        return Err(corrupt(file, at, format!("{total} bytes in all for {dims:?}"), format!("{length} bytes")));
     }
     Ok(dims.map(|dim| dim as usize))
 }

@@ -73,9 +73,8 @@ impl<'s> Fleet<'s> {
             let (runtime, threads, plan) = (self.runtime, self.threads, self.plan);
             for (board, (session, models)) in self.sessions.iter_mut().zip(&self.models).enumerate() {
                 let (send, queue) = (send.clone(), &queue);
-                let begin = move |session: &mut Session, model: usize| {
-                    session.begin(&models[model], runtime, threads, plan)
-                };
+                let begin =
+                    move |session: &mut Session, model: usize| session.begin(&models[model], runtime, threads, plan);
                 scope.spawn(move || work(board, session, queue, begin, &send));
             }
             drop(send);

@@ -44,8 +44,7 @@ impl Link {
         let connection = Connection::open(site)?;
         check_arch(&connection, board)?;
         let upload = |name, path: &Path, executable| -> Result<String, DeviceError> {
-            let unreadable =
-                |e: std::io::Error| DeviceError::Start { path: path.into(), reason: e.to_string() };
+            let unreadable = |e: std::io::Error| DeviceError::Start { path: path.into(), reason: e.to_string() };
             let bytes = std::fs::read(path).map_err(unreadable)?;
             Ok(at_home(&connection.upload(&Upload { name, bytes: &bytes, executable })?))
         };
@@ -72,8 +71,7 @@ impl Link {
         let mut probe = command.spawn().map_err(failed)?;
         let stderr = probe.stderr.take();
         let last_line = move || {
-            let lines =
-                stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok));
+            let lines = stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok));
             lines.last().map(|line| format!(": {line}")).unwrap_or_default()
         };
         Ok(Link { stream, far: Far::Local { probe, stderr: std::thread::spawn(last_line) } })

@@ -35,9 +35,7 @@ pub enum DeviceError {
     NoAddress { device: String, file: PathBuf },
     #[error("`{address}` is not the address of a board: {reason}")]
     Address { address: String, reason: String },
-    #[error(
-        "{device} is this machine and is not reached over SSH; leave out --ssh, or give another --device"
-    )]
+    #[error("{device} is this machine and is not reached over SSH; leave out --ssh, or give another --device")]
     NotABoard { device: String },
     #[error(transparent)]
     Ssh(#[from] SshError),

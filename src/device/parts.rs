@@ -31,8 +31,9 @@ pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
             let arch = target.split('-').next().unwrap_or_default();
             script("setup", &["--ort", arch]).map(|printed| Some(PathBuf::from(printed.trim())))
         }
-        _ => Ok(environment::path("ORT_DYLIB_PATH")
-            .or_else(|| above(Path::new(".deps/onnxruntime/libonnxruntime.so")))),
+        _ => {
+            Ok(environment::path("ORT_DYLIB_PATH").or_else(|| above(Path::new(".deps/onnxruntime/libonnxruntime.so"))))
+        }
     }
 }
 

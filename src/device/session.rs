@@ -65,8 +65,7 @@ impl Session {
     pub fn open(board: &Board) -> Result<Session, DeviceError> {
         let timeout = board.site.as_ref().map_or(LOCAL_TIMEOUT, |site| site.timeout);
         let link = Link::open(board)?;
-        let broken =
-            |e: std::io::Error| DeviceError::Ended { doing: "starting".into(), reason: e.to_string() };
+        let broken = |e: std::io::Error| DeviceError::Ended { doing: "starting".into(), reason: e.to_string() };
         link.stream.set_write_timeout(Some(timeout)).map_err(broken)?;
         let stdout = link.stream.try_clone().map_err(broken)?;
         let (send, lines) = channel();
@@ -92,8 +91,7 @@ impl Session {
     }
 
     fn set_up(&mut self, board: &Board) -> Result<(), DeviceError> {
-        let (sensors, pin, governor) =
-            (board.device.sensors.clone(), board.pin.clone(), board.governor.clone());
+        let (sensors, pin, governor) = (board.device.sensors.clone(), board.pin.clone(), board.governor.clone());
         let doing = "setting the board up";
         let id = self.send(doing, |id| Request::Setup { id, sensors, pin, governor })?;
         match self.served(id, doing)? {
@@ -226,9 +224,7 @@ impl Session {
         let Some(link) = &mut self.link else { return Err(self.ended(doing)) };
         match link.stream.write_all(line.as_bytes()) {
             Ok(()) => Ok(id),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                Err(self.silent(doing, self.timeout))
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(self.silent(doing, self.timeout)),
             Err(_) => Err(self.ended(doing)),
         }
     }
@@ -251,9 +247,7 @@ impl Session {
 
     fn receive(&mut self, doing: &str, deadline: Duration) -> Result<Reply, DeviceError> {
         match self.lines.recv_timeout(deadline) {
-            Ok(Ok(line)) => {
-                serde_json::from_str(&line).map_err(|_| DeviceError::Garbage { doing: doing.into(), line })
-            }
+            Ok(Ok(line)) => serde_json::from_str(&line).map_err(|_| DeviceError::Garbage { doing: doing.into(), line }),
             Err(RecvTimeoutError::Timeout) => Err(self.silent(doing, deadline)),
             Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(self.ended(doing)),
         }

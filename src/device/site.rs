@@ -85,10 +85,8 @@ impl Site {
             let HostParams { host_name, user, port, identity_file, .. } = params;
             let keys = entry.key.clone().map(|key| vec![key]).or(identity_file).unwrap_or_default();
             let me = || std::env::var("USER").ok().filter(|user| !user.is_empty());
-            let no_user = || DeviceError::Address {
-                address: address.clone(),
-                reason: "it has no user; write user@host".into(),
-            };
+            let no_user =
+                || DeviceError::Address { address: address.clone(), reason: "it has no user; write user@host".into() };
             Ok(Site {
                 host: host_name.unwrap_or(typed.host),
                 port: typed.port.or(port).or(device.port).unwrap_or(SSH_PORT),

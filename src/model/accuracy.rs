@@ -26,11 +26,9 @@ impl Accuracy {
     /// Of pairs of predicted and measured latency; none where there are none.
     pub fn of(pairs: &[(Latency, Latency)]) -> Option<Accuracy> {
         let n = pairs.len() as f64;
-        let mean =
-            |of: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(p, m)| of(p.ns(), m.ns())).sum::<f64>() / n;
+        let mean = |of: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(p, m)| of(p.ns(), m.ns())).sum::<f64>() / n;
         let within = |share: f64| mean(&|p, m| f64::from((p - m).abs() <= share * m));
-        let column =
-            |of: fn(&(Latency, Latency)) -> Latency| pairs.iter().map(|pair| of(pair).ns()).collect();
+        let column = |of: fn(&(Latency, Latency)) -> Latency| pairs.iter().map(|pair| of(pair).ns()).collect();
         let [predicted, measured]: [Vec<f64>; 2] = [column(|pair| pair.0), column(|pair| pair.1)];
         (!pairs.is_empty()).then(|| Accuracy {
             networks: pairs.len(),
@@ -81,10 +79,7 @@ mod tests {
         assert_eq!(accuracy.networks, 5);
         assert!((accuracy.mape - 0.088).abs() < 1e-12);
         assert!((accuracy.bias - (0.04 - 0.05 - 0.25 + 0.0 + 0.1) / 5.0).abs() < 1e-12);
-        assert!(
-            (accuracy.within_5 - 0.6).abs() < 1e-12 && (accuracy.within_10 - 0.8).abs() < 1e-12,
-            "{accuracy:?}"
-        );
+        assert!((accuracy.within_5 - 0.6).abs() < 1e-12 && (accuracy.within_10 - 0.8).abs() < 1e-12, "{accuracy:?}");
         assert!((accuracy.rmse_ns.ns() - (12616f64 / 5.0).sqrt()).abs() < 1e-9);
         assert!((accuracy.spearman.unwrap() - (9.5f64 / 10.0).sqrt()).abs() < 1e-12);
         assert!((accuracy.kendall.unwrap() - (9f64 / 10.0).sqrt()).abs() < 1e-12);

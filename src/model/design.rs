@@ -80,13 +80,7 @@ impl Together {
     }
 
     /// Adds `by` for the ops of `layer` in these networks with those of all other layers.
-    fn count(
-        &mut self,
-        columns: &[Vec<usize>],
-        layer: usize,
-        networks: impl IntoIterator<Item = usize>,
-        by: i64,
-    ) {
+    fn count(&mut self, columns: &[Vec<usize>], layer: usize, networks: impl IntoIterator<Item = usize>, by: i64) {
         for i in networks {
             for other in (0..columns.len()).filter(|&other| other != layer) {
                 let (a, b) = ((layer, columns[layer][i]), (other, columns[other][i]));
@@ -102,8 +96,7 @@ impl Together {
         if op_a == op_b {
             return 1;
         }
-        let others =
-            (0..columns.len()).filter(|&other| other != layer && columns[other][a] != columns[other][b]);
+        let others = (0..columns.len()).filter(|&other| other != layer && columns[other][a] != columns[other][b]);
         others
             .map(|other| {
                 let [with_a, with_b] = [a, b].map(|i| (other, columns[other][i]));

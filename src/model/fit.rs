@@ -121,7 +121,6 @@ fn select<'m>(structure: &Structure, measured: &'m [Measured]) -> Result<Selecti
     let few = FitError::Few { measured: measured.len() };
     let mut selection = Selection::new(measured, structure.rows(typical)).ok_or(few)?;
     selection.grow(structure.interactions(typical));
-    selection.finish();
     Ok(selection)
 }
 
@@ -154,9 +153,10 @@ fn check(structure: &Structure, measured: &[Measured]) -> Result<(), FitError> {
 
 fn polynomial(selection: &Selection) -> Polynomial {
     let terms = selection.terms().zip(selection.unknowns());
-    Polynomial::sum(terms.flat_map(|(term, unknown)| {
-        term.products.iter().map(move |(product, ns)| (product.clone(), unknown * ns))
-    }))
+    Polynomial::sum(
+        terms
+            .flat_map(|(term, unknown)| term.products.iter().map(move |(product, ns)| (product.clone(), unknown * ns))),
+    )
 }
 
 /// A linear form of the unknowns, in nanoseconds.

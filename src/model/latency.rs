@@ -244,7 +244,6 @@ pub fn structure(networks: &Networks, estimates: &BTreeMap<&Subject, Estimate>) 
         }
     };
     let choices = networks.choices().iter().enumerate();
-    let roles =
-        choices.map(|(layer, choices)| (0..choices.len()).map(|choice| role((layer, choice))).collect());
+    let roles = choices.map(|(layer, choices)| (0..choices.len()).map(|choice| role((layer, choice))).collect());
     Structure::chain(roles.collect(), parts.clone())
 }

@@ -35,10 +35,8 @@ impl Polynomial {
         for (product, coefficient) in parts {
             *sums.entry((product.len(), product)).or_default() += coefficient;
         }
-        let monomial = |((_, holds), sum): ((usize, Product), f64)| Monomial {
-            coefficient: (sum * PARTS).round() / PARTS,
-            holds,
-        };
+        let monomial =
+            |((_, holds), sum): ((usize, Product), f64)| Monomial { coefficient: (sum * PARTS).round() / PARTS, holds };
         let monomials = sums.into_iter().map(monomial).filter(|m| m.coefficient != 0.0).collect();
         Polynomial { monomials, floor: 0.0 }
     }
@@ -90,9 +88,8 @@ impl Polynomial {
 
     /// The expected cost where layer l holds choice i with `probabilities[l][i]`, whatever the others hold.
     pub fn expected(&self, probabilities: &[Vec<f64>]) -> f64 {
-        let term = |m: &Monomial| {
-            m.holds.iter().map(|part| factor(part, probabilities)).product::<f64>() * m.coefficient
-        };
+        let term =
+            |m: &Monomial| m.holds.iter().map(|part| factor(part, probabilities)).product::<f64>() * m.coefficient;
         self.monomials.iter().map(term).sum::<f64>().max(self.floor)
     }
 

@@ -2,7 +2,7 @@
 
 use super::Measured;
 use super::design::d_optimal;
-use super::solve::{Problem, Robust, Solution};
+use super::solve::{Problem, Solution};
 use super::terms::{Family, Term};
 use crate::latency::Latency;
 use nalgebra::{DMatrix, DVector};
@@ -48,7 +48,7 @@ impl<'a> Selection<'a> {
         let problem = Problem::new(columns, given.clone());
         let solution = problem.solve(&by_unknown(&families, &ridges))?;
         let mut selection = Selection { measured, given, families, ridges, gains: vec![], problem, solution };
-        selection.settle(Robust::Huber);
+        selection.settle();
         Some(selection)
     }
 
@@ -65,8 +65,7 @@ impl<'a> Selection<'a> {
         candidates.retain(|(_, columns)| columns.iter().any(|share| *share != 0.0));
         loop {
             let tries = candidates.len();
-            let helps =
-                |(i, (_, columns)): (usize, &(Family, DMatrix<f64>))| Some((i, self.weigh(columns, tries)?));
+            let helps = |(i, (_, columns)): (usize, &(Family, DMatrix<f64>))| Some((i, self.weigh(columns, tries)?));
             let helping = candidates.iter().enumerate().filter_map(helps);
             let Some((i, (ridge, after))) = helping.min_by(|a, b| a.1.1.total_cmp(&b.1.1)) else { return };
             let (family, columns) = candidates.swap_remove(i);
@@ -75,18 +74,7 @@ impl<'a> Selection<'a> {
             self.ridges.push(ridge);
             self.problem = self.problem.with(&columns);
             self.solve();
-            self.settle(Robust::Huber);
-        }
-    }
-
-    /// Leaves out the networks that are far out of line, if that helps. Before the interactions were found, their
-    /// effects would have been mistaken for disturbances.
-    pub fn finish(&mut self) {
-        let (error, before) =
-            (self.error(), (self.problem.clone(), self.solution.clone(), self.ridges.clone()));
-        self.settle(Robust::Biweight);
-        if self.error() >= error {
-            (self.problem, self.solution, self.ridges) = before;
+            self.settle();
         }
     }
 
@@ -151,8 +139,8 @@ impl<'a> Selection<'a> {
     /// useless families looks good.
     fn weigh(&self, columns: &DMatrix<f64>, tries: usize) -> Option<(f64, f64)> {
         let trials = self.problem.joined(&self.solution, columns, &RIDGES);
-        let errors = trials
-            .map(|(ridge, errors_without)| (ridge, self.mean(|i| errors_without[i].abs()), errors_without));
+        let errors =
+            trials.map(|(ridge, errors_without)| (ridge, self.mean(|i| errors_without[i].abs()), errors_without));
         let (ridge, after, errors_without) = errors.min_by(|a, b| a.1.total_cmp(&b.1))?;
         let gain = |i: usize| self.solution.leave_one_out_errors[i].abs() - errors_without[i].abs();
         let (mean, free) = (self.mean(gain), self.solution.free);
@@ -162,10 +150,10 @@ impl<'a> Selection<'a> {
     }
 
     /// Strengths of the ridges, then what each network counts, then strengths again.
-    fn settle(&mut self, robust: Robust) {
+    fn settle(&mut self) {
         self.tune();
         for _ in 0..ROUNDS {
-            self.problem = self.problem.reweighted(&self.solution, robust, &self.given);
+            self.problem = self.problem.reweighted(&self.solution, &self.given);
             self.solve();
         }
         self.tune();

@@ -82,8 +82,7 @@ impl Structure {
                 let shared = pairs.family(all.clone(), any, |p| is(p).then(|| all.clone()));
                 let mut rows = pairs.family(format!("each row {word} {kind}"), any, row);
                 let alike = |name: fn(&Part) -> &String| {
-                    let name =
-                        |p: &Pair| is(p).then(|| format!("{} {word} {kind}", name(&self.parts[any(p)])));
+                    let name = |p: &Pair| is(p).then(|| format!("{} {word} {kind}", name(&self.parts[any(p)])));
                     pairs.family(String::new(), any, name)
                 };
                 // What all have in common, those of an op, and those of a kind, predicts those that few networks
@@ -135,12 +134,7 @@ impl Pairs<'_> {
     }
 
     /// Those that have a name, in terms by name, on the scale of that one of the two whose cost changes.
-    fn family(
-        &self,
-        name: String,
-        changed: impl Fn(&Pair) -> usize,
-        term: impl Fn(&Pair) -> Option<String>,
-    ) -> Family {
+    fn family(&self, name: String, changed: impl Fn(&Pair) -> usize, term: impl Fn(&Pair) -> Option<String>) -> Family {
         let part = |pair: &&Pair| {
             let scale = self.structure.scale(&self.structure.parts[changed(pair)], self.typical);
             Some((term(pair)?, pair.products.clone(), scale, None))
@@ -151,10 +145,7 @@ impl Pairs<'_> {
 
 /// A family of such pieces, in terms by name: products, their scale, and the row that they are a share of. A scale of
 /// 0 adds nothing.
-fn family(
-    name: String,
-    pieces: impl IntoIterator<Item = (String, Vec<Product>, f64, Option<(Place, f64)>)>,
-) -> Family {
+fn family(name: String, pieces: impl IntoIterator<Item = (String, Vec<Product>, f64, Option<(Place, f64)>)>) -> Family {
     let mut terms: BTreeMap<String, Term> = BTreeMap::new();
     for (name, products, scale, row) in pieces.into_iter().filter(|piece| piece.2 != 0.0) {
         let new = || Term { name: name.clone(), products: vec![], rows: vec![] };

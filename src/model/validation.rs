@@ -45,10 +45,7 @@ impl Validation {
     ///
     /// # Errors
     /// Where the table has no model of the networks.
-    pub fn of(
-        table: &LatencyTable,
-        networks: &Networks,
-    ) -> Result<Option<(Validation, Vec<Unseen>)>, ModelError> {
+    pub fn of(table: &LatencyTable, networks: &Networks) -> Result<Option<(Validation, Vec<Unseen>)>, ModelError> {
         let model = LatencyModel::new(table, networks)?;
         let plain = LatencyModel::isolated(table, networks).ok();
         let macs = |choices: &[usize]| chained(&networks.layers_of(choices)).cost().macs as f64;
@@ -141,8 +138,7 @@ fn noise(table: &LatencyTable, networks: &Networks) -> Option<f64> {
         _ => false,
     };
     let rows = by_subject(table.rows()).into_iter().filter(|(subject, _)| is_ours(subject));
-    let calm =
-        rows.map(|(_, rows)| rows.into_iter().map(|(timing, _)| timing).filter(|t| !t.disturbed).collect());
+    let calm = rows.map(|(_, rows)| rows.into_iter().map(|(timing, _)| timing).filter(|t| !t.disturbed).collect());
     let all: Vec<f64> = calm.filter_map(of).collect();
     (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
 }

@@ -2,8 +2,7 @@
 
 use crate::latency::Target;
 use crate::model::{
-    LatencyModel, ModelError, Problem, Structure, balanced, d_optimal, isolated_subjects, random, structure,
-    unfit,
+    LatencyModel, ModelError, Problem, Structure, balanced, d_optimal, isolated_subjects, random, structure, unfit,
 };
 use crate::search::{Constraint, Cost, best_within, extreme, latency_range, scores_of};
 use crate::space::{CandidateOp, Networks};
@@ -63,8 +62,7 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
     }
     let throughout = |op: &CandidateOp| {
         let of_layer = |layer: usize| {
-            let same =
-                live[layer].iter().copied().find(|&choice| networks.choices()[layer][choice].op == *op);
+            let same = live[layer].iter().copied().find(|&choice| networks.choices()[layer][choice].op == *op);
             same.unwrap_or(live[layer][0])
         };
         (0..networks.len()).map(of_layer).collect()
@@ -77,11 +75,7 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
 ///
 /// # Errors
 /// Where the networks that were measured cannot be fitted.
-pub fn rest_to_fit(
-    table: &LatencyTable,
-    networks: &Networks,
-    number: usize,
-) -> Result<Vec<Subject>, ModelError> {
+pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> Result<Vec<Subject>, ModelError> {
     let first: HashSet<Subject> = first_to_fit(networks, number).into_iter().collect();
     let problem = Problem::new(table, networks)?;
     let subject = |choices: &[usize]| Subject::Network(problem.networks.layers_of(choices));

@@ -6,9 +6,7 @@ mod disturbance;
 mod rounds;
 
 pub use bench::{Benchmarked, bench};
-pub use design::{
-    FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number,
-};
+pub use design::{FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number};
 pub use rounds::{PLAN, Plan, ROW, Rounds, rounds};
 
 use crate::device::{DeviceError, Session};
@@ -113,8 +111,7 @@ pub fn profile(
         return Err(ProfileError::FewNetworks { asked });
     }
     let classes = networks.classes[0];
-    let other_head =
-        table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
+    let other_head = table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
     let planned = table.planned(classes);
     let mut subjects = vec![Subject::Call(networks.input)];
     subjects.extend(isolated_subjects(networks));

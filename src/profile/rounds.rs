@@ -68,8 +68,7 @@ pub fn rounds(
     }
     let number = |subject: &Subject| all.iter().position(|known| known == subject);
     let precision = table.header.precision;
-    let model =
-        |subject: &Subject| (subject.to_string(), Source::Graph { graph: subject.graph(), precision });
+    let model = |subject: &Subject| (subject.to_string(), Source::Graph { graph: subject.graph(), precision });
     let models: Vec<(String, Source)> = all.iter().map(model).collect();
     let (runtime, threads) = measured_with(table)?;
     let anchor_number = number(anchor).unwrap_or(0);
@@ -87,20 +86,14 @@ pub fn rounds(
         let mut order: Vec<usize> = remaining.iter().filter_map(number).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(round));
         let mut left: BTreeSet<usize> = order.iter().copied().collect();
-        let jobs = order
-            .chunks(BETWEEN_ANCHORS)
-            .flat_map(|block| [anchor_number].into_iter().chain(block.iter().copied()));
+        let jobs =
+            order.chunks(BETWEEN_ANCHORS).flat_map(|block| [anchor_number].into_iter().chain(block.iter().copied()));
         fleet.measure(jobs.collect(), |i, measured, cores| {
             let subject = &all[i];
             match measured.and_then(|samples| row(subject, samples, (runtime, threads), cores)) {
                 Ok(row) => {
                     let unseen = unseen.get(subject).copied();
-                    table.append(Row {
-                        anchor: i == anchor_number,
-                        unseen,
-                        peak_bytes: peaks.remove(&i),
-                        ..row
-                    })?;
+                    table.append(Row { anchor: i == anchor_number, unseen, peak_bytes: peaks.remove(&i), ..row })?;
                     added += 1;
                 }
                 Err(why) => drop(rejected.insert(subject.clone(), why.to_string())),

@@ -119,8 +119,7 @@ pub fn lines(
     series: &[Series],
 ) -> Result<String, ReportError> {
     let last = series.iter().flat_map(|s| s.points.last()).fold(2.0, |last: f64, p| last.max(p.0));
-    let axes =
-        Axes { x: 1.0..last, y, x_title: "epoch".into(), y_title: y_title.into(), left: 64, whole_x: true };
+    let axes = Axes { x: 1.0..last, y, x_title: "epoch".into(), y_title: y_title.into(), left: 64, whole_x: true };
     svg(figure, size, |area| {
         let mut chart = axes.draw(area)?;
         for Series { key, points } in series {
@@ -148,9 +147,7 @@ pub fn svg(
 ) -> Result<String, ReportError> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-    paint(&area)
-        .and_then(|()| area.present())
-        .map_err(|e| ReportError::Draw { figure, reason: e.to_string() })?;
+    paint(&area).and_then(|()| area.present()).map_err(|e| ReportError::Draw { figure, reason: e.to_string() })?;
     drop(area);
     Ok(svg)
 }
@@ -168,8 +165,7 @@ pub fn label(chart: &Chart, at: (f64, f64), offset: (i32, i32), label: &str, h: 
 
 /// The smallest range that contains all values, widened on both sides by a share of its width.
 pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
-    let (min, max) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)));
+    let (min, max) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)));
     match max - min {
         width if width > 1e-9 * max.abs() => min - share * width..max + share * width,
         _ if max.is_finite() => max - 0.1 * max.abs() - 1e-9..max + 0.1 * max.abs() + 1e-9,

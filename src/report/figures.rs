@@ -46,8 +46,7 @@ pub fn losses(run: &Run) -> Result<Figure, ReportError> {
 pub fn expected_costs(run: &Run) -> Result<Figure, ReportError> {
     let title = "Expected costs against their limits";
     let constraints = run.search.last().map_or(0, |epoch| epoch.constraints.len());
-    let share =
-        |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit.max(1.0));
+    let share = |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit.max(1.0));
     let of = |i: usize| {
         let name = run.search.last().map_or(String::new(), |epoch| epoch.constraints[i].cost.clone());
         let points = run.search.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * share(epoch, i)?)));
@@ -81,11 +80,7 @@ pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
             let probability = move |alpha: &Vec<Vec<f64>>| softmax(alpha.get(layer)?).get(choice).copied();
             run.search.iter().filter_map(move |e| Some((e.epoch, probability(&e.alpha)?)))
         };
-        last.choices[layer]
-            .iter()
-            .enumerate()
-            .map(|(i, name)| Series::new(name, number(name), of(i)))
-            .collect()
+        last.choices[layer].iter().enumerate().map(|(i, name)| Series::new(name, number(name), of(i))).collect()
     };
     let chosen = run.genotype.as_ref().map(Genotype::names).unwrap_or_default();
     let panel = |layer: usize| {
@@ -93,7 +88,8 @@ pub fn alpha(run: &Run) -> Result<Figure, ReportError> {
         let svg = lines(title, THIRD, "probability", 0.0..1.0, &series(layer))?;
         Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
     };
-    let caption = "Softmax of the architecture weights, with a panel for each layer, whose title names the final choice.";
+    let caption =
+        "Softmax of the architecture weights, with a panel for each layer, whose title names the final choice.";
     let panels = (0..last.choices.len()).map(panel).collect::<Result<_, ReportError>>()?;
     let key = |(i, name): (usize, &&String)| Series::new(name, i, std::iter::empty()).key;
     Ok(Figure { title, caption, legend: names.iter().enumerate().map(key).collect(), panels })
@@ -110,8 +106,7 @@ fn softmax(alpha: &[f64]) -> Vec<f64> {
 pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     let title = "Training from scratch";
     let curve = |value: fn(&TrainEpoch) -> f64| -> Vec<Series> {
-        let series =
-            |(i, m): (usize, &Model)| Series::new(&m.name, i, m.train.iter().map(|e| (e.epoch, value(e))));
+        let series = |(i, m): (usize, &Model)| Series::new(&m.name, i, m.train.iter().map(|e| (e.epoch, value(e))));
         let trained = run.models.iter().enumerate().filter(|(_, m)| !m.train.is_empty());
         trained.map(series).collect()
     };
@@ -123,10 +118,8 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
         let svg = lines(title, HALF, y_title, Series::range(series), series)?;
         Ok::<_, ReportError>(Panel { title: name.into(), svg })
     };
-    let panels = vec![
-        panel("training loss", "cross-entropy", &loss)?,
-        panel("test accuracy", "accuracy, %", &accuracy)?,
-    ];
+    let panels =
+        vec![panel("training loss", "cross-entropy", &loss)?, panel("test accuracy", "accuracy, %", &accuracy)?];
     let caption = "Each network is trained by itself, from random weights. The reported accuracy is that of the last epoch: \
                    no epoch is selected by the test images.";
     Ok(Some(Figure { title, caption, legend: Series::legend(&loss), panels }))
@@ -177,8 +170,7 @@ pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     let settings: Vec<Setting> = rows.iter().map(|(row, _)| row.setting()).collect();
     let key = |(r, label)| Key { label, color: color(r), dashed: false };
     let legend = labels(&settings).into_iter().enumerate().map(key).collect();
-    let caption =
-        "How much each layer adds to the latency of the found network, according to the latency table.";
+    let caption = "How much each layer adds to the latency of the found network, according to the latency table.";
     Ok(Some(Figure { title, caption, legend, panels: Panel::only(svg) }))
 }
 

@@ -14,9 +14,7 @@ pub use summary::{SummaryLatency, SummaryRow};
 
 use crate::artifact::{self, ArtifactError};
 use crate::latency::Latency;
-use crate::record::{
-    BenchRow, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch, TrainedOn,
-};
+use crate::record::{BenchRow, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch, TrainedOn};
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;
@@ -145,8 +143,7 @@ impl Run {
     /// The layers of the found network; `predicted` is in the order of [`Run::by_layer`].
     fn layers(&self) -> Vec<LayerRow> {
         let layers = self.genotype.as_ref().map(Genotype::layers).unwrap_or_default();
-        let predicted: Vec<_> =
-            self.by_layer().iter().map(|(_, prediction)| align(&layers, prediction)).collect();
+        let predicted: Vec<_> = self.by_layer().iter().map(|(_, prediction)| align(&layers, prediction)).collect();
         let row = |(i, &layer): (usize, &Layer)| LayerRow {
             name: self.genotype.as_ref().map_or(String::new(), |genotype| genotype.networks.layer_name(i)),
             layer,
@@ -190,11 +187,7 @@ impl Setting {
     /// The parts of the name that follow the runtime.
     fn details(&self) -> [String; 3] {
         let s = if self.threads == 1 { "" } else { "s" };
-        [
-            format!(" on {}", self.device),
-            format!(", {} thread{s}", self.threads),
-            format!(", {}", self.precision),
-        ]
+        [format!(" on {}", self.device), format!(", {} thread{s}", self.threads), format!(", {}", self.precision)]
     }
 }
 

@@ -15,19 +15,12 @@ fn escape(text: &str) -> String {
 pub fn html(run: &Run) -> Result<String, ReportError> {
     let search = match run.search.is_empty() {
         true => missing("There is no search.jsonl in this run", "nas search"),
-        false => {
-            [figures::losses(run)?, figures::expected_costs(run)?, figures::alpha(run)?].map(figure).concat()
-        }
+        false => [figures::losses(run)?, figures::expected_costs(run)?, figures::alpha(run)?].map(figure).concat(),
     };
-    let training = figures::training(run)?
-        .map_or_else(|| missing("There is no train.jsonl in this run", "nas train"), figure);
+    let training =
+        figures::training(run)?.map_or_else(|| missing("There is no train.jsonl in this run", "nas train"), figure);
     let layers = figures::layer_latency(run)?.map_or_else(
-        || {
-            missing(
-                "There is no prediction for a network of the search space in bench.jsonl of this run",
-                "nas bench",
-            )
-        },
+        || missing("There is no prediction for a network of the search space in bench.jsonl of this run", "nas bench"),
         figure,
     );
     let scatter = figures::accuracy_latency(run)?.map_or_else(
@@ -46,10 +39,8 @@ pub fn html(run: &Run) -> Result<String, ReportError> {
         ("Training", training),
         ("Conditions", conditions(run)),
     ];
-    let body: String = sections
-        .iter()
-        .map(|(title, html)| format!("<section>\n<h2>{title}</h2>\n{html}</section>\n"))
-        .collect();
+    let body: String =
+        sections.iter().map(|(title, html)| format!("<section>\n<h2>{title}</h2>\n{html}</section>\n")).collect();
     let style = include_str!("page.css");
     let title = escape(&title(run));
     Ok(format!(
@@ -100,10 +91,8 @@ fn headline(run: &Run) -> String {
 /// Accuracy and latencies of a network in a sentence; `None` if it was neither trained nor measured.
 fn sentence(row: &SummaryRow, labels: &[String]) -> Option<String> {
     let name = if row.genotype.is_some() { "The found network" } else { &row.name };
-    let accuracy =
-        row.test_accuracy.map(|a| format!("classifies {} of the test images correctly", percent(a)));
-    let measured =
-        |(latency, label): (&SummaryLatency, &String)| Some(format!("{} ({label})", latency.measured_ns?));
+    let accuracy = row.test_accuracy.map(|a| format!("classifies {} of the test images correctly", percent(a)));
+    let measured = |(latency, label): (&SummaryLatency, &String)| Some(format!("{} ({label})", latency.measured_ns?));
     let latencies: Vec<String> = row.latencies.iter().zip(labels).filter_map(measured).collect();
     let latency = (!latencies.is_empty()).then(|| format!("takes {}", latencies.join(" and ")));
     let parts: Vec<String> = accuracy.into_iter().chain(latency).collect();
@@ -169,16 +158,13 @@ fn layer_table(run: &Run) -> String {
         let (input, output) = (l.layer.input.to_string(), graph.output_shape().to_string());
         let macs = millions(graph.cost().macs);
         let mut cells = vec![l.name.clone(), l.layer.op.to_string(), input, output, stride, macs];
-        cells.extend(
-            l.predicted.iter().zip(&l.isolated).flat_map(|(&adds, &alone)| [or_dash(adds), or_dash(alone)]),
-        );
+        cells.extend(l.predicted.iter().zip(&l.isolated).flat_map(|(&adds, &alone)| [or_dash(adds), or_dash(alone)]));
         cells
     };
     let mut body: Vec<Vec<String>> = layers.iter().map(cells).collect();
     if !rows.is_empty() {
         let sum = |p: &Prediction| p.layers.iter().filter_map(|l| l.adds_ns).sum::<Latency>();
-        let rest =
-            |(_, p): &(&BenchRow, &Prediction)| [(p.latency_ns + -1.0 * sum(p)).to_string(), String::new()];
+        let rest = |(_, p): &(&BenchRow, &Prediction)| [(p.latency_ns + -1.0 * sum(p)).to_string(), String::new()];
         let total = |(_, p): &(&BenchRow, &Prediction)| [p.latency_ns.to_string(), or_dash(p.isolated_ns)];
         let line = |name: &str, cells: Vec<String>| {
             let mut row = vec![String::new(); 6];
@@ -212,10 +198,7 @@ fn conditions(run: &Run) -> String {
         let mut versions: Vec<&str> =
             run.bench.iter().filter(|r| r.setting() == setting).map(|r| r.runtime_version.as_str()).collect();
         versions.dedup();
-        rows.push(vec![
-            "measured with".into(),
-            format!("{setting}; {} {}", setting.runtime, versions.join(", ")),
-        ]);
+        rows.push(vec!["measured with".into(), format!("{setting}; {} {}", setting.runtime, versions.join(", "))]);
     }
     if !run.search.is_empty() {
         let seconds = run.search.iter().map(|e| e.seconds).sum();
@@ -224,10 +207,7 @@ fn conditions(run: &Run) -> String {
     for Model { name, train, data, .. } in run.models.iter().filter(|m| !m.train.is_empty()) {
         let seconds = train.iter().map(|e| e.seconds).sum();
         let on = data.as_ref().map(|data| format!(" on {data}")).unwrap_or_default();
-        rows.push(vec![
-            format!("training of {name}"),
-            format!("{} epochs{on} in {}", train.len(), duration(seconds)),
-        ]);
+        rows.push(vec![format!("training of {name}"), format!("{} epochs{on} in {}", train.len(), duration(seconds))]);
     }
     match rows.is_empty() {
         true => missing("Nothing was searched, trained or measured in this run", "nas run"),

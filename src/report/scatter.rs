@@ -27,12 +27,9 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
         whole_x: false,
     };
     let percent = |accuracy: &Accuracy| format!("{:.2} %", 100.0 * accuracy.mape);
-    let plain = validation
-        .plain_sum
-        .as_ref()
-        .map(|accuracy| format!("plain sum of isolated layers: {}", percent(accuracy)));
-    let derived =
-        validation.derived.as_ref().map(|accuracy| format!("derived networks: {}", percent(accuracy)));
+    let plain =
+        validation.plain_sum.as_ref().map(|accuracy| format!("plain sum of isolated layers: {}", percent(accuracy)));
+    let derived = validation.derived.as_ref().map(|accuracy| format!("derived networks: {}", percent(accuracy)));
     let random = Some(format!("random networks: {}", percent(&validation.random)));
     let legend = [(0, random), (2, derived), (1, plain)];
     let drawing = svg("Predicted against measured", SIZE, |area| {
@@ -56,9 +53,7 @@ pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Resul
         for (line, (i, text)) in legend.iter().enumerate() {
             let Some(text) = text else { continue };
             let down = 14 + 20 * line as i32;
-            chart
-                .plotting_area()
-                .draw(&(EmptyElement::at(corner) + Circle::new((16, down), 4, color(*i).filled())))?;
+            chart.plotting_area().draw(&(EmptyElement::at(corner) + Circle::new((16, down), 4, color(*i).filled())))?;
             label(&chart, corner, (28, down), text, HPos::Left, VPos::Center)?;
         }
         Ok(())

@@ -77,12 +77,8 @@ impl Run {
 
     pub(super) fn summary_cells(&self) -> Vec<Vec<String>> {
         let cells = |row: SummaryRow| {
-            let mut cells = vec![
-                row.name,
-                millions(row.params),
-                millions(row.macs),
-                or_dash(row.test_accuracy.map(percent)),
-            ];
+            let mut cells =
+                vec![row.name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy.map(percent))];
             cells.extend(row.latencies.iter().flat_map(|l| [l.predicted_ns, l.measured_ns].map(or_dash)));
             cells
         };

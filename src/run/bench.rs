@@ -160,8 +160,7 @@ pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, 
             isolated_ns: isolated.or(layer.is_identity().then_some(Latency::ZERO)),
         }
     };
-    let layers: Vec<LayerLatency> =
-        genotype.layers().into_iter().enumerate().skip(first).map(layer).collect();
+    let layers: Vec<LayerLatency> = genotype.layers().into_iter().enumerate().skip(first).map(layer).collect();
     let interactions = model.fit.iter().flat_map(|fit| &fit.interactions);
     Ok(Prediction {
         latency_ns: model.predict(&genotype.choices),

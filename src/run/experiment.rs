@@ -1,8 +1,7 @@
 use super::measure::networks_for;
 use super::stages::Stages;
 use super::{
-    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search,
-    searched,
+    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search, searched,
 };
 use crate::artifact;
 use crate::data::{Data, DataSpec};
@@ -114,8 +113,7 @@ impl Experiment {
         let (measure, board) = (self.measure.clone(), self.board.clone());
         let space = self.space.clone();
         let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
-        let sizes =
-            Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
+        let sizes = Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
         // What cannot be done is reported before hours are spent on other stages.
         let baseline_network = Network::baseline(&self.baseline.architecture, sizes)?;
         mixable(&networks)?;
@@ -126,14 +124,7 @@ impl Experiment {
 
         // Only rows that are missing are measured, so this stage checks itself. A given table is used as it is.
         if self.measure.table.is_none() {
-            profile(&Profile {
-                space,
-                images,
-                wanted,
-                again: false,
-                measure: measure.clone(),
-                board: board.clone(),
-            })?;
+            profile(&Profile { space, images, wanted, again: false, measure: measure.clone(), board: board.clone() })?;
         }
 
         let settings = Search {
@@ -146,9 +137,7 @@ impl Experiment {
         };
         let searched = searched(&settings, &data)?;
         let key = (&searched.networks.space, &searched.constraints, &self.search, &fingerprint);
-        stages.run("search", &key, &[run.genotype()], || {
-            search(&run.0, &searched, &data, &self.search).map(drop)
-        })?;
+        stages.run("search", &key, &[run.genotype()], || search(&run.0, &searched, &data, &self.search).map(drop))?;
 
         let genotype = Network::Genotype(artifact::read_json(&run.genotype(), "nas search")?);
         let key = (&genotype, &self.train, &fingerprint);

@@ -33,12 +33,7 @@ pub struct Exported {
 ///
 /// # Errors
 /// Where the run has no trained network, the data are not its own, or a runtime differs.
-pub fn export(
-    run: &Path,
-    data: &Data,
-    runtimes: &[Runtime],
-    images: NonZeroUsize,
-) -> Result<Vec<Exported>, RunError> {
+pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Exported>, RunError> {
     let trained = RunDir(run.into()).trained();
     if trained.is_empty() {
         return Err(RunError::NothingTrained(run.into()));
@@ -71,12 +66,8 @@ fn export_one(
     let placed = session.place(&[(network.name(), Source::File(onnx.clone()))])?;
     let indices: Vec<usize> = (0..data.test.len().min(images.get())).collect();
     let one = NonZeroUsize::MIN;
-    let batches = Batches {
-        dataset: &data.test,
-        indices: &indices,
-        normalisation: &trained_on.normalisation,
-        size: one,
-    };
+    let batches =
+        Batches { dataset: &data.test, indices: &indices, normalisation: &trained_on.normalisation, size: one };
     let size = vec![1, shape.channels, shape.height, shape.width];
     let expected: Vec<(Vec<f32>, TensorData)> = batches
         .in_order()
@@ -106,11 +97,5 @@ fn export_one(
         differences.push((runtime, worst));
     }
     artifact::write(&dir.onnx(), &onnx)?;
-    Ok(Exported {
-        network: network.name(),
-        path: dir.onnx(),
-        bytes: onnx.len(),
-        images: indices.len(),
-        differences,
-    })
+    Ok(Exported { network: network.name(), path: dir.onnx(), bytes: onnx.len(), images: indices.len(), differences })
 }

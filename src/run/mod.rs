@@ -70,14 +70,7 @@ pub enum RunError {
     #[error(
         "{model} in {runtime} differs from libtorch by {difference:e} in logit {logit} of test image {image} (at most {tolerance:e} is allowed); nothing was written"
     )]
-    Differs {
-        model: String,
-        runtime: nas_probe::Runtime,
-        image: usize,
-        logit: usize,
-        difference: f32,
-        tolerance: f32,
-    },
+    Differs { model: String, runtime: nas_probe::Runtime, image: usize, logit: usize, difference: f32, tolerance: f32 },
     #[error(
         "{model} in {runtime} gave {found} logits for test image {image}, and libtorch {expected}; nothing was written"
     )]

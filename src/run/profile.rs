@@ -63,8 +63,7 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
         if *again {
             table.ignore_disturbed();
         }
-        let Rounds { rows, disturbed, unsettled } =
-            profile::profile(&mut sessions, &mut table, &networks, *wanted)?;
+        let Rounds { rows, disturbed, unsettled } = profile::profile(&mut sessions, &mut table, &networks, *wanted)?;
         let model = LatencyModel::new(&table, &networks)?;
         tables.push(Profiled {
             table: path,

@@ -64,12 +64,7 @@ pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
 ///
 /// # Errors
 /// Where the loss diverges, or a file cannot be written.
-pub fn search(
-    run: &Path,
-    searched: &Searched,
-    data: &Data,
-    settings: &SearchSettings,
-) -> Result<Found, RunError> {
+pub fn search(run: &Path, searched: &Searched, data: &Data, settings: &SearchSettings) -> Result<Found, RunError> {
     let run = RunDir(run.into());
     let scores = train_supernet(searched, data, settings, &run)?;
     let genotype = search::derive(&searched.networks, &scores, &searched.constraints)?;
@@ -83,9 +78,7 @@ pub fn search(
 fn warn_unvalidated(table: &LatencyTable, model: &LatencyModel) -> Result<(), RunError> {
     if Validations::load(table)?.of(model).is_none() {
         let table = table.path().display();
-        log::warn!(
-            "it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it"
-        );
+        log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
     }
     Ok(())
 }

@@ -28,8 +28,7 @@ pub fn best_within(scores: &[Vec<f64>], constraints: &[Constraint]) -> Option<Ve
     let limits: Vec<f64> = constraints.iter().map(|c| c.limit).collect();
     let rest: Vec<Vec<f64>> = costs.iter().map(|cost| least_rest(cost, scores)).collect();
     let bounds: Vec<Bound> = constraints.iter().flat_map(|c| Bound::ladder(c, scores)).collect();
-    let within =
-        |choices: &[usize]| constraints.iter().all(|c| c.cost.polynomial.value(choices, 0) <= c.limit);
+    let within = |choices: &[usize]| constraints.iter().all(|c| c.cost.polynomial.value(choices, 0) <= c.limit);
     let score = |choices: &[usize]| choices.iter().zip(scores).fold(0.0, |sum, (&i, scores)| sum + scores[i]);
     let found = bounds.iter().map(|bound| &bound.best).filter(|choices| within(choices));
     let found = found.map(|choices| score(choices)).fold(f64::NEG_INFINITY, f64::max);
@@ -42,9 +41,10 @@ pub fn best_within(scores: &[Vec<f64>], constraints: &[Constraint]) -> Option<Ve
     let complete = grow(&costs, scores, possible);
     let within = |partial: &&Partial| partial.costs.iter().zip(&limits).all(|(cost, limit)| cost <= limit);
     let cheaper = |a: &Partial, b: &Partial| b.costs.first().partial_cmp(&a.costs.first());
-    let best = complete.iter().filter(within).max_by(|a, b| {
-        a.score.total_cmp(&b.score).then_with(|| cheaper(a, b).unwrap_or(std::cmp::Ordering::Equal))
-    });
+    let best = complete
+        .iter()
+        .filter(within)
+        .max_by(|a, b| a.score.total_cmp(&b.score).then_with(|| cheaper(a, b).unwrap_or(std::cmp::Ordering::Equal)));
     best.map(|best| best.choices.clone())
 }
 
@@ -91,14 +91,12 @@ impl Bound {
         let spread = |of: &dyn Fn(usize, usize) -> f64| -> f64 {
             let layer = |layer: usize| {
                 let values = finite(&scores[layer]).map(|choice| of(layer, choice));
-                let (low, high) =
-                    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (v.min(l), v.max(h)));
+                let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (v.min(l), v.max(h)));
                 (high - low).max(0.0)
             };
             (0..scores.len()).map(layer).sum()
         };
-        let even = spread(&|layer, choice| scores[layer][choice])
-            / spread(&|layer, choice| cost.row((layer, choice)));
+        let even = spread(&|layer, choice| scores[layer][choice]) / spread(&|layer, choice| cost.row((layer, choice)));
         let even = if even.is_finite() { even } else { 0.0 };
         let ladder = (-STEPS / 2..STEPS / 2).map(|step| even * STEP.powi(step));
         ladder.map(|lambda| Bound::new(cost, *limit, scores, lambda)).collect()
@@ -129,13 +127,8 @@ fn finite(scores: &[f64]) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// All complete networks, less those that are not `possible` within the limits, and those that another one beats.
-fn grow(
-    costs: &[&Polynomial],
-    scores: &[Vec<f64>],
-    possible: impl Fn(usize, &Partial) -> bool,
-) -> Vec<Partial> {
-    let first =
-        Partial { costs: costs.iter().map(|cost| cost.base()).collect(), score: 0.0, choices: vec![] };
+fn grow(costs: &[&Polynomial], scores: &[Vec<f64>], possible: impl Fn(usize, &Partial) -> bool) -> Vec<Partial> {
+    let first = Partial { costs: costs.iter().map(|cost| cost.base()).collect(), score: 0.0, choices: vec![] };
     let mut fronts = Fronts::from([(vec![], vec![first])]);
     for (layer, scores) in scores.iter().enumerate() {
         let mut grown = Fronts::new();
@@ -210,8 +203,7 @@ fn step(
 fn least_rest(cost: &Polynomial, scores: &[Vec<f64>]) -> Vec<f64> {
     let mut rest = vec![0.0; scores.len() + 1];
     for layer in (0..scores.len()).rev() {
-        let least =
-            finite(&scores[layer]).map(|choice| cost.row((layer, choice))).reduce(f64::min).unwrap_or(0.0);
+        let least = finite(&scores[layer]).map(|choice| cost.row((layer, choice))).reduce(f64::min).unwrap_or(0.0);
         rest[layer] = rest[layer + 1] + least + least_shared(cost, layer);
     }
     rest

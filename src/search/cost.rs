@@ -70,9 +70,8 @@ impl Constraint {
     /// At most `bytes` of activations at any moment. In a chain the peak is that of one layer, so what is summed
     /// is by how many bytes each layer exceeds the limit: a network within it has a sum of 0.
     pub fn peak_activations(networks: &Networks, bytes: u64) -> Constraint {
-        let excess = |variant: &Variant| {
-            variant.layer.graph().cost().peak_activation_bytes.saturating_sub(bytes) as f64
-        };
+        let excess =
+            |variant: &Variant| variant.layer.graph().cost().peak_activation_bytes.saturating_sub(bytes) as f64;
         let name = format!("activations beyond {}", Unit::Bytes.show(bytes as f64));
         let cost = Cost { name, unit: Unit::Bytes, polynomial: additive(networks, excess) };
         Constraint { cost, limit: 0.0 }

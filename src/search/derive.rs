@@ -38,11 +38,7 @@ pub fn scores_of(networks: &Networks, mut score: impl FnMut(usize, usize) -> f64
 ///
 /// # Errors
 /// [`SearchError::Unreachable`]
-pub fn derive(
-    networks: &Networks,
-    scores: &[Vec<f64>],
-    constraints: &[Constraint],
-) -> Result<Genotype, SearchError> {
+pub fn derive(networks: &Networks, scores: &[Vec<f64>], constraints: &[Constraint]) -> Result<Genotype, SearchError> {
     let scores = scores_of(networks, |layer, choice| scores[layer][choice]);
     let best = best_within(&scores, constraints).ok_or_else(|| unreachable(networks, constraints))?;
     Ok(Genotype::new(networks.clone(), best))
@@ -59,14 +55,10 @@ fn unreachable(networks: &Networks, constraints: &[Constraint]) -> SearchError {
     let limits: Vec<String> = constraints.iter().map(Constraint::to_string).collect();
     let cheapest = |c: &Constraint| {
         let least = c.cost.range(networks).0;
-        (least > c.limit)
-            .then(|| format!("the least {} of any network is {}", c.cost.name, c.cost.show(least)))
+        (least > c.limit).then(|| format!("the least {} of any network is {}", c.cost.name, c.cost.show(least)))
     };
     let reasons: Vec<String> = constraints.iter().filter_map(cheapest).collect();
-    let reason = if reasons.is_empty() {
-        "each limit can be met, but not all together".into()
-    } else {
-        reasons.join("; ")
-    };
+    let reason =
+        if reasons.is_empty() { "each limit can be met, but not all together".into() } else { reasons.join("; ") };
     SearchError::Unreachable { limits: limits.join(" and "), reason }
 }

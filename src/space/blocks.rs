@@ -68,14 +68,7 @@ fn squeeze_excite(g: &mut Graph) {
     g.add("se_scale", Op::Mul, &[start, scale]);
 }
 
-pub(super) fn conv_bn_relu6(
-    g: &mut Graph,
-    name: &str,
-    channels: usize,
-    kernel: usize,
-    stride: usize,
-    groups: usize,
-) {
+pub(super) fn conv_bn_relu6(g: &mut Graph, name: &str, channels: usize, kernel: usize, stride: usize, groups: usize) {
     let x = conv_bn(g, name, channels, kernel, stride, groups);
     g.add(&format!("{name}_relu"), Op::Relu6, &[x]);
 }
@@ -100,13 +93,7 @@ mod tests {
         let input = Shape::new(16, 8, 6);
         for (op, channels, stride, macs, params) in [
             ("mb_5x5_e1", 16, 1, 48 * (16 * 25 + 16 * 16), 16 * 25 + 32 + 16 * 16 + 32),
-            (
-                "mb_7x7_e3",
-                24,
-                2,
-                48 * 16 * 48 + 12 * (48 * 49 + 48 * 24),
-                16 * 48 + 96 + 48 * 49 + 96 + 48 * 24 + 48,
-            ),
+            ("mb_7x7_e3", 24, 2, 48 * 16 * 48 + 12 * (48 * 49 + 48 * 24), 16 * 48 + 96 + 48 * 49 + 96 + 48 * 24 + 48),
             // 96 channels are squeezed to 24.
             (
                 "mb_3x3_e6_se",

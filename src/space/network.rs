@@ -51,9 +51,7 @@ impl Network {
     pub fn graph(&self) -> Graph {
         match self {
             Network::Genotype(genotype) => genotype.graph(),
-            Network::MobilenetV2(Baseline { width, input, classes }) => {
-                mobilenet_v2(*width, *input, *classes)
-            }
+            Network::MobilenetV2(Baseline { width, input, classes }) => mobilenet_v2(*width, *input, *classes),
         }
     }
 

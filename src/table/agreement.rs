@@ -18,12 +18,10 @@ pub struct Agreement {
 impl Agreement {
     /// Of pairs of A and B; none where there are none to compare.
     pub fn of(pairs: impl IntoIterator<Item = (Latency, Latency)>) -> Option<Agreement> {
-        let pairs: Vec<(Latency, Latency)> =
-            pairs.into_iter().filter(|(a, b)| Self::ratio(*a, *b).is_some()).collect();
+        let pairs: Vec<(Latency, Latency)> = pairs.into_iter().filter(|(a, b)| Self::ratio(*a, *b).is_some()).collect();
         let ratios: Vec<f64> = pairs.iter().filter_map(|(a, b)| Self::ratio(*a, *b)).collect();
-        let column = |of: fn(&(Latency, Latency)) -> Latency| -> Vec<f64> {
-            pairs.iter().map(|pair| of(pair).ns()).collect()
-        };
+        let column =
+            |of: fn(&(Latency, Latency)) -> Latency| -> Vec<f64> { pairs.iter().map(|pair| of(pair).ns()).collect() };
         (!pairs.is_empty()).then(|| Agreement {
             compared: pairs.len(),
             median_difference: median(ratios.iter().map(|ratio| (ratio - 1.0).abs()).collect::<Vec<_>>()),
@@ -47,8 +45,7 @@ mod tests {
     #[test]
     fn of_four_pairs() {
         let pairs = [(10.0, 11.0), (20.0, 18.0), (30.0, 60.0), (40.0, 40.0), (0.0, 5.0)];
-        let agreement =
-            Agreement::of(pairs.map(|(a, b)| (Latency::from_ns(a), Latency::from_ns(b)))).unwrap();
+        let agreement = Agreement::of(pairs.map(|(a, b)| (Latency::from_ns(a), Latency::from_ns(b)))).unwrap();
         assert_eq!(agreement.compared, 4);
         assert!((agreement.median_difference - 0.1).abs() < 1e-12, "{agreement:?}");
         assert!((agreement.median_ratio - 1.05).abs() < 1e-12, "{agreement:?}");

@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 
 /// Rows of the anchor on either side of a row, the fastest of which gives the speed of the device then: other
 /// programs only ever slow one of them down, and a change of speed lasts longer than they do.
-const AROUND: usize = 4;
+const AROUND: usize = 3;
 
 /// By how much the device was slower at its slowest than at its fastest, as a share; `rows` are in the order in which
 /// they were measured.
 pub fn drift(rows: &[Row]) -> f64 {
-    slowness(rows).into_iter().fold(1.0, f64::max) - 1.0
+    let slowness = slowness(rows);
+    let (least, most) = slowness.iter().fold((f64::INFINITY, 1.0f64), |(l, m), &s| (l.min(s), m.max(s)));
+    if slowness.is_empty() { 0.0 } else { most / least - 1.0 }
 }
 
-/// By row, how many times slower than at its fastest the device was then; 1 without an anchor.
+/// By row, how many times slower the device was then than it usually is at its fastest: in the fastest eighth of the
+/// rows it was at least as fast. 1 without an anchor.
 pub(super) fn slowness(rows: &[Row]) -> Vec<f64> {
     let anchors: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.anchor).collect();
     // Tables that were merged may have an anchor each.
@@ -22,14 +25,15 @@ pub(super) fn slowness(rows: &[Row]) -> Vec<f64> {
         *ns = ns.min(row.fastest_ns());
         fastest
     });
-    let readings: Vec<f64> =
-        anchors.iter().map(|(_, row)| row.fastest_ns() / fastest[&row.subject]).collect();
+    let readings: Vec<f64> = anchors.iter().map(|(_, row)| row.fastest_ns() / fastest[&row.subject]).collect();
     let slowness = |i: usize| {
         let next = anchors.partition_point(|(at, _)| *at <= i);
         let around = &readings[next.saturating_sub(AROUND)..(next + AROUND).min(readings.len())];
         around.iter().copied().reduce(f64::min).unwrap_or(1.0)
     };
     let levels: Vec<f64> = (0..rows.len()).map(slowness).collect();
-    let least = levels.iter().copied().reduce(f64::min).unwrap_or(1.0);
-    levels.into_iter().map(|level| level / least).collect()
+    let mut sorted = levels.clone();
+    sorted.sort_by(f64::total_cmp);
+    let usual = sorted.get(sorted.len() / 8).copied().unwrap_or(1.0);
+    levels.into_iter().map(|level| level / usual).collect()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 ///
 /// Other programs, and other machines on the same chip, only ever slow a subject down, so that the fastest sample of
 /// a row is the closest to its own latency (Chen and Revels 2016, arXiv 1608.04295). It is divided by how much slower
-/// the device was then than at its fastest, as the anchor shows. Now and then a shared machine is faster than it
+/// the device was then than it usually is at its fastest, as the anchor shows. Now and then a shared machine is faster than it
 /// usually is, so the fastest eighth of the rows is discarded. Neither depends on how many rows there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {

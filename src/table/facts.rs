@@ -18,8 +18,7 @@ impl Facts {
     fn of(rows: &[(Timing, &Row)]) -> Option<Facts> {
         let estimate = Estimate::of(rows.iter().map(|(timing, _)| *timing))?;
         let counts = |timing: &Timing| estimate.disturbed || !timing.disturbed;
-        let power =
-            mean(rows.iter().filter(|(timing, _)| counts(timing)).filter_map(|(_, row)| power_mw(row)));
+        let power = mean(rows.iter().filter(|(timing, _)| counts(timing)).filter_map(|(_, row)| power_mw(row)));
         Some(Facts {
             estimate,
             energy_uj: power.map(|mw| mw * estimate.latency.ns() / 1e6),

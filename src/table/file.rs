@@ -112,11 +112,7 @@ impl LatencyTable {
         LatencyTable { path, command, header, planned: vec![], rows: vec![], published: vec![], stale: 0 }
     }
 
-    fn read_line(
-        &mut self,
-        mut line: serde_json::Value,
-        keys: &mut HashMap<Subject, String>,
-    ) -> Result<(), String> {
+    fn read_line(&mut self, mut line: serde_json::Value, keys: &mut HashMap<Subject, String>) -> Result<(), String> {
         let damaged = |e: serde_json::Error| e.to_string();
         if let Some(planned) = line.get_mut("planned") {
             self.planned.push(serde_json::from_value(planned.take()).map_err(damaged)?);

@@ -64,11 +64,7 @@ impl Header {
         if self.space.name == ours.space.name && self.space != ours.space {
             let space = &self.space.name;
             let theirs = format!("another space of the name {space}");
-            differences.push(Difference {
-                what: "layers",
-                theirs,
-                ours: format!("those of {space} as it is now"),
-            });
+            differences.push(Difference { what: "layers", theirs, ours: format!("those of {space} as it is now") });
         }
         differences
     }

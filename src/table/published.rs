@@ -110,9 +110,8 @@ impl PublishedTable {
             path: path.into(),
             source,
         })?;
-        let entries: BTreeMap<String, Entry> = serde_saphyr::from_str(&text).map_err(|e| {
-            PublishedError::Yaml { path: path.into(), reason: e.without_snippet().to_string() }
-        })?;
+        let entries: BTreeMap<String, Entry> = serde_saphyr::from_str(&text)
+            .map_err(|e| PublishedError::Yaml { path: path.into(), reason: e.without_snippet().to_string() })?;
         let keys = entries.len();
         if keys == 0 {
             return Err(PublishedError::Yaml { path: path.into(), reason: "it has no keys".into() });
@@ -120,11 +119,8 @@ impl PublishedTable {
         let networks = Networks::new(SearchSpace::load(SPACE)?, INPUT, [CLASSES])?;
         let (mut rows, mut unfit): (Vec<Published>, _) = (vec![], vec![]);
         for (key, entry) in entries {
-            let published = entry.read().map_err(|reason| PublishedError::Value {
-                path: path.into(),
-                key: key.clone(),
-                reason,
-            })?;
+            let published =
+                entry.read().map_err(|reason| PublishedError::Value { path: path.into(), key: key.clone(), reason })?;
             match key::layer(&key, &networks).map(Subject::Layer) {
                 Ok(subject) if rows.iter().any(|row| row.subject == subject) => {
                     unfit.push((key, Misfit::Repeated));

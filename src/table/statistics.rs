@@ -13,8 +13,7 @@ pub fn median(values: impl Into<Vec<f64>>) -> f64 {
 pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     let [a, b] = [a, b].map(|values| Data::new(values.to_vec()).ranks(RankTieBreaker::Average));
     let middle = (a.len() as f64 + 1.0) / 2.0;
-    let covariance =
-        |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>();
+    let covariance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>();
     let variances = covariance(&a, &a) * covariance(&b, &b);
     (variances > 0.0).then(|| covariance(&a, &b) / variances.sqrt())
 }

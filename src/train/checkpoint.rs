@@ -27,8 +27,7 @@ impl Checkpoint {
             state.iter().map(|(name, tensor)| (name.clone(), tensor.detach().contiguous())).collect();
         let Position { epochs, step, metrics, seconds } = position;
         tensors.push((POSITION.into(), Tensor::from_slice(&[*epochs as i64, *step as i64])));
-        tensors
-            .push((METRICS.into(), Tensor::from_slice(&[metrics.values().as_slice(), &[*seconds]].concat())));
+        tensors.push((METRICS.into(), Tensor::from_slice(&[metrics.values().as_slice(), &[*seconds]].concat())));
         tensors.push((KEY.into(), Tensor::from_slice(self.key.as_bytes())));
         write_tensors(&self.path, &tensors)
     }

@@ -29,9 +29,7 @@ pub enum TrainError {
     Artifact(#[from] ArtifactError),
     #[error(transparent)]
     Data(#[from] crate::data::Error),
-    #[error(
-        "the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})"
-    )]
+    #[error("the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})")]
     Diverged { epoch: usize, loss: f64, learning_rate: f64 },
     #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
     Checkpoint { path: PathBuf, reason: String },
@@ -39,9 +37,7 @@ pub enum TrainError {
     Write { path: PathBuf, reason: String },
     #[error("the images are {images} and the network takes {network}; give the --data that it was made for")]
     Images { images: Shape, network: Shape },
-    #[error(
-        "the data have {data} classes and the network has {network}; give the --data that it was made for"
-    )]
+    #[error("the data have {data} classes and the network has {network}; give the --data that it was made for")]
     Classes { data: usize, network: usize },
     #[error(
         "{layer} of space `{space}` has choices of several widths, which a mixture cannot add up: give the layer one number of channels"

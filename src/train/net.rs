@@ -63,8 +63,7 @@ impl Net {
     fn compute(&self, id: NodeId, inputs: &[&Tensor], batch: i64, train: bool) -> Tensor {
         let param = |i: usize| &self.params[id.index()][i].1;
         let cast = |x: &Tensor| x.to_kind(self.placement.kind);
-        let window =
-            |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
+        let window = |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
         let shape = self.graph.node(id).shape;
         match self.graph.node(id).op {
             Op::Conv2d { kernel, stride, groups, bias, .. } => {

@@ -5,9 +5,7 @@
 
 use super::epochs::{At, Epochs, Metrics, Task};
 use super::supernet::{Gate, Supernet, numbers};
-use super::{
-    Adam, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step,
-};
+use super::{Adam, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step};
 use crate::artifact;
 use crate::data::{Augment, Batch, Batches, Data, Normalisation, split};
 use crate::record::{Expected, RunDir, SearchEpoch};
@@ -190,10 +188,7 @@ impl Task for Mixture<'_> {
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
             validation_loss: metrics.held_out.mean_loss(),
             validation_accuracy: metrics.held_out.accuracy(),
-            constraints: constraints
-                .iter()
-                .map(|constraint| Expected::of(constraint, &probabilities))
-                .collect(),
+            constraints: constraints.iter().map(|constraint| Expected::of(constraint, &probabilities)).collect(),
             foreign_table: foreign.clone(),
             alpha: self.net.alpha_rows(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),

@@ -25,9 +25,7 @@ pub fn expectation(cost: &Polynomial, probabilities: &[Tensor]) -> Tensor {
 /// is cheap, and the absolute value then drives alpha to whatever is expensive, whether or not it classifies better;
 /// within the limit, cross-entropy alone decides here.
 pub fn excess(constraints: &[Constraint], probabilities: &[Tensor], weight: f64) -> Tensor {
-    let of = |c: &Constraint| {
-        (expectation(&c.cost.polynomial, probabilities) / c.limit.max(1.0) - 1.0).clamp_min(0.0)
-    };
+    let of = |c: &Constraint| (expectation(&c.cost.polynomial, probabilities) / c.limit.max(1.0) - 1.0).clamp_min(0.0);
     constraints.iter().map(of).fold(Tensor::from(0f64), |sum, excess| sum + excess) * weight
 }
 

@@ -40,8 +40,7 @@ impl Supernet {
     pub fn new(networks: &Networks, placement: Placement) -> Result<Supernet, TrainError> {
         mixable(networks)?;
         let branch = |layer: Layer| (layer, Net::new(layer.graph(), placement));
-        let branches =
-            |variants: &Vec<Variant>| variants.iter().map(|variant| branch(variant.layer)).collect();
+        let branches = |variants: &Vec<Variant>| variants.iter().map(|variant| branch(variant.layer)).collect();
         let branches = networks.variants().iter().map(branches).collect();
         let size: usize = networks.searched().map(|layer| networks.choices()[layer].len()).sum();
         let alpha = Tensor::zeros([size as i64], (Kind::Float, placement.device)).set_requires_grad(true);
@@ -81,9 +80,7 @@ impl Supernet {
             x = match (gate, branches.as_slice()) {
                 (_, [(_, only)]) => only.forward(&x, train),
                 (Gate::Path(choices), branches) => branches[choices[layer]].1.forward(&x, train),
-                (Gate::Mixture(probabilities), branches) => {
-                    mixture(branches, &x, &probabilities[layer], train)
-                }
+                (Gate::Mixture(probabilities), branches) => mixture(branches, &x, &probabilities[layer], train),
             };
         }
         x
@@ -99,8 +96,7 @@ impl Supernet {
                 _ => format!("layer{i}"),
             };
             branches.iter().flat_map(move |(branch, net)| {
-                let prefix =
-                    if branches.len() == 1 { layer.clone() } else { format!("{layer}.{}", branch.op) };
+                let prefix = if branches.len() == 1 { layer.clone() } else { format!("{layer}.{}", branch.op) };
                 net.params().map(move |(param, tensor)| (format!("{prefix}.{}", param.name), param, tensor))
             })
         })
@@ -109,8 +105,7 @@ impl Supernet {
 
 fn mixture(branches: &[(Layer, Net)], x: &Tensor, probabilities: &Tensor, train: bool) -> Tensor {
     let terms = branches.iter().enumerate().filter(|(_, (layer, _))| layer.op != CandidateOp::Zero);
-    let sum =
-        terms.map(|(i, (_, net))| net.forward(x, train) * probabilities.get(i as i64)).reduce(|a, b| a + b);
+    let sum = terms.map(|(i, (_, net))| net.forward(x, train) * probabilities.get(i as i64)).reduce(|a, b| a + b);
     sum.unwrap_or_else(|| branches[0].1.forward(x, train))
 }
 

@@ -103,10 +103,7 @@ impl Workspace {
 
     pub fn command(&self, program: &str, args: &str) -> Command {
         let mut command = Command::new(program);
-        command
-            .args(args.split_whitespace())
-            .current_dir(self.dir())
-            .env("XDG_CACHE_HOME", self.path("cache"));
+        command.args(args.split_whitespace()).current_dir(self.dir()).env("XDG_CACHE_HOME", self.path("cache"));
         command
     }
 

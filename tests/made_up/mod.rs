@@ -55,9 +55,10 @@ impl Board {
             let products = vec![vec![(at.0, vec![at.1])]];
             Part { at, products, row, kind: format!("{op}{stride}"), op: op.into(), role, isolated_ns }
         };
-        let all = LAYERS.iter().enumerate().flat_map(|(l, layer)| {
-            OPS.iter().enumerate().map(move |(o, (op, cost))| ((l, o), *layer, *op, *cost))
-        });
+        let all = LAYERS
+            .iter()
+            .enumerate()
+            .flat_map(|(l, layer)| OPS.iter().enumerate().map(move |(o, (op, cost))| ((l, o), *layer, *op, *cost)));
         let all: Vec<Part> = all.map(&mut part).collect();
         let roles = LAYERS.map(|layer| OPS.map(|(op, _)| role(layer, op)).to_vec()).to_vec();
         let parts = all.iter().filter(|part| part.role != Role::Zero).cloned().collect();
@@ -86,9 +87,7 @@ impl Board {
                 let before = self.part(l, o);
                 match self.quirk {
                     Quirk::PullsStridedSkips if choice.kind == "skip/2" => ns -= PULLED * self.row(l, o),
-                    Quirk::SlowPair if before.kind == "sep_conv_5x5" && choice.kind == "conv_3x3" => {
-                        ns += 0.4e6
-                    }
+                    Quirk::SlowPair if before.kind == "sep_conv_5x5" && choice.kind == "conv_3x3" => ns += 0.4e6,
                     _ => {}
                 }
             }

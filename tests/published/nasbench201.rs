@@ -65,8 +65,7 @@ impl Cell {
         }
         let ends = [a.at.0, b.at.0];
         let product = |path: Vec<usize>| {
-            let mut product: Product =
-                path.into_iter().map(|edge| (edge, having(Role::Identity, true))).collect();
+            let mut product: Product = path.into_iter().map(|edge| (edge, having(Role::Identity, true))).collect();
             product.extend([a, b].map(|part| (part.at.0, vec![part.at.1])));
             product.sort();
             product
@@ -164,8 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         shuffled.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
         let (fitted, tested) = shuffled.split_at_checked(to_fit).ok_or("the file has fewer networks")?;
         // The networks to fit alone decide whether the runtime computes on zeros.
-        let fit =
-            |on_zeros| Ok::<_, Box<dyn Error>>((on_zeros, Fit::new(&Cell { on_zeros }.structure(), fitted)?));
+        let fit = |on_zeros| Ok::<_, Box<dyn Error>>((on_zeros, Fit::new(&Cell { on_zeros }.structure(), fitted)?));
         let (a, b) = (fit(false)?, fit(true)?);
         let (on_zeros, fit) = if a.1.leave_one_out_error() <= b.1.leave_one_out_error() { a } else { b };
         let predict = |m: &Measured| Latency::from_ns(fit.polynomial.value(&m.choices, 0));
@@ -211,8 +209,7 @@ mod tests {
 
     #[test]
     fn the_measurements_that_ship_are_predicted() -> Result<(), Box<dyn Error>> {
-        let file =
-            concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/published/nasbench201_jetson_nano_fp32_ms.csv");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/published/nasbench201_jetson_nano_fp32_ms.csv");
         let networks = read(file)?;
         let fit = Fit::new(&Cell { on_zeros: false }.structure(), &networks[..150])?;
         let pairs: Vec<(Latency, Latency)> = networks[150..]

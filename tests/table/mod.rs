@@ -11,17 +11,9 @@ use std::path::Path;
 pub const COMMAND: &str = "nas-profile --device board";
 
 /// A space whose first layer holds `stem` and whose others choose from `candidates`.
-pub fn space(
-    name: &str,
-    stem: LayerSpec,
-    candidates: &[CandidateOp],
-    layers: &[(usize, usize)],
-) -> SearchSpace {
-    let layer = |&(channels, stride): &(usize, usize)| LayerSpec {
-        ops: candidates.to_vec(),
-        channels: vec![channels],
-        stride,
-    };
+pub fn space(name: &str, stem: LayerSpec, candidates: &[CandidateOp], layers: &[(usize, usize)]) -> SearchSpace {
+    let layer =
+        |&(channels, stride): &(usize, usize)| LayerSpec { ops: candidates.to_vec(), channels: vec![channels], stride };
     SearchSpace { name: name.into(), layers: [stem].into_iter().chain(layers.iter().map(layer)).collect() }
 }
 
@@ -82,12 +74,7 @@ pub fn row(subject: Subject, ns: f64, samples: usize) -> Row {
 }
 
 /// A new table of `networks` at `path`, with a row for each of their layers but `zero`.
-pub fn filled(
-    path: &Path,
-    networks: &Networks,
-    samples: usize,
-    mut ns: impl FnMut(&Layer) -> f64,
-) -> LatencyTable {
+pub fn filled(path: &Path, networks: &Networks, samples: usize, mut ns: impl FnMut(&Layer) -> f64) -> LatencyTable {
     let mut table = LatencyTable::open(path, header_of(networks), COMMAND).unwrap();
     for layer in networks.distinct_layers().iter().filter(|layer| layer.op != CandidateOp::Zero) {
         table.append(row(Subject::Layer(*layer), ns(layer), samples)).unwrap();

@@ -25,14 +25,7 @@ impl Busy {
     pub fn others(self, cores: &[usize]) -> Option<f64> {
         let now = Busy::now();
         let ((before, own_before), (after, own_after)) = self.counters.zip(now.counters)?;
-        others(
-            &before,
-            &after,
-            cores,
-            own_after.checked_sub(own_before)?,
-            now.at - self.at,
-            ticks_per_second()?,
-        )
+        others(&before, &after, cores, own_after.checked_sub(own_before)?, now.at - self.at, ticks_per_second()?)
     }
 }
 
@@ -77,8 +70,7 @@ fn own_time() -> Option<Duration> {
             let mut usage: libc::rusage = std::mem::zeroed();
             (libc::getrusage(who, &mut usage) == 0).then_some(usage)?
         };
-        let time =
-            |t: libc::timeval| Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64);
+        let time = |t: libc::timeval| Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64);
         Some(time(usage.ru_utime) + time(usage.ru_stime))
     };
     Some(of(libc::RUSAGE_SELF)? + of(libc::RUSAGE_CHILDREN)?)

@@ -77,8 +77,7 @@ impl Governor {
     pub fn set(&self, files: &[PathBuf], governor: &str, folder: &Path) -> Result<String, Error> {
         let mut held = self.held();
         held.take();
-        let was: Vec<_> =
-            files.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<_, Error>>()?;
+        let was: Vec<_> = files.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<_, Error>>()?;
         let names = joined(was.iter().map(|(_, text)| text.as_str())).ok_or(Error::None)?;
         let other: Vec<_> = was.into_iter().filter(|(_, text)| text != governor).collect();
         if !other.is_empty() {
@@ -106,8 +105,7 @@ impl Held {
         let note = folder.join(LEFT);
         let write = || -> io::Result<Option<File>> {
             fs::create_dir_all(folder)?;
-            let mut file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&note)?;
+            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&note)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),

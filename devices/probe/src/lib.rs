@@ -11,8 +11,8 @@
 mod wire;
 
 pub use wire::{
-    Conditions, DeployedGraph, Hello, MeasurePlan, ModelRef, Rail, Reply, Request, Runtime, RuntimeInfo,
-    Samples, Sensors, TensorData, Throttle, ThrottleKind, sha256,
+    Conditions, DeployedGraph, Hello, MeasurePlan, ModelRef, Rail, Reply, Request, Runtime, RuntimeInfo, Samples,
+    Sensors, TensorData, Throttle, ThrottleKind, sha256,
 };
 
 /// Version of the protocol, raised whenever the meaning of a line changes. Both sides refuse other versions.

@@ -11,6 +11,7 @@ mod loaded;
 mod measure;
 mod memory;
 mod noise;
+mod options;
 mod runtime;
 mod sensors;
 mod serve;
@@ -19,7 +20,8 @@ mod words;
 
 use governor::Governor;
 use nas_probe::Reply;
-use serve::{Options, Probe};
+use options::Options;
+use serve::Probe;
 use std::{
     io::{self, BufRead, Write},
     process::ExitCode,
@@ -57,8 +59,7 @@ fn main() -> ExitCode {
             (Some("--ort"), 1..) => options.ort_library = args.next().map(Into::into),
             (Some("--providers"), 1..) => {
                 let list = args.next().unwrap_or_default();
-                options.providers =
-                    list.to_string_lossy().split(',').map(|name| name.trim().to_owned()).collect();
+                options.providers = list.to_string_lossy().split(',').map(|name| name.trim().to_owned()).collect();
             }
             _ => {
                 eprintln!("{USAGE}\n\nnas-probe: {} is unknown, or its value is missing", arg.display());

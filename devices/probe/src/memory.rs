@@ -2,8 +2,8 @@
 
 use crate::{
     noise::feed,
+    options::Options,
     runtime,
-    serve::Options,
     words::{one_line, words},
 };
 use nas_probe::Runtime;

@@ -197,9 +197,8 @@ fn generic_throttle(root: &Path) -> Result<Vec<ThrottleFile>, String> {
     let throttle = |file, kind| ThrottleFile { file, kind, mask: 0, counted: 0 };
     let counts = files(root, &[THROTTLE_COUNTS.to_owned()])?;
     let types = files(root, &[COOLING_TYPES.to_owned()])?;
-    let by_clock = |file: &PathBuf| {
-        text(file).is_ok_and(|is| COOLING_BY_CLOCK.iter().any(|start| is.starts_with(start)))
-    };
+    let by_clock =
+        |file: &PathBuf| text(file).is_ok_and(|is| COOLING_BY_CLOCK.iter().any(|start| is.starts_with(start)));
     let states = types.into_iter().filter(by_clock).map(|file| file.with_file_name("cur_state"));
     Ok(counts
         .into_iter()

@@ -6,6 +6,7 @@ use crate::{
     loaded::Loaded,
     measure::measure,
     memory::peak,
+    options::Options,
     runtime::{self, Error, Model, Opened},
     sensors::Watch,
     store::Store,
@@ -15,19 +16,9 @@ use nas_probe::{Hello, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo,
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
-
-/// The arguments of the program.
-#[derive(Default)]
-pub struct Options {
-    pub ort_library: Option<PathBuf>,
-    /// Execution providers of ONNX Runtime, in order of preference.
-    pub providers: Vec<String>,
-    /// The folder in which models are stored.
-    pub models: Option<PathBuf>,
-}
 
 pub struct Probe {
     options: Options,
@@ -154,12 +145,7 @@ impl Probe {
 
     /// Replaces an earlier setup. After an error, no setup is in effect. Returns the previous governor if
     /// `governor` is given.
-    fn set_up(
-        &mut self,
-        sensors: &Sensors,
-        pin: &[usize],
-        governor: Option<&str>,
-    ) -> Result<Option<String>, String> {
+    fn set_up(&mut self, sensors: &Sensors, pin: &[usize], governor: Option<&str>) -> Result<Option<String>, String> {
         self.release()?;
         let mut set = || {
             if !pin.is_empty() {
@@ -261,16 +247,14 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
             Ok(Box::new(Panics))
         };
-        let opened =
-            Opened { version: "0".to_owned(), providers: vec![], refused: vec![], load: Box::new(load) };
+        let opened = Opened { version: "0".to_owned(), providers: vec![], refused: vec![], load: Box::new(load) };
         let options = Options { models: Some(folder.path().to_owned()), ..Options::default() };
         let mut probe = Probe::start(options, Arc::default()).unwrap();
         probe.runtimes = [(Runtime::Tract, Ok(opened))].into();
         probe.store.put(DIGEST, b"abc").unwrap();
         let model = ModelRef { model: DIGEST.to_owned(), runtime: Runtime::Tract, threads: 1 };
         for id in [1, 2] {
-            let line =
-                serde_json::to_vec(&Request::Infer { id, model: model.clone(), inputs: vec![] }).unwrap();
+            let line = serde_json::to_vec(&Request::Infer { id, model: model.clone(), inputs: vec![] }).unwrap();
             let Reply::Failed { id: answered, error } = probe.answer(&line) else {
                 panic!("a panic did not fail the request");
             };

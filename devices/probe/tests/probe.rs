@@ -7,9 +7,7 @@ mod runtimes;
 
 use assert_cmd::Command;
 use nas_exporters::{Graph, Op, Precision, Shape};
-use nas_probe::{
-    DeployedGraph, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData,
-};
+use nas_probe::{DeployedGraph, Hello, MeasurePlan, ModelRef, PROTOCOL, Reply, Request, Runtime, Samples, TensorData};
 use onnx::{SHAPE, fixed, model};
 use runtimes::{ort_library, runtimes};
 use sha2::{Digest, Sha256};
@@ -190,9 +188,7 @@ fn models_with_constant_or_copied_outputs_are_measured_and_inferred() {
             let (_, replies) = talk(&args, &[&model], &[ask(1), measure(2, &model, runtime, 1), ask(3)]);
             let outputs = vec![TensorData { shape: SHAPE.to_vec(), values }];
             assert_eq!(replies[0], Reply::Outputs { id: 1, outputs: outputs.clone() }, "{runtime} {nodes:?}");
-            assert!(
-                matches!(&replies[1], Reply::Samples { id: 2, samples } if samples.ns.len() == PLAN.samples)
-            );
+            assert!(matches!(&replies[1], Reply::Samples { id: 2, samples } if samples.ns.len() == PLAN.samples));
             assert_eq!(replies[2], Reply::Outputs { id: 3, outputs }, "{runtime} {nodes:?}");
         }
     }
@@ -205,8 +201,7 @@ fn wrong_inputs_fail_and_the_model_stays_usable() {
     let other = TensorData { shape: vec![1, 3, 4, 4], values: vec![0.0; 48] };
     for (runtime, args) in runtimes() {
         let bad = [vec![], vec![ramp(), ramp()], vec![short.clone()], vec![other.clone()]];
-        let mut lines: Vec<_> =
-            (1..).zip(bad).map(|(id, inputs)| infer(id, &model, runtime, inputs)).collect();
+        let mut lines: Vec<_> = (1..).zip(bad).map(|(id, inputs)| infer(id, &model, runtime, inputs)).collect();
         lines.push(infer(5, &model, runtime, vec![ramp()]));
         let (_, replies) = talk(&args, &[&model], &lines);
         assert_eq!(replies[..4].iter().map(|r| failed(r).0).collect::<Vec<_>>(), [1, 2, 3, 4], "{runtime}");
@@ -219,11 +214,8 @@ fn measuring_a_model_with_a_dynamic_dimension_fails() {
     let open = [None, Some(2), Some(4), Some(4)];
     let model = model(&open, 0.0, &[("Relu", &["x"], "y")]);
     for (runtime, args) in runtimes() {
-        let (_, replies) = talk(
-            &args,
-            &[&model],
-            &[measure(1, &model, runtime, 1), infer(2, &model, runtime, vec![ramp()])],
-        );
+        let (_, replies) =
+            talk(&args, &[&model], &[measure(1, &model, runtime, 1), infer(2, &model, runtime, vec![ramp()])]);
         assert!(failed(&replies[0]).1.contains("every dimension fixed"), "{runtime}: {:?}", replies[0]);
         assert!(matches!(&replies[1], Reply::Outputs { id: 2, .. }), "{runtime}: {:?}", replies[1]);
     }
@@ -233,8 +225,7 @@ fn measuring_a_model_with_a_dynamic_dimension_fails() {
 fn unsupported_numbers_of_threads_fail() {
     let model = model(&fixed(), 0.0, &[("Add", &["x", "c"], "y")]);
     for (runtime, args) in runtimes() {
-        let (_, replies) =
-            talk(&args, &[&model], &[measure(1, &model, runtime, 0), measure(2, &model, runtime, 2)]);
+        let (_, replies) = talk(&args, &[&model], &[measure(1, &model, runtime, 0), measure(2, &model, runtime, 2)]);
         assert!(failed(&replies[0]).1.contains("0 threads"));
         match runtime {
             Runtime::Tract => assert!(failed(&replies[1]).1.contains("1 thread")),

@@ -42,17 +42,14 @@ impl Board {
     }
 
     fn governors(&self) -> [String; 2] {
-        ["policy0", "policy4"]
-            .map(|p| fs::read_to_string(self.root.path().join(p)).unwrap().trim().to_owned())
+        ["policy0", "policy4"].map(|p| fs::read_to_string(self.root.path().join(p)).unwrap().trim().to_owned())
     }
 
     /// A probe that has set the governor to `performance`.
     fn performing(&self) -> Probe {
         let mut probe = Probe::start(&self.models());
         let reply = probe.set_up(self.sensors(), &[], Some("performance"));
-        let Reply::Ready { id: 1, conditions, pinned, governor_was, notes: _ } = reply else {
-            panic!("{reply:?}")
-        };
+        let Reply::Ready { id: 1, conditions, pinned, governor_was, notes: _ } = reply else { panic!("{reply:?}") };
         assert_eq!(conditions.governor.as_deref(), Some("performance"));
         assert_eq!(governor_was.as_deref(), Some("ondemand"));
         assert!(pinned.is_empty());
@@ -66,12 +63,7 @@ fn long_measurement(probe: &mut Probe) -> Request {
     let bytes = onnx::model(&onnx::fixed(), 1.0, &[("Add", &["x", "c"], "y")]);
     let model = format!("{:x}", Sha256::digest(&bytes));
     assert_eq!(probe.ask(&Request::Put { id: 2, model: model.clone(), bytes }), Reply::Stored { id: 2 });
-    let plan = MeasurePlan {
-        warmup_ns: 0,
-        min_sample_ns: 1_000_000,
-        samples: usize::MAX,
-        limit_ns: 300_000_000_000,
-    };
+    let plan = MeasurePlan { warmup_ns: 0, min_sample_ns: 1_000_000, samples: usize::MAX, limit_ns: 300_000_000_000 };
     Request::Measure { id: 3, model: ModelRef { model, runtime: Runtime::Tract, threads: 1 }, plan }
 }
 
@@ -190,9 +182,7 @@ fn pinning_applies_to_every_thread_and_can_be_undone() {
 fn hello_counts_only_the_cores_that_the_process_may_use() {
     let models = tempfile::tempdir().unwrap();
     let probe = Probe::spawn(
-        Command::new("taskset")
-            .args(["-c", "0", env!("CARGO_BIN_EXE_nas-probe"), "--models"])
-            .arg(models.path()),
+        Command::new("taskset").args(["-c", "0", env!("CARGO_BIN_EXE_nas-probe"), "--models"]).arg(models.path()),
     );
     assert_eq!(probe.hello.cores, 1);
 }
@@ -241,9 +231,8 @@ fn a_model_that_does_not_fit_fails_with_the_system_error_and_leaves_nothing() {
     let limited = r#"trap '' XFSZ; ulimit -f 4; exec "$0" --models "$1""#;
     let probe = ["-c", limited, env!("CARGO_BIN_EXE_nas-probe")];
     let mut probe = Probe::spawn(Command::new("sh").args(probe).arg(models.path()));
-    let mut put = |bytes: Vec<u8>| {
-        probe.ask(&Request::Put { id: 1, model: format!("{:x}", Sha256::digest(&bytes)), bytes })
-    };
+    let mut put =
+        |bytes: Vec<u8>| probe.ask(&Request::Put { id: 1, model: format!("{:x}", Sha256::digest(&bytes)), bytes });
     let reply = put(vec![7; 100_000]);
     assert!(error(&reply).contains(&models.path().display().to_string()), "{reply:?}");
     assert!(error(&reply).contains("File too large"), "{reply:?}");

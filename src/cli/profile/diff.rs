@@ -75,15 +75,13 @@ impl Diff {
         };
         let isolated = (alone(&estimates.0), alone(&estimates.1));
         let networks = estimates.0.iter().filter(|(subject, _)| matches!(subject, Subject::Network(_)));
-        let networks: Vec<(Latency, Latency)> = networks
-            .filter_map(|(subject, a)| Some((a.latency, estimates.1.get(subject)?.latency)))
-            .collect();
+        let networks: Vec<(Latency, Latency)> =
+            networks.filter_map(|(subject, a)| Some((a.latency, estimates.1.get(subject)?.latency))).collect();
         let only = |these: &BTreeMap<Layer, Latency>, those: &BTreeMap<Layer, Latency>| {
             these.keys().filter(|layer| !those.contains_key(layer)).copied().collect()
         };
         let (pairs, in_situ) = (pairs(&isolated.0, &isolated.1), pairs(&in_situ(&a), &in_situ(&b)));
-        let note =
-            |opened: &Opened| Some(format!("{}: {}", opened.table.path().display(), opened.note.as_ref()?));
+        let note = |opened: &Opened| Some(format!("{}: {}", opened.table.path().display(), opened.note.as_ref()?));
         Diff {
             facts: facts(&a, &b),
             agreement: Agreements {
@@ -147,8 +145,7 @@ impl Diff {
 fn facts(a: &Opened, b: &Opened) -> Vec<Fact> {
     let differences = a.table.header.differences(&b.table.header).into_iter();
     let mut facts: Vec<Fact> = differences.map(|d| Fact { what: d.what, a: d.theirs, b: d.ours }).collect();
-    let last =
-        |opened: &Opened| or_dash(opened.table.rows().iter().map(|row| row.measured_at).max().map(date));
+    let last = |opened: &Opened| or_dash(opened.table.rows().iter().map(|row| row.measured_at).max().map(date));
     let (a, b) = (last(a), last(b));
     if a != b {
         facts.push(Fact { what: "last row", a, b });

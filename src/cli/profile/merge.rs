@@ -53,11 +53,6 @@ impl Args {
             )
         })?;
         merged.write(&self.out)?;
-        Ok(Written {
-            table: self.out.clone(),
-            rows: merged.rows.len(),
-            equal: merged.equal,
-            planned: merged.planned,
-        })
+        Ok(Written { table: self.out.clone(), rows: merged.rows.len(), equal: merged.equal, planned: merged.planned })
     }
 }

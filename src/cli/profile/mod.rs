@@ -69,9 +69,7 @@ impl Opened {
         let table = LatencyTable::load(path, "nas-profile")?;
         let validations = Validations::load(&table)?;
         let model = match table.classes().first() {
-            Some(&classes) => {
-                LatencyModel::new(&table, &table.networks([classes])?).map_err(|e| e.to_string())
-            }
+            Some(&classes) => LatencyModel::new(&table, &table.networks([classes])?).map_err(|e| e.to_string()),
             None => Err("the table has no whole networks, so it is not known what layers add to one".into()),
         };
         let note = model.as_ref().err().cloned();

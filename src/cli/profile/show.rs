@@ -129,13 +129,13 @@ impl Shown {
         parts.extend(self.base_ns.map(|ns| format!("base, in every network: {ns}")));
         parts.extend(self.call_ns.map(|ns| format!("a call of the runtime by itself: {ns}")));
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        parts.extend(self.peak_bytes.map(|[least, most]| {
-            format!("peak memory of networks: {:.1} to {:.1} MiB", mib(least), mib(most))
-        }));
         parts.extend(
-            self.energy_uj.map(|[least, most]| {
-                format!("energy of an inference of a network: {least:.1} to {most:.1} µJ")
-            }),
+            self.peak_bytes
+                .map(|[least, most]| format!("peak memory of networks: {:.1} to {:.1} MiB", mib(least), mib(most))),
+        );
+        parts.extend(
+            self.energy_uj
+                .map(|[least, most]| format!("energy of an inference of a network: {least:.1} to {most:.1} µJ")),
         );
         parts.extend(self.note.iter().map(|note| format!("note: {note}")));
         parts.join("\n")
@@ -161,10 +161,7 @@ impl Shown {
         let cores: Vec<String> = pinned.iter().map(usize::to_string).collect();
         let mut facts: Vec<(&str, String)> = vec![
             ("device", format!("{device}: {cpu}, {arch}, {libc}")),
-            (
-                "runtime",
-                format!("{runtime} {runtime_version}{on}, threads: {}, {precision}", or_dash(*threads)),
-            ),
+            ("runtime", format!("{runtime} {runtime_version}{on}, threads: {}, {precision}", or_dash(*threads))),
             ("pinned to cores", if cores.is_empty() { "none".into() } else { cores.join(", ") }),
         ];
         if let Some([first, last]) = self.measured_at {
@@ -175,8 +172,7 @@ impl Shown {
             unseen => format!(", {unseen} of them for validation"),
         };
         facts.push(("space", format!("{}, images of {input}", space.name)));
-        let stale =
-            if self.stale > 0 { format!(", {} outdated ones left out", self.stale) } else { String::new() };
+        let stale = if self.stale > 0 { format!(", {} outdated ones left out", self.stale) } else { String::new() };
         facts.push(("rows", format!("{}{stale}; {} networks{unseen}", self.rows, self.networks)));
         facts.extend(self.leave_one_out_error.map(|error| ("leave-one-out error", percent(error))));
         facts.extend(self.validations.0.iter().map(|validation| ("validated", validated(validation))));
@@ -257,8 +253,7 @@ fn shown(Interaction { gain, effects }: &Interaction) -> ShownInteraction {
 
 impl ShownInteraction {
     fn cells(&self) -> Vec<String> {
-        let effect =
-            |effect: &ShownEffect| format!("{}: {}", effect.name, error_bar(effect.ns, effect.error_ns));
+        let effect = |effect: &ShownEffect| format!("{}: {}", effect.name, error_bar(effect.ns, effect.error_ns));
         let error = format!("{} → {}", percent(self.error_before), percent(self.error_after));
         let effects: Vec<String> = self.effects.iter().map(effect).collect();
         vec![self.interaction.clone(), error, effects.join("\n")]
@@ -285,10 +280,7 @@ fn validated(validation: &Validation) -> String {
     format!("{classes} classes: {}{derived}{noise}", of("random", random))
 }
 
-fn range<T: Copy>(
-    values: impl Iterator<Item = T>,
-    by: impl Fn(&T, &T) -> std::cmp::Ordering,
-) -> Option<[T; 2]> {
+fn range<T: Copy>(values: impl Iterator<Item = T>, by: impl Fn(&T, &T) -> std::cmp::Ordering) -> Option<[T; 2]> {
     let mut values: Vec<T> = values.collect();
     values.sort_by(by);
     Some([*values.first()?, *values.last()?])

@@ -44,18 +44,8 @@ impl Args {
                     of("MACs only", macs.as_ref()),
                 ]
             });
-            let header = [
-                "runtime",
-                "prediction",
-                "networks",
-                "MAPE",
-                "bias",
-                "±5 %",
-                "±10 %",
-                "RMSE",
-                "Spearman",
-                "Kendall",
-            ];
+            let header =
+                ["runtime", "prediction", "networks", "MAPE", "bias", "±5 %", "±10 %", "RMSE", "Spearman", "Kendall"];
             let mut lines = table(&header, rows.flatten().collect());
             for v in &validated {
                 if let Some(noise) = v.validation.noise {

@@ -27,8 +27,7 @@ impl KnownHosts {
         let keys = hosts.hosts().map_err(failed)?;
         let keys = keys.iter().filter_map(|host| BASE64_STANDARD.decode(host.key()).ok());
         // Names may be hashed in the file, so each of its keys is looked up for this host.
-        let is_known =
-            |key: &Vec<u8>| matches!(hosts.check_port(&site.host, site.port, key), CheckResult::Match);
+        let is_known = |key: &Vec<u8>| matches!(hosts.check_port(&site.host, site.port, key), CheckResult::Match);
         let known = keys.filter(is_known).collect();
         Ok(KnownHosts { hosts, file, known })
     }
@@ -39,9 +38,8 @@ impl KnownHosts {
         let kinds: Vec<&str> = self.known.iter().filter_map(|key| kind(key)).collect();
         let Ok(all) = connection.session.supported_algs(MethodType::HostKey) else { return };
         // An RSA key signs under three names.
-        let is_known = |name: &str| {
-            kinds.iter().any(|kind| *kind == name || (*kind == "ssh-rsa" && name.starts_with("rsa-sha2")))
-        };
+        let is_known =
+            |name: &str| kinds.iter().any(|kind| *kind == name || (*kind == "ssh-rsa" && name.starts_with("rsa-sha2")));
         let (mut first, rest): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| is_known(name));
         if !first.is_empty() {
             first.extend(rest);
@@ -67,13 +65,7 @@ impl KnownHosts {
             CheckResult::Mismatch | CheckResult::Failure => {
                 let known: Vec<String> = self.known.iter().map(|key| fingerprint(key)).collect();
                 let known = if known.is_empty() { "another".into() } else { known.join(", ") };
-                return Err(SshError::HostKeyChanged {
-                    to,
-                    name,
-                    theirs: fingerprint(key),
-                    known,
-                    file: self.file,
-                });
+                return Err(SshError::HostKeyChanged { to, name, theirs: fingerprint(key), known, file: self.file });
             }
         }
         if !site.accept_new_host_key && !accepted(&to, &fingerprint(key)) {
@@ -82,8 +74,7 @@ impl KnownHosts {
         let failed = |e| connection.failed("storing the host key", e);
         self.hosts.add(&name, key, "", key_type.into()).map_err(failed)?;
         let hosts = self.hosts.hosts().map_err(failed)?;
-        let added =
-            hosts.iter().find(|host| host.name() == Some(&name) && host.key() == BASE64_STANDARD.encode(key));
+        let added = hosts.iter().find(|host| host.name() == Some(&name) && host.key() == BASE64_STANDARD.encode(key));
         let Some(added) = added else { return Ok(()) };
         let line = self.hosts.write_string(added, KnownHostFileKind::OpenSSH).map_err(failed)?;
         let doing = format!("writing {}", self.file.display());

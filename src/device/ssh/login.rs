@@ -26,8 +26,7 @@ pub fn login(connection: &Connection) -> Result<(), SshError> {
     // If the link broke meanwhile, the board did not refuse anything.
     session.keepalive_send().map_err(|error| connection.failed("logging in", error))?;
     let tried: Vec<String> = ways.iter().map(Way::to_string).collect();
-    let tried =
-        if tried.is_empty() { format!("nothing (it offers only: {methods})") } else { tried.join(", ") };
+    let tried = if tried.is_empty() { format!("nothing (it offers only: {methods})") } else { tried.join(", ") };
     Err(SshError::Login { to: site.to_string(), tried })
 }
 

@@ -119,10 +119,8 @@ impl Pump {
 
     /// Waits until a byte can be moved, or until the link must be checked.
     fn wait(&self) -> std::io::Result<()> {
-        let outbound = matches!(
-            self.connection.session.block_directions(),
-            BlockDirections::Outbound | BlockDirections::Both
-        );
+        let outbound =
+            matches!(self.connection.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
         let mut remote = PollFlags::IN;
         remote.set(PollFlags::OUT, outbound);
         let mut local = PollFlags::empty();

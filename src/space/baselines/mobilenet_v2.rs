@@ -3,15 +3,8 @@ use nas_exporters::{Graph, Op, Shape};
 
 /// Expansion, channels, blocks, stride of the first block (Sandler et al. 2018, arXiv 1801.04381,
 /// table 2); the first two strides of 2 are 1 here, as is usual for 32×32 images.
-const STAGES: [(usize, usize, usize, usize); 7] = [
-    (1, 16, 1, 1),
-    (6, 24, 2, 1),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-];
+const STAGES: [(usize, usize, usize, usize); 7] =
+    [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
 /// MobileNetV2 for small images, the baseline; `width` scales its channels.
 pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {

@@ -83,11 +83,7 @@ pub(super) fn layer(key: &str, networks: &Networks) -> Result<Layer, Misfit> {
         None => inverted_residual(&attributes, input, output)?,
     };
     let is_in_space = networks.variants().iter().flatten().any(|variant| variant.layer == layer);
-    if is_in_space && layer.input == input && layer.output() == output {
-        Ok(layer)
-    } else {
-        Err(Misfit::NotInSpace)
-    }
+    if is_in_space && layer.input == input && layer.output() == output { Ok(layer) } else { Err(Misfit::NotInSpace) }
 }
 
 fn inverted_residual(attributes: &Attributes, input: Shape, output: Shape) -> Result<Layer, Misfit> {

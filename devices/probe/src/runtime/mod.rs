@@ -84,9 +84,7 @@ pub enum Error {
     Input { index: usize, what: String },
     #[error("the model takes {takes} inputs, but the request has {found}")]
     InputCount { takes: usize, found: usize },
-    #[error(
-        "input {index} of the request has shape {shape:?} and {values} values; send one value per element"
-    )]
+    #[error("input {index} of the request has shape {shape:?} and {values} values; send one value per element")]
     Values { index: usize, shape: Vec<usize>, values: usize },
     #[error("the model failed to run: {0}")]
     Run(String),
@@ -101,10 +99,7 @@ impl Error {
     }
 
     fn not_f32(index: usize, found: impl std::fmt::Display) -> Error {
-        Error::Input {
-            index,
-            what: format!("is {found}, but the probe supports only f32; export it with f32 inputs"),
-        }
+        Error::Input { index, what: format!("is {found}, but the probe supports only f32; export it with f32 inputs") }
     }
 }
 

@@ -71,12 +71,8 @@ fn a_description_can_name_other_files() {
         ("sys/class/thermal/thermal_zone0/temp", "48000"),
     ]);
     let list = |pattern: &str| vec![pattern.to_owned()];
-    let sensors = Sensors {
-        governor: list("/a/g*"),
-        clock: list("/a/c?"),
-        temperature: list("/a/t*"),
-        ..Sensors::default()
-    };
+    let sensors =
+        Sensors { governor: list("/a/g*"), clock: list("/a/c?"), temperature: list("/a/t*"), ..Sensors::default() };
     let mut watch = watch(&root, sensors, &[]);
     assert_eq!(watch.governors(), ["a/g0", "a/g1"].map(|file| root.path().join(file)));
     let expected = Conditions {

@@ -62,9 +62,7 @@ impl Sensors {
         for Throttle { file, kind, mask } in &self.throttle {
             match (kind, mask) {
                 (ThrottleKind::Mask, 0) => {
-                    return Err(format!(
-                        "the throttle file {file} is of kind `mask` and needs a `mask` that is not 0"
-                    ));
+                    return Err(format!("the throttle file {file} is of kind `mask` and needs a `mask` that is not 0"));
                 }
                 (ThrottleKind::Counter | ThrottleKind::State, 1..) => {
                     return Err(format!("the throttle file {file} has a `mask` but is not of kind `mask`"));
@@ -74,9 +72,7 @@ impl Sensors {
         }
         for rail in &self.power {
             match (&rail.milliwatts, &rail.millivolts, &rail.milliamps, rail.command.as_deref()) {
-                (Some(_), None, None, None)
-                | (None, Some(_), Some(_), None)
-                | (None, None, None, Some([_, ..])) => {}
+                (Some(_), None, None, None) | (None, Some(_), Some(_), None) | (None, None, None, Some([_, ..])) => {}
                 _ => {
                     return Err(format!(
                         "the power rail `{}` needs one of: milliwatts; millivolts and milliamps; command",

@@ -33,11 +33,7 @@ fn sensors() -> Sensors {
             Throttle { file: "/sys/n".to_owned(), kind: ThrottleKind::Counter, mask: 0 },
             Throttle { file: "/sys/s".to_owned(), kind: ThrottleKind::State, mask: 0 },
         ],
-        power: vec![Rail {
-            name: "all".to_owned(),
-            milliwatts: Some("/sys/p".to_owned()),
-            ..Rail::default()
-        }],
+        power: vec![Rail { name: "all".to_owned(), milliwatts: Some("/sys/p".to_owned()), ..Rail::default() }],
     }
 }
 
@@ -52,12 +48,7 @@ fn requests_match_the_golden_file() {
     golden(
         include_str!("../../tests/golden/requests.jsonl"),
         &[
-            Request::Setup {
-                id: 1,
-                sensors: sensors(),
-                pin: vec![2, 3],
-                governor: Some("performance".to_owned()),
-            },
+            Request::Setup { id: 1, sensors: sensors(), pin: vec![2, 3], governor: Some("performance".to_owned()) },
             Request::Graphs {
                 id: 7,
                 graphs: vec![DeployedGraph { model: digest(), graph, precision: Precision::Fp32 }],
@@ -90,10 +81,7 @@ fn replies_match_the_golden_file() {
     let hello = Hello {
         protocol: PROTOCOL,
         probe: "0.1.0".to_owned(),
-        runtimes: vec![
-            runtime(Runtime::Tract, "0.23.9", &[]),
-            runtime(Runtime::Ort, "1.28.0", &["xnnpack", "cpu"]),
-        ],
+        runtimes: vec![runtime(Runtime::Tract, "0.23.9", &[]), runtime(Runtime::Ort, "1.28.0", &["xnnpack", "cpu"])],
         unavailable: vec!["ort provider cuda: not in this build".to_owned()],
         arch: "aarch64".to_owned(),
         os: "linux".to_owned(),
@@ -157,10 +145,8 @@ fn inconsistent_sensors_are_refused() {
     assert_eq!(serde_json::from_str::<Sensors>("{}").unwrap(), Sensors::default());
     assert_eq!(Sensors::default().check(), Ok(()));
     assert_eq!(sensors().check(), Ok(()));
-    let throttle = |kind, mask| Sensors {
-        throttle: vec![Throttle { file: "/f".to_owned(), kind, mask }],
-        ..Sensors::default()
-    };
+    let throttle =
+        |kind, mask| Sensors { throttle: vec![Throttle { file: "/f".to_owned(), kind, mask }], ..Sensors::default() };
     assert!(throttle(ThrottleKind::Mask, 0).check().unwrap_err().contains("/f"));
     assert!(throttle(ThrottleKind::State, 1).check().is_err());
     let file = || Some("/f".to_owned());
