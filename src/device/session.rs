@@ -50,7 +50,7 @@ pub struct Model {
 /// The form in which a model is sent.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// An untrained network: a few hundred bytes, from which the probe makes the ONNX file.
+    /// An untrained network: some kilobytes, from which the probe makes the ONNX file.
     Graph { graph: Graph, precision: Precision },
     /// An ONNX file.
     File(Vec<u8>),
