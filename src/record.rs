@@ -116,6 +116,10 @@ pub struct Prediction {
     pub layers: Vec<LayerLatency>,
     /// How layers of the space change each other's latency.
     pub interactions: Vec<String>,
+    /// How many times slower the device was than when the table was measured, as the table's anchor shows; absent where
+    /// it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowness: Option<f64>,
     /// In what the table differs from this measurement, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
@@ -135,10 +139,11 @@ pub struct LayerLatency {
 }
 
 impl BenchRow {
-    /// The error of the prediction, a share of the measured latency: predicted / measured − 1.
+    /// The error of the prediction, a share of the measured latency at the speed that the device had when the table was
+    /// measured: slowness · predicted / measured − 1.
     pub fn error(&self) -> Option<f64> {
-        let predicted = self.prediction.as_ref()?.latency_ns;
-        Some(predicted.ns() / self.latency_ns.ns() - 1.0)
+        let prediction = self.prediction.as_ref()?;
+        Some(prediction.slowness.unwrap_or(1.0) * prediction.latency_ns.ns() / self.latency_ns.ns() - 1.0)
     }
 }
 

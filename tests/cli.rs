@@ -189,6 +189,8 @@ fn a_table_of_another_machine_must_be_allowed_and_is_mentioned_in_the_report() {
     ws.nas("export --run r --data folder:images --images 1").assert().success();
     refused(bench);
     ws.nas(&format!("{bench} --allow-foreign-table")).assert().success();
+    let prediction = &ws.lines("r/bench.jsonl")[0]["prediction"];
+    assert!(prediction["latency_ns"].is_number() && prediction["slowness"].is_null(), "{prediction}");
     ws.nas("report --run r").assert().success();
     let report = ws.read("r/report.html");
     for what in ["searched", "predicted"] {

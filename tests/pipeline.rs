@@ -145,6 +145,7 @@ fn a_genotype_that_is_given_by_its_ops_can_be_trained_exported_and_measured() {
                 row["latency_ns"].as_f64() > Some(0.0) && row["prediction"]["latency_ns"].as_f64() > Some(0.0),
                 "{row}"
             );
+            assert!(row["prediction"]["slowness"].as_f64() > Some(0.1), "the anchor was not measured: {row}");
         }
         ws.nas("report --run r").assert().success();
     }

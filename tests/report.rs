@@ -101,6 +101,7 @@ fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
         isolated_ns: None,
         layers: layers.collect(),
         interactions: vec!["each row before skip/2".into()],
+        slowness: None,
         foreign_table: None,
     }
 }
@@ -284,4 +285,16 @@ fn a_damaged_or_empty_folder_is_an_error() {
     std::fs::write(dir.bench(), "{}\n").unwrap();
     let error = report::write(&dir).unwrap_err().to_string();
     assert!(error.contains("bench.jsonl, line 1") && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn the_error_of_a_prediction_is_corrected_for_the_speed_of_the_device() {
+    let prediction = prediction(&genotype(), 1e6, 1e4);
+    let error = |slowness, measured| {
+        let prediction = Some(Prediction { slowness, ..prediction.clone() });
+        BenchRow { prediction, ..bench_row("genotype", Runtime::Ort, measured) }.error().unwrap()
+    };
+    assert!((error(None, 1e6) - 0.05).abs() < 1e-9);
+    assert!((error(Some(1.12), 1.12e6) - 0.05).abs() < 1e-9);
+    assert!(error(Some(1.0), 1.05e6).abs() < 1e-9);
 }

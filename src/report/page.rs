@@ -139,7 +139,8 @@ fn bench_table(run: &Run) -> String {
     table(2, &header, &rows)
         + "<p>The latency is that of the undisturbed device, estimated from the rounds in the same way as from the rows \
            of a latency table; percentiles are those of all samples. The error is that of the predicted latency, \
-           predicted / measured − 1: if it is positive, the network is faster than predicted. Peak memory is that of a \
+           predicted / measured − 1, at the speed that the device had when the table was measured: if it is positive, the \
+           network is faster than predicted. Peak memory is that of a \
            process that only runs the network.</p>\n"
 }
 

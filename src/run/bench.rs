@@ -45,17 +45,18 @@ pub fn bench(settings: &Bench) -> Result<Vec<BenchRow>, RunError> {
     let runtimes = measure.runtimes(&device);
     let mut sessions = board.open(&device, &runtimes)?;
     let [session] = sessions.as_mut_slice() else { return Err(RunError::ManyBoards) };
-    let models: Vec<(String, Source)> =
+    let mut models: Vec<(String, Source)> =
         files.iter().map(|file| (file.name.clone(), Source::File(file.onnx.clone()))).collect();
+    let mut tables = tables(measure, &device, session, &files, &runtimes)?;
+    tables.iter_mut().for_each(|table| table.add_anchor(&mut models));
     let found = profile::bench(session, &models, &runtimes, measure.threads.get(), *rounds)?;
     let mut rows = vec![];
-    for found in &found {
-        let file = &files[found.model];
-        let prediction = match &file.genotype {
-            Some(genotype) => predicted(measure, &device, session, genotype, found.runtime)?,
-            None => None,
-        };
-        rows.push(row(&device, session, measure.threads.get(), file, found, prediction)?);
+    for found_of_file in found.iter().filter(|found| found.model < files.len()) {
+        let file = &files[found_of_file.model];
+        let table = tables.iter().find(|table| table.runtime == found_of_file.runtime);
+        let prediction =
+            file.genotype.as_ref().zip(table).and_then(|(genotype, table)| table.predict(genotype, &found));
+        rows.push(row(&device, session, measure.threads.get(), file, found_of_file, prediction)?);
     }
     let disturbed = rows.iter().map(|row| row.disturbed_rounds).max().unwrap_or_default();
     if disturbed > 0 {
@@ -112,31 +113,65 @@ fn row(
     })
 }
 
-/// What the device's own latency table predicts; none, with a warning, where it has no model.
-fn predicted(
+/// A latency table of the device, beside which a network is measured.
+struct Table {
+    runtime: Runtime,
+    table: LatencyTable,
+    /// In what it differs from this measurement, where that is allowed.
+    foreign: Option<String>,
+    /// Index of its anchor among the models that are measured.
+    anchor: Option<usize>,
+}
+
+/// The tables of the space of the run's genotype, before anything is measured; a runtime without one has a warning.
+fn tables(
     measure: &MeasureSettings,
     device: &Device,
     session: &Session,
-    genotype: &Genotype,
-    runtime: Runtime,
-) -> Result<Option<Prediction>, RunError> {
+    files: &[File],
+    runtimes: &[Runtime],
+) -> Result<Vec<Table>, RunError> {
+    let Some(genotype) = files.iter().find_map(|file| file.genotype.as_ref()) else { return Ok(vec![]) };
     let networks = &genotype.networks;
     let images = Images::Shape { input: networks.input, classes: networks.classes[0] };
-    let table = match measure.load_table(device, networks, (&networks.space.name, &images), runtime) {
-        Err(absent @ TableError::Absent { .. }) => {
-            log::warn!("no prediction for {runtime}: {absent}");
-            return Ok(None);
+    let mut tables = vec![];
+    for &runtime in runtimes {
+        let table = match measure.load_table(device, networks, (&networks.space.name, &images), runtime) {
+            Err(absent @ TableError::Absent { .. }) => {
+                log::warn!("no prediction for {runtime}: {absent}");
+                continue;
+            }
+            table => table?,
+        };
+        let ours = measure.header(device, std::slice::from_ref(session), runtime, networks)?;
+        let foreign = measure.foreign(&table, &ours)?.map(|difference| difference.to_string());
+        tables.push(Table { runtime, table, foreign, anchor: None });
+    }
+    Ok(tables)
+}
+
+impl Table {
+    /// Has the anchor measured as well: it shows how fast the device is now. That of another machine shows nothing.
+    fn add_anchor(&mut self, models: &mut Vec<(String, Source)>) {
+        if let (None, Some(anchor)) = (&self.foreign, self.table.anchor()) {
+            self.anchor = Some(models.len());
+            let source = Source::Graph { graph: anchor.graph(), precision: self.table.header.precision };
+            models.push((format!("the anchor of {}", self.table.path().display()), source));
         }
-        table => table?,
-    };
-    let ours = measure.header(device, std::slice::from_ref(session), runtime, networks)?;
-    let foreign_table = measure.foreign(&table, &ours)?.map(|difference| difference.to_string());
-    match predict(&table, genotype) {
-        Ok(prediction) => Ok(Some(Prediction { foreign_table, ..prediction })),
-        Err(error) => {
-            log::warn!("no prediction for {runtime}: {error}");
-            Ok(None)
+    }
+
+    /// None, with a warning, where it has no model.
+    fn predict(&self, genotype: &Genotype, found: &[Benchmarked]) -> Option<Prediction> {
+        let prediction = predict(&self.table, genotype);
+        if let Err(error) = &prediction {
+            log::warn!("no prediction for {}: {error}", self.runtime);
         }
+        let slowness = || {
+            let now = found.iter().find(|found| Some(found.model) == self.anchor && found.runtime == self.runtime)?;
+            let then = self.table.estimates().get(self.table.anchor()?)?.latency;
+            Some(now.estimate.latency.ns() / then.ns())
+        };
+        Some(Prediction { foreign_table: self.foreign.clone(), slowness: slowness(), ..prediction.ok()? })
     }
 }
 
@@ -167,6 +202,7 @@ pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, 
         isolated_ns: layers.iter().map(|layer| layer.isolated_ns).sum(),
         interactions: interactions.map(|interaction| interaction.gain.interaction.clone()).collect(),
         layers,
+        slowness: None,
         foreign_table: None,
     })
 }
