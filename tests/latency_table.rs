@@ -236,7 +236,7 @@ fn the_number_of_rows_does_not_bias_an_estimate() {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
     let mut mean = |rows: usize| {
         let mut one = || {
-            let timing = |fastest| Timing { fastest, median: fastest, disturbed: false };
+            let timing = |fastest| Timing { fastest, slowness: 1.0, at_speed: true, median: fastest, disturbed: false };
             let rows = (0..rows).map(|_| timing(1000.0 + 100.0 * rng.random::<f64>()));
             Estimate::of(rows.collect::<Vec<_>>()).unwrap().latency.ns()
         };

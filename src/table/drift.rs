@@ -11,13 +11,21 @@ const AROUND: usize = 3;
 /// they were measured.
 pub fn drift(rows: &[Row]) -> f64 {
     let slowness = slowness(rows);
-    let (least, most) = slowness.iter().fold((f64::INFINITY, 1.0f64), |(l, m), &s| (l.min(s), m.max(s)));
+    let (least, most) = slowness.iter().fold((f64::INFINITY, 1.0f64), |(l, m), s| (l.min(s.around), m.max(s.around)));
     if slowness.is_empty() { 0.0 } else { most / least - 1.0 }
+}
+
+/// How many times slower a device was than it usually is at its fastest.
+#[derive(Clone, Copy, Debug)]
+pub struct Slowness {
+    pub around: f64,
+    /// The larger of those before and after: a speed that is about to change is not the usual one.
+    pub either_side: f64,
 }
 
 /// By row, how many times slower the device was then than it usually is at its fastest: in the fastest eighth of the
 /// rows it was at least as fast. 1 without an anchor.
-pub(super) fn slowness(rows: &[Row]) -> Vec<f64> {
+pub(super) fn slowness(rows: &[Row]) -> Vec<Slowness> {
     let anchors: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.anchor).collect();
     // Tables that were merged may have an anchor each.
     let fastest = anchors.iter().fold(BTreeMap::<&Subject, f64>::new(), |mut fastest, (_, row)| {
@@ -26,14 +34,21 @@ pub(super) fn slowness(rows: &[Row]) -> Vec<f64> {
         fastest
     });
     let readings: Vec<f64> = anchors.iter().map(|(_, row)| row.fastest_ns() / fastest[&row.subject]).collect();
+    let least = |readings: &[f64]| readings.iter().copied().reduce(f64::min);
     let slowness = |i: usize| {
         let next = anchors.partition_point(|(at, _)| *at <= i);
-        let around = &readings[next.saturating_sub(AROUND)..(next + AROUND).min(readings.len())];
-        around.iter().copied().reduce(f64::min).unwrap_or(1.0)
+        let before = least(&readings[next.saturating_sub(AROUND)..next]);
+        let after = least(&readings[next..(next + AROUND).min(readings.len())]);
+        let sides = || before.into_iter().chain(after);
+        Slowness {
+            around: sides().reduce(f64::min).unwrap_or(1.0),
+            either_side: sides().reduce(f64::max).unwrap_or(1.0),
+        }
     };
-    let levels: Vec<f64> = (0..rows.len()).map(slowness).collect();
-    let mut sorted = levels.clone();
+    let levels: Vec<Slowness> = (0..rows.len()).map(slowness).collect();
+    let mut sorted: Vec<f64> = levels.iter().map(|level| level.around).collect();
     sorted.sort_by(f64::total_cmp);
     let usual = sorted.get(sorted.len() / 8).copied().unwrap_or(1.0);
-    levels.into_iter().map(|level| level / usual).collect()
+    let relative = |s: Slowness| Slowness { around: s.around / usual, either_side: s.either_side / usual };
+    levels.into_iter().map(relative).collect()
 }

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 /// What the rows of a subject say together: what tables, validations, benchmarks and predictions mean by a latency.
 ///
 /// Other programs, and other machines on the same chip, only ever slow a subject down, so that the fastest sample of
-/// a row is the closest to its own latency (Chen and Revels 2016, arXiv 1608.04295). It is divided by how much slower
-/// the device was then than it usually is at its fastest, as the anchor shows. Now and then a shared machine is faster than it
-/// usually is, so the fastest eighth of the rows is discarded. Neither depends on how many rows there are.
+/// a row is the closest to its own latency (Chen and Revels 2016, arXiv 1608.04295). Rows count that were timed while
+/// the device had its usual speed, as the anchor shows; those of a subject that has fewer than two of them are divided
+/// by how much slower the device was. Now and then a shared machine is faster than it usually is, so the fastest eighth
+/// of the rows is discarded. Neither depends on how many rows there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     /// The 12.5th percentile of the rows' fastest samples (of fewer than eight rows, the fastest), corrected for the
-    /// drift. Of a published row, its mean.
+    /// drift where needed. Of a published row, its mean.
     pub latency: Latency,
     /// How far the next value is above it; none of one row.
     pub gap: Option<Latency>,
@@ -27,8 +28,12 @@ pub struct Estimate {
 /// What a row contributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Its fastest sample, corrected for the drift: nanoseconds.
+    /// Its fastest sample, nanoseconds.
     pub fastest: f64,
+    /// How many times slower the device was then than it usually is at its fastest.
+    pub slowness: f64,
+    /// Whether the device had its usual speed.
+    pub at_speed: bool,
     pub median: f64,
     pub disturbed: bool,
 }
@@ -37,9 +42,12 @@ impl Timing {
     /// Of the samples of a row, nanoseconds; none where there are none.
     pub fn of_samples(ns: &[f64], disturbed: bool) -> Option<Timing> {
         let fastest = ns.iter().copied().reduce(f64::min)?;
-        Some(Timing { fastest, median: super::median(ns), disturbed })
+        Some(Timing { fastest, slowness: 1.0, at_speed: true, median: super::median(ns), disturbed })
     }
 }
+
+/// A device that is slower by no more than this is at its usual speed.
+const AT_SPEED: f64 = 1.01;
 
 /// By subject, the timings of its rows and these rows. `rows` are in the order in which they were measured.
 pub fn by_subject(rows: &[Row]) -> BTreeMap<&Subject, Vec<(Timing, &Row)>> {
@@ -47,7 +55,9 @@ pub fn by_subject(rows: &[Row]) -> BTreeMap<&Subject, Vec<(Timing, &Row)>> {
     let mut by_subject: BTreeMap<&Subject, Vec<(Timing, &Row)>> = BTreeMap::new();
     for (i, row) in rows.iter().enumerate() {
         let timing = Timing {
-            fastest: row.fastest_ns() / slowness[i],
+            fastest: row.fastest_ns(),
+            slowness: slowness[i].around,
+            at_speed: slowness[i].either_side <= AT_SPEED,
             median: row.median_ns.ns(),
             disturbed: !row.disturbed.is_empty(),
         };
@@ -64,12 +74,18 @@ impl Estimate {
         let disturbed = calm.is_empty();
         let counted = if disturbed { all } else { calm };
         counted.first()?;
-        let sorted = |of: fn(&Timing) -> f64| {
-            let mut values: Vec<f64> = counted.iter().map(of).collect();
+        let sorted = |timings: &[Timing], of: fn(&Timing) -> f64| {
+            let mut values: Vec<f64> = timings.iter().map(of).collect();
             values.sort_by(f64::total_cmp);
             values
         };
-        let (fastest, medians) = (sorted(|t| t.fastest), sorted(|t| t.median));
+        let mut at_speed = counted.clone();
+        at_speed.retain(|timing| timing.at_speed);
+        let fastest = match at_speed.len() {
+            0 | 1 => sorted(&counted, |t| t.fastest / t.slowness),
+            _ => sorted(&at_speed, |t| t.fastest),
+        };
+        let medians = sorted(&counted, |t| t.median);
         let (level, gap) = octile(&fastest);
         Some(Estimate {
             latency: Latency::from_ns(level),
