@@ -24,7 +24,10 @@ impl Probe {
     pub fn start(folder: &Folder) -> Probe {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let named = |variable: &str, usual: &str| std::env::var_os(variable).map_or(root.join(usual), PathBuf::from);
-        let mut command = Command::new(named("NAS_PROBE", "target/release/nas-probe"));
+        // A board with little memory: the allocations of a model fail there, and must not end the probe.
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -d 1048576; exec \"$@\"", "sh"]);
+        command.arg(named("NAS_PROBE", "target/release/nas-probe"));
         command.arg("--models").arg(folder.path("models"));
         command.arg("--ort").arg(named("ORT_DYLIB_PATH", ".deps/onnxruntime/libonnxruntime.so"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
