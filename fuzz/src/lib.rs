@@ -1,0 +1,34 @@
+//! What the fuzz targets share: a folder for the files of an execution, and mutations that keep the syntax.
+
+mod folder;
+mod json;
+mod onnx;
+mod probe;
+
+pub use folder::Folder;
+pub use json::mutate as mutate_json_lines;
+pub use onnx::mutate as mutate_onnx;
+pub use probe::Probe;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// Whether a mutation of bytes is due, instead of one that keeps the syntax: one time in eight.
+fn of_bytes(seed: u32) -> bool {
+    seed.is_multiple_of(8)
+}
+
+fn rng(seed: u32) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed.into())
+}
+
+/// Puts `mutated` in the place of the input, if it fits; else mutates its bytes.
+fn replace(data: &mut [u8], size: usize, mutated: Option<Vec<u8>>, max_size: usize) -> usize {
+    match mutated {
+        Some(bytes) if !bytes.is_empty() && bytes.len() <= max_size && bytes.len() <= data.len() => {
+            data[..bytes.len()].copy_from_slice(&bytes);
+            bytes.len()
+        }
+        _ => libfuzzer_sys::fuzzer_mutate(data, size, max_size),
+    }
+}
