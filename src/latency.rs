@@ -26,6 +26,9 @@ impl Latency {
     }
 }
 
+/// No inference takes a day.
+const LONGEST_NS: f64 = 24.0 * 3600e9;
+
 impl std::ops::Add for Latency {
     type Output = Latency;
 
@@ -83,7 +86,7 @@ impl std::str::FromStr for Latency {
             _ => return Err(format!("`{unit}` is no unit of time; there are ns, us, ms and s")),
         };
         match number.trim().parse::<f64>() {
-            Ok(n) if n.is_finite() && n > 0.0 => Ok(Latency { ns: n * scale }),
+            Ok(n) if n > 0.0 && n * scale <= LONGEST_NS => Ok(Latency { ns: n * scale }),
             _ => Err(format!("`{s}` is no latency; write a positive number and its unit, as in 1.5ms")),
         }
     }
@@ -118,7 +121,17 @@ impl std::str::FromStr for Target {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        let Some(percent) = s.strip_suffix('%') else { return s.parse().map(Target::Latency) };
+        let Some(percent) = s.strip_suffix('%') else {
+            let share = s.trim().parse::<f64>().is_ok_and(|share| (0.0..=100.0).contains(&share));
+            let or_share = |e: String| {
+                if share {
+                    format!("{e}; or {s}%, the share of the way from the fastest network to the slowest")
+                } else {
+                    e
+                }
+            };
+            return s.parse().map(Target::Latency).map_err(or_share);
+        };
         match percent.trim().parse::<f64>() {
             Ok(p) if (0.0..=100.0).contains(&p) => Ok(Target::Percent(p)),
             _ => Err(format!("`{s}` is no share; write 0% (the cheapest network) to 100% (the dearest)")),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::artifact;
+use edge_nas::bounded::Width;
 use edge_nas::latency::Latency;
 use edge_nas::record::{BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch};
 use edge_nas::report::{self, ReportError, Run};
@@ -107,7 +108,7 @@ fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
 }
 
 fn baseline() -> Network {
-    Network::MobilenetV2(Baseline { width: 0.5, input: Shape::new(3, 32, 32), classes: 10 })
+    Network::MobilenetV2(Baseline { width: Width::of(0.5), input: Shape::new(3, 32, 32), classes: 10 })
 }
 
 fn write_bench(dir: &RunDir) {

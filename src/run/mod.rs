@@ -76,5 +76,5 @@ pub enum RunError {
     )]
     Logits { model: String, runtime: nas_probe::Runtime, image: usize, expected: usize, found: usize },
     #[error("cannot write the experiment: {0}")]
-    Toml(#[from] toml::ser::Error),
+    Toml(String),
 }
