@@ -10,6 +10,7 @@
 //! 4. [`run`] keeps the files of a run, and does all stages of an experiment; [`report`] shows them.
 
 pub mod artifact;
+pub mod bounded;
 pub mod cli;
 pub mod data;
 pub mod device;

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::artifact::{self, Digest};
+use edge_nas::bounded::{Share, Width};
 use edge_nas::data::Normalisation;
 use edge_nas::latency::Latency;
 use edge_nas::record::{
-    BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, SearchedOn, Share, TrainEpoch,
-    TrainedOn, WEIGHTS,
+    BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn,
+    WEIGHTS,
 };
 use edge_nas::report::{ReportError, Run};
 use edge_nas::search::Unit;
@@ -67,7 +68,7 @@ fn write_search(dir: &RunDir) {
 }
 
 fn share(value: f64) -> Share {
-    Share::try_from(value).unwrap()
+    Share::of(value)
 }
 
 /// The ONNX file of a network, as of weights that are its name.
@@ -149,7 +150,7 @@ fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
 }
 
 fn baseline() -> Network {
-    Network::MobilenetV2(Baseline { width: 0.5, input: Shape::new(3, 32, 32), classes: 10 })
+    Network::MobilenetV2(Baseline { width: Width::of(0.5), input: Shape::new(3, 32, 32), classes: 10 })
 }
 
 fn write_bench(dir: &RunDir) {

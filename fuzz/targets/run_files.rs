@@ -2,7 +2,7 @@
 #![no_main]
 
 use edge_nas::record::RunDir;
-use edge_nas::report::{self, Run};
+use edge_nas::report::Run;
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use nas_fuzz::Folder;
 use std::sync::LazyLock;
@@ -43,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
     let dir = RunDir(FOLDER.path(""));
     let Ok(run) = Run::load(&dir) else { return };
     let _ = (run.settings(), run.rows(), run.table());
-    if let Ok(page) = report::write(&dir) {
+    if let Ok(page) = run.write(&dir) {
         let size = page.metadata().map_or(0, |page| page.len());
         assert!(size < 100_000_000, "a page of {size} bytes from {} bytes", input.len());
     }

@@ -1,7 +1,7 @@
 //! The input is the file of a latency table: what is loaded can be estimated, predicted from, merged and written.
 #![no_main]
 
-use edge_nas::artifact;
+use edge_nas::artifact::Digest;
 use edge_nas::model::{LatencyModel, Validation, Validations};
 use edge_nas::table::{LatencyTable, Merged};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
@@ -57,5 +57,5 @@ fn write_and_read(table: &LatencyTable) {
         Ok(copy) => assert_eq!(copy.rows().len(), merged.rows.len()),
         Err(error) => panic!("what was written cannot be read: {error}"),
     }
-    let _ = artifact::digest(&merged.header);
+    let _ = Digest::of(&merged.header);
 }

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    #[error("cannot {action} {path}: {source}", path = path.display())]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot {action} {path}: {cause}", path = path.display())]
+    Io { action: &'static str, path: PathBuf, cause: std::io::Error },
     #[error("{path} is missing; `{maker}` writes it", path = path.display())]
     Missing { path: PathBuf, maker: &'static str },
     #[error("{path}, line {line}: {reason}; move the file away and create it again", path = path.display())]
@@ -39,7 +39,7 @@ pub enum ArtifactError {
 type Result<T> = std::result::Result<T, ArtifactError>;
 
 fn io<T>(action: &'static str, path: &Path, result: std::io::Result<T>) -> Result<T> {
-    result.map_err(|source| ArtifactError::Io { action, path: path.into(), source })
+    result.map_err(|cause| ArtifactError::Io { action, path: path.into(), cause })
 }
 
 /// Creates a folder and its parents.

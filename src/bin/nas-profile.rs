@@ -5,14 +5,14 @@ use edge_nas::cli::{self, profile};
 #[derive(Parser)]
 #[command(name = "nas-profile", version, max_term_width = 100)]
 struct Cli {
-    #[command(flatten)]
-    args: profile::Args,
     /// Print the result as JSON
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    args: profile::Args,
 }
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    cli::main(|| cli.args.run(cli.json))
+    cli::main(cli.json, || cli.args.run(cli.json))
 }

@@ -3,5 +3,5 @@ use edge_nas::cli::{self, Cli};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    cli::main(|| cli.run())
+    cli::main(cli.json(), || cli.run())
 }

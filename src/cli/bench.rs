@@ -1,23 +1,26 @@
 use super::flags::{BoardFlags, MeasureFlags};
 use super::output::{or_dash, print, table};
+use crate::bounded::Rounds;
 use crate::record::{BenchRow, RunDir};
 use crate::run::{Bench, bench};
 use std::path::PathBuf;
 
 /// Measure exported networks on a device, and compare the latencies with the predictions
 ///
-/// Measures the run's networks, and any other ONNX files with fixed shapes, in turn. Writes bench.jsonl to the run's
+/// Measures the run's networks, and any other ONNX files with fixed shapes, float inputs
+/// and weights inside the file, in turn. Writes bench.jsonl to the run's
 /// folder.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
     #[arg(long, default_value = "runs/default")]
     run: PathBuf,
-    /// Other ONNX files to measure together with the networks of the run
+    /// Other ONNX files to measure together with the networks of the run: with fixed shapes, float inputs, and weights
+    /// inside the file
     models: Vec<PathBuf>,
     /// Rounds in which all networks are measured in turn
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
+    #[arg(long, default_value_t = Rounds::of(10))]
+    rounds: Rounds,
     #[command(flatten)]
     measure: MeasureFlags,
     #[command(flatten)]
@@ -29,7 +32,7 @@ impl Args {
         let Args { run, models, rounds, measure, board } = self;
         let (measure, board) = (measure.settings(), board.settings());
         let _lock = RunDir(run.clone()).lock()?;
-        let benched = bench(&Bench { run, models, rounds: rounds.into(), measure, board })?;
+        let benched = bench(&Bench { run, models, rounds: rounds.get(), measure, board })?;
         let rows = &benched.rows;
         print(json, rows, || {
             let row = |r: &BenchRow| {

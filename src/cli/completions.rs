@@ -9,7 +9,9 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> anyhow::Result<()> {
         let mut command = super::Cli::command();
-        clap_complete::generate(self.shell, &mut command, "nas", &mut std::io::stdout());
-        Ok(())
+        // It panics where it cannot write.
+        let mut script = vec![];
+        clap_complete::generate(self.shell, &mut command, "nas", &mut script);
+        super::output::write(&script)
     }
 }

@@ -1,10 +1,10 @@
 //! Flags that several verbs share, and the settings that they stand for.
 
+use crate::bounded::{Classes, Threads};
 use crate::data::DataSpec;
 use crate::run::{BoardSettings, Images, MeasureSettings, Reach};
 use nas_exporters::{Precision, Shape};
 use nas_probe::Runtime;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Where and how networks are measured.
@@ -17,9 +17,9 @@ pub struct MeasureFlags {
     /// Inference runtime, tract or ort; may be repeated [default: those of the device]
     #[arg(long = "runtime")]
     runtimes: Vec<Runtime>,
-    /// Threads of the runtime
-    #[arg(long, default_value_t = NonZeroUsize::MIN)]
-    threads: NonZeroUsize,
+    /// Threads on which the runtime computes an inference on the device; a latency table belongs to one number
+    #[arg(long, default_value_t = Threads::of(1))]
+    threads: Threads,
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles")]
     profiles: PathBuf,
@@ -109,13 +109,13 @@ pub struct SpaceFlags {
     input: Option<Shape>,
     /// Number of classes, with --input
     #[arg(long, requires = "input")]
-    classes: Option<usize>,
+    classes: Option<Classes>,
 }
 
 impl SpaceFlags {
     pub fn images(&self) -> Images {
         match (self.input, self.classes) {
-            (Some(input), Some(classes)) => Images::Shape { input, classes },
+            (Some(input), Some(classes)) => Images::Shape { input, classes: classes.get() },
             _ => Images::Data(self.data.clone()),
         }
     }
@@ -132,9 +132,10 @@ macro_rules! flags_of {
             /// Do not mirror training images, as is right for digits and letters
             #[arg(long)]
             no_flip: bool,
-            /// Threads of libtorch; results are reproducible only with the same number
-            #[arg(id = "torch_threads", long = "torch-threads", default_value_t = <$settings>::default().threads)]
-            threads: NonZeroUsize,
+            /// Threads on which libtorch trains on this machine; results are reproducible only with the same number
+            #[arg(id = "torch_threads", long = "torch-threads", value_name = "TORCH_THREADS")]
+            #[arg(default_value_t = <$settings>::default().threads)]
+            threads: Threads,
         }
 
         impl $flags {
@@ -147,21 +148,24 @@ macro_rules! flags_of {
 }
 
 #[cfg(feature = "torch")]
+use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, Weight};
+#[cfg(feature = "torch")]
 use crate::train::{fit::TrainSettings, search::SearchSettings};
 
 #[cfg(feature = "torch")]
 flags_of!(TrainFlags = TrainSettings, "Training", {
     /// Passes over the training images
-    epochs: usize,
+    epochs: EpochCount,
     /// Images per step
-    batch_size: NonZeroUsize,
-    /// Peak learning rate
-    learning_rate: f64,
-    /// Momentum of SGD
-    momentum: f64,
-    /// Weight decay of convolutions and linear layers
-    weight_decay: f64,
-    /// Shift training images by up to this many pixels
+    batch_size: BatchSize,
+    /// Peak learning rate, which a cosine lowers to 0; usual are 0.01 to 0.1, and less if the training diverges
+    learning_rate: LearningRate,
+    /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usual is 0.9
+    momentum: Momentum,
+    /// Weight decay: by how much convolution and linear weights are drawn to 0, against overfitting; usual are 1e-5 to
+    /// 1e-3, more for few images
+    weight_decay: Weight,
+    /// Shift training images by up to this many pixels; no more than their size
     padding: usize,
     /// Seed of all random numbers
     seed: u64,
@@ -170,26 +174,27 @@ flags_of!(TrainFlags = TrainSettings, "Training", {
 #[cfg(feature = "torch")]
 flags_of!(SearchFlags = SearchSettings, "Search", {
     /// Passes over the training split
-    epochs: usize,
-    /// Number of epochs at the start that train only the weights
+    epochs: EpochCount,
+    /// Number of epochs at the start that train only the weights; fewer than --epochs
     warmup_epochs: usize,
     /// Images per step
-    batch_size: NonZeroUsize,
+    batch_size: BatchSize,
     /// Share of the training images that is held out to train alpha
-    held_out: f64,
-    /// Peak learning rate of the weights
-    learning_rate: f64,
-    /// Momentum of SGD
-    momentum: f64,
-    /// Weight decay of convolutions and linear layers
-    weight_decay: f64,
-    /// Learning rate of alpha, the architecture weights
-    alpha_learning_rate: f64,
-    /// Weight decay of alpha
-    alpha_weight_decay: f64,
-    /// λ, the weight of the latency term in the loss of alpha
-    latency_weight: f64,
-    /// Shift training images by up to this many pixels
+    held_out: HeldOut,
+    /// Peak learning rate of the weights, which a cosine lowers to 0; usual are 0.01 to 0.1
+    learning_rate: LearningRate,
+    /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usual is 0.9
+    momentum: Momentum,
+    /// Weight decay: by how much convolution and linear weights are drawn to 0, against overfitting; usual are 1e-5 to
+    /// 1e-3, more for few images
+    weight_decay: Weight,
+    /// Learning rate of alpha, the scores by which the search chooses; usual are 3e-4 to 3e-2
+    alpha_learning_rate: LearningRate,
+    /// Weight decay of alpha: draws the scores of a layer together, against an early decision; usual are 0 to 1e-3
+    alpha_weight_decay: Weight,
+    /// λ, the weight of the latency term in the loss of alpha; with 0, only the derivation keeps to the target
+    latency_weight: Weight,
+    /// Shift training images by up to this many pixels; no more than their size
     padding: usize,
     /// Seed of all random numbers
     seed: u64,

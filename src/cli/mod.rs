@@ -18,6 +18,8 @@ mod search;
 mod train;
 
 use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
 
 /// Find the most accurate network within a target latency on your board
 #[derive(Parser)]
@@ -26,7 +28,7 @@ pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
     /// Print the result as JSON
-    #[arg(long, global = true, help_heading = "Options")]
+    #[arg(long, global = true)]
     json: bool,
 }
 
@@ -48,6 +50,11 @@ enum Verb {
 }
 
 impl Cli {
+    /// Whether the result is printed as JSON.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
     pub fn run(self) -> anyhow::Result<()> {
         let json = self.json;
         match self.verb {
@@ -75,16 +82,49 @@ fn trains(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     run()
 }
 
+/// A command line that cannot be meant: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Runs a command, prints what the library logs on stderr, and turns an error into one line and an exit code.
-pub fn main(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
+pub fn main(json: bool, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     self::log::init();
     crate::environment::report_too_large_files();
-    match run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            std::process::ExitCode::from(1)
-        }
+    end_without_memory();
+    let Err(error) = utf8(json).and_then(|()| run()) else { return ExitCode::SUCCESS };
+    let mut line = format!("error: {error:#}");
+    if std::env::current_dir().is_err() {
+        line += "; the current folder no longer exists: change to another one";
+    }
+    // Where stderr cannot be written, the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "{line}");
+    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// libtorch panics where it gets no memory, which is no fault of the program: one line says so.
+fn end_without_memory() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let Some(wanted) = panic.payload_as_str().and_then(out_of_memory) else { return usual(panic) };
+        let line = "not enough memory: libtorch asked for";
+        let _ = writeln!(std::io::stderr(), "error: {line} {wanted}; use a smaller --batch-size or a smaller network");
+        std::process::exit(1);
+    }));
+}
+
+/// How much memory libtorch did not get, by its message.
+fn out_of_memory(message: &str) -> Option<&str> {
+    let (_, after) = message.split_once("can't allocate memory: you tried to allocate ")?;
+    after.split('.').next()
+}
+
+/// JSON is text, so a result must not name a path that is none.
+fn utf8(json: bool) -> anyhow::Result<()> {
+    let mut args = std::env::args_os();
+    match args.find(|arg| json && arg.to_str().is_none()) {
+        Some(arg) => Err(Usage(format!("{arg:?} is not UTF-8, and cannot be named in JSON; leave out --json")).into()),
+        None => Ok(()),
     }
 }
 
@@ -95,5 +135,13 @@ mod tests {
     #[test]
     fn flags_do_not_collide() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_cause_of_a_failed_allocation_is_found() {
+        let message = "called `Result::unwrap()` on an `Err` value: Torch(\"[enforce fail at alloc_cpu.cpp:121] err == 0. \
+                       DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes. Error code 12\")";
+        assert_eq!(super::out_of_memory(message), Some("400 bytes"));
+        assert_eq!(super::out_of_memory("index out of bounds"), None);
     }
 }

@@ -8,10 +8,21 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Writes the result to stdout. If the reader has gone away, as in `| head`, that is not an error.
 pub fn print(json: bool, result: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     let text = if json { serde_json::to_string_pretty(result)? } else { text() };
-    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+    write(format!("{}\n", text.trim_end()).as_bytes())
+}
+
+/// As [`print`].
+pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
     }
+}
+
+/// `1 epoch`, `2 epochs`
+pub fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 pub fn percent(share: f64) -> String {

@@ -1,3 +1,4 @@
+use super::Usage;
 use super::flags::{MeasureFlags, SearchFlags};
 use super::output::print;
 use crate::data::{Data, DataSpec};
@@ -34,6 +35,11 @@ impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let Args { run, target_latency, space, data, measure, settings } = self;
         let (measure, settings) = (measure.settings(), settings.settings());
+        if measure.runtimes.len() > 1 {
+            let reason = "a search is for one runtime; give --runtime once, for the one that the target is for";
+            return Err(Usage(reason.into()).into());
+        }
+        settings.check()?;
         let search = Search { run, target_latency, space, data, measure, settings };
         let data = Data::load(&search.data)?;
         let _lock = RunDir(search.run.clone()).lock()?;

@@ -1,6 +1,8 @@
+use super::Usage;
 use super::flags::TrainFlags;
-use super::output::print;
+use super::output::{counted, percent, print};
 use crate::artifact;
+use crate::bounded::Width;
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
 use crate::space::{Baseline, Genotype, Network, Networks, SearchSpace};
@@ -21,15 +23,15 @@ pub struct Args {
     /// A genotype.json, or the choice of each layer that has several: conv_3x3,skip,...
     #[arg(long, conflicts_with = "arch")]
     genotype: Option<String>,
-    /// Search space of a genotype that is given by its ops: a built-in name or a TOML file
-    #[arg(long, default_value = "chain")]
-    space: String,
+    /// Search space of the ops of --genotype: a built-in name or a TOML file [default: chain]
+    #[arg(long, requires = "genotype")]
+    space: Option<String>,
     /// Train a published network, in the subfolder `baseline` of the run's folder
     #[arg(long, value_parser = PossibleValuesParser::new(Network::baselines()))]
     arch: Option<String>,
     /// Factor of the channels of the published network
-    #[arg(long, default_value_t = 0.5, requires = "arch")]
-    width: f64,
+    #[arg(long, default_value_t = Width::of(0.5), requires = "arch")]
+    width: Width,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
@@ -43,14 +45,14 @@ impl Args {
         let _lock = RunDir(self.run.clone()).lock()?;
         let (network, dir) = self.network(&data)?;
         let log = fit(&network, &data, &self.settings.settings(), &dir)?;
-        let last = log.last().context("no epoch was trained: --epochs is 0")?;
+        let last = log.last().context("no epoch was trained")?;
         let cost = network.graph().cost();
         print(json, last, || {
             format!(
-                "{}: test accuracy {} after {} epochs, {:.2} M parameters, {:.1} M MACs\n{}",
+                "{}: test accuracy {} after {}, {:.2} M parameters, {:.1} M MACs\n{}",
                 network.name(),
-                last.test_accuracy,
-                last.epoch,
+                percent(last.test_accuracy.get()),
+                counted(last.epoch, "epoch"),
                 cost.params as f64 / 1e6,
                 cost.macs as f64 / 1e6,
                 dir.weights().display(),
@@ -67,8 +69,15 @@ impl Args {
         }
         let genotype = match &self.genotype {
             None => artifact::read_json(&run.genotype(), "nas search")?,
+            Some(file) if file.ends_with(".json") && self.space.is_some() => {
+                let reason = format!("{file} holds its own space; leave out --space, or give --genotype as ops");
+                return Err(Usage(reason).into());
+            }
             Some(file) if file.ends_with(".json") => artifact::read_json(file.as_ref(), "nas search")?,
-            Some(ops) => Genotype::parse(Networks::new(SearchSpace::load(&self.space)?, input, [classes])?, ops)?,
+            Some(ops) => {
+                let space = SearchSpace::load(self.space.as_deref().unwrap_or("chain"))?;
+                Genotype::parse(Networks::new(space, input, [classes])?, ops)?
+            }
         };
         Ok((Network::Genotype(genotype), run.found()))
     }

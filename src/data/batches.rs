@@ -207,6 +207,17 @@ struct Placement {
 }
 
 impl Augment {
+    /// For images of a shape, CHW.
+    ///
+    /// # Errors
+    /// [`Error::Padding`] where images would be shifted by more than their size.
+    pub fn new(padding: usize, flip: bool, [_, height, width]: [usize; 3]) -> Result<Augment, Error> {
+        if padding > height.min(width) {
+            return Err(Error::Padding { padding, height, width });
+        }
+        Ok(Augment { padding, flip })
+    }
+
     fn draw(self, [_, height, width]: [usize; 3], rng: &mut impl Rng) -> Placement {
         let mut shift = |length: usize| {
             let limit = self.padding.min(length) as i64;

@@ -1,10 +1,9 @@
 //! CIFAR-10, binary version: records of a label and 32x32 pixels, red plane first.
 //! Layout: <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
-use std::fs;
 use std::path::Path;
 
-use super::{Data, Dataset, Error, Format};
+use super::{Data, Dataset, Error, Format, read_file};
 
 pub const FORMAT: Format = Format {
     name: "cifar10",
@@ -88,5 +87,5 @@ fn bytes(dir: &Path, name: &str) -> Result<Vec<u8>, Error> {
     if !path.exists() {
         return Err(Error::Missing { dir: dir.to_owned(), wanted: name.to_owned() });
     }
-    fs::read(&path).map_err(|cause| Error::Read { path, cause })
+    read_file(&path)
 }

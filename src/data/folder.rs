@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageReader, RgbImage};
 
-use super::{Data, Dataset, Error, Format};
+use super::{Data, Dataset, Error, Format, read_file};
 
 pub const FORMAT: Format = Format {
     name: "folder",
@@ -18,7 +18,7 @@ pub const FORMAT: Format = Format {
 /// All images are converted to RGB; alpha is dropped.
 fn load(dir: &Path) -> Result<Data, Error> {
     let classes = entries(&part(dir, "train")?)?;
-    let classes = classes.iter().map(|class| name(class)).collect::<Vec<_>>();
+    let classes = classes.iter().map(|class| class_name(class)).collect::<Result<Vec<_>, _>>()?;
     let mut size = None;
     Ok(Data {
         name: name(dir),
@@ -30,6 +30,12 @@ fn load(dir: &Path) -> Result<Data, Error> {
 /// The last part of a path, as text.
 pub fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The name of the class that a folder is of.
+fn class_name(path: &Path) -> Result<String, Error> {
+    let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    name.ok_or_else(|| Error::ClassName { path: path.to_owned() })
 }
 
 fn part(dir: &Path, part: &str) -> Result<PathBuf, Error> {
@@ -60,7 +66,8 @@ fn read(
     let root = part(dir, which)?;
     let (mut images, mut labels) = (Vec::new(), Vec::new());
     for class in entries(&root)? {
-        let known = classes.iter().position(|known| *known == name(&class));
+        let of = class_name(&class)?;
+        let known = classes.iter().position(|known| *known == of);
         let Some(label) = known.filter(|_| class.is_dir()) else {
             return Err(Error::Stray { path: class, wanted: "a folder named after a class in train/" });
         };
@@ -90,7 +97,7 @@ fn decode(path: &Path) -> Result<RgbImage, Error> {
     if !["png", "jpg", "jpeg"].iter().any(|known| extension == *known) {
         return Err(Error::Stray { path: path.to_owned(), wanted: "a .png, .jpg or .jpeg image" });
     }
-    let bytes = fs::read(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
+    let bytes = read_file(path)?;
     let corrupt = |offset: u64, expected: &str, found: String| Error::Corrupt {
         file: path.display().to_string(),
         offset,

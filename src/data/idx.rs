@@ -1,13 +1,12 @@
 //! IDX files, the format of MNIST and Fashion-MNIST: a big-endian header, then bytes; gzip or plain.
 //! Layout: <https://yann.lecun.com/exdb/mnist>.
 
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Data, Dataset, Error, Format, folder};
+use super::{Data, Dataset, Error, Format, folder, read_file};
 
 pub const FORMAT: Format = Format {
     name: "idx",
@@ -39,7 +38,7 @@ struct File {
 fn load(dir: &Path) -> Result<Data, Error> {
     let names = dir.join("classes.txt");
     let names = match names.exists() {
-        true => Some(fs::read_to_string(&names).map_err(|cause| Error::Read { path: names, cause })?),
+        true => Some(String::from_utf8_lossy(&read_file(&names)?).into_owned()),
         false => None,
     };
     assemble(folder::name(dir), names.as_deref(), |stem| {
@@ -47,7 +46,7 @@ fn load(dir: &Path) -> Result<Data, Error> {
         let Some(path) = candidates.into_iter().find(|path| path.exists()) else {
             return Err(Error::Missing { dir: dir.to_owned(), wanted: format!("{stem} or {stem}.gz") });
         };
-        let bytes = fs::read(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+        let bytes = read_file(&path)?;
         let name = path.display().to_string();
         if path.extension().is_some_and(|ext| ext == "gz") { unpack(name, &bytes) } else { Ok(File { name, bytes }) }
     })

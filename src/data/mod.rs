@@ -3,6 +3,7 @@
 //! Files are checked while they are read: a data set that loads is complete and consistent, and any problem is an
 //! [`Error`] that names the file, the offset and what was expected there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -83,7 +84,22 @@ impl Data {
                 .find(|format| (format.present)(dir))
                 .ok_or_else(|| Error::Unrecognised { dir: dir.clone() })?,
         };
-        (format.load)(dir)
+        (format.load)(dir)?.checked()
+    }
+
+    /// # Errors
+    /// Where there is nothing to tell apart, or no accuracy can be measured for a class.
+    fn checked(self) -> Result<Data, Error> {
+        let labels = |set: &Dataset| set.labels.iter().copied().collect::<BTreeSet<usize>>();
+        let (trained, tested) = (labels(&self.train), labels(&self.test));
+        let name = |class: &usize| self.train.classes[*class].clone();
+        if let (1, Some(class)) = (trained.len(), trained.first().map(name)) {
+            return Err(Error::OneClass { name: self.name, class });
+        }
+        match trained.difference(&tested).next().map(name) {
+            Some(class) => Err(Error::Untested { name: self.name, class }),
+            None => Ok(self),
+        }
     }
 
     /// BLAKE3 digest, in hex, of the shape and of all images, labels and class names. It does not depend on the name of
@@ -94,6 +110,15 @@ impl Data {
         self.test.hash(&mut hasher);
         hasher.finalize().to_hex().to_string()
     }
+}
+
+/// The content of a file of a data set. A FIFO or a device, which might never end, is refused.
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    let read = |cause| Error::Read { path: path.to_owned(), cause };
+    if !fs::metadata(path).map_err(read)?.is_file() {
+        return Err(Error::Stray { path: path.to_owned(), wanted: "a regular file" });
+    }
+    fs::read(path).map_err(read)
 }
 
 /// A format of data sets that are stored in a folder.
@@ -213,10 +238,20 @@ pub enum Error {
     ImageSize { path: PathBuf, found: (u32, u32), expected: (u32, u32), first: PathBuf },
     #[error("{} is not {wanted}; convert it or move it away", path.display())]
     Stray { path: PathBuf, wanted: &'static str },
+    #[error("{path:?} is not a class: the name of a class must be UTF-8; rename the folder")]
+    ClassName { path: PathBuf },
+    #[error("all training images of {name} are of one class, `{class}`; add a second class to tell it from")]
+    OneClass { name: String, class: String },
+    #[error(
+        "class `{class}` of {name} has training images and no test images; add some, or remove the class, whose accuracy cannot be measured"
+    )]
+    Untested { class: String, name: String },
     #[error(
         "a fraction of {fraction} of {images} images leaves one part empty; use a fraction between 0 and 1, or more images"
     )]
     Split { fraction: f64, images: usize },
+    #[error("a padding of {padding} pixels is larger than the images, which have {width}x{height}; lower --padding")]
+    Padding { padding: usize, height: usize, width: usize },
     #[error(
         "channel {channel} has a single value in all {images} images, so it cannot be normalised; check the images"
     )]

@@ -15,6 +15,7 @@ pub use site::Site;
 pub use ssh::SshError;
 
 use crate::artifact::{self, ArtifactError};
+use crate::bounded::Name;
 use nas_probe::{Runtime, Sensors};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -202,8 +203,9 @@ impl Device {
             let known = BUILT_IN.map(|(name, _)| name).join(", ");
             return Err(DeviceError::Unknown { name: name_or_file.into(), known });
         }
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Device { name, ..artifact::read_toml(path)? }.checked(path)
+        let name: Result<Name, String> = path.file_stem().unwrap_or_default().to_string_lossy().parse();
+        let name = name.map_err(|reason| DeviceError::Invalid { path: path.into(), reason })?;
+        Device { name: name.into(), ..artifact::read_toml(path)? }.checked(path)
     }
 
     fn checked(self, path: &Path) -> Result<Device, DeviceError> {

@@ -4,12 +4,11 @@
 //! exported model the weights ([`WEIGHTS`]), a benchmark the model, and a search the genotype ([`SearchedOn`]). What does not match was made of something else, and is not used.
 
 mod folder;
-mod share;
 
 pub use folder::{Exported, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
-pub use share::Share;
 
 use crate::artifact::Digest;
+use crate::bounded::Share;
 use crate::data::Normalisation;
 use crate::latency::Latency;
 use crate::search::{Constraint, Unit};

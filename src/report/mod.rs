@@ -13,10 +13,9 @@ pub use scatter::scatter;
 pub use summary::{SummaryLatency, SummaryRow};
 
 use crate::artifact::{self, ArtifactError, Digest};
+use crate::bounded::Share;
 use crate::latency::Latency;
-use crate::record::{
-    BenchRow, Exported, LayerLatency, Matched, Prediction, RunDir, SearchEpoch, Share, TrainEpoch, Trained,
-};
+use crate::record::{BenchRow, Exported, LayerLatency, Matched, Prediction, RunDir, SearchEpoch, TrainEpoch, Trained};
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;

@@ -2,7 +2,7 @@
 
 use super::chart::Key;
 use super::figures::{self, Figure};
-use super::summary::{SummaryLatency, SummaryRow, millions, or_dash};
+use super::summary::{SummaryLatency, SummaryRow, millions, or_dash, percent};
 use super::{LayerRow, Model, ReportError, Run, Setting, labels};
 use crate::latency::Latency;
 use crate::record::{BenchRow, Expected, Prediction};
@@ -96,7 +96,7 @@ fn headline(run: &Run) -> String {
 /// Accuracy and latencies of a network in a sentence; `None` if it was neither trained nor measured.
 fn sentence(row: &SummaryRow, labels: &[String]) -> Option<String> {
     let name = if row.genotype.is_some() { "The found network" } else { &row.name };
-    let accuracy = row.test_accuracy.map(|a| format!("classifies {a} of the test images correctly"));
+    let accuracy = row.test_accuracy.map(|a| format!("classifies {} of the test images correctly", percent(a)));
     let measured = |(latency, label): (&SummaryLatency, &String)| Some(format!("{} ({label})", latency.measured_ns?));
     let latencies: Vec<String> = row.latencies.iter().zip(labels).filter_map(measured).collect();
     let latency = (!latencies.is_empty()).then(|| format!("takes {}", latencies.join(" and ")));

@@ -1,8 +1,8 @@
 //! The summary table of a run, for the terminal, for the page and as JSON.
 
 use super::{Model, Run, Setting, labels};
+use crate::bounded::Share;
 use crate::latency::Latency;
-use crate::record::Share;
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
 
@@ -78,7 +78,8 @@ impl Run {
 
     pub(super) fn summary_cells(&self) -> Vec<Vec<String>> {
         let cells = |row: SummaryRow| {
-            let mut cells = vec![row.name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy)];
+            let mut cells =
+                vec![row.name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy.map(percent))];
             cells.extend(row.latencies.iter().flat_map(|l| [l.predicted_ns, l.measured_ns].map(or_dash)));
             cells
         };
@@ -93,6 +94,10 @@ pub fn millions(n: u64) -> String {
     let n = n as f64 / 1e6;
     let digits = if n < 0.9995 { 3 } else { 2 };
     format!("{n:.digits$} M")
+}
+
+pub fn percent(share: Share) -> String {
+    format!("{:.2} %", 100.0 * share.get())
 }
 
 pub fn or_dash(value: Option<impl ToString>) -> String {

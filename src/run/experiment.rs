@@ -4,6 +4,7 @@ use super::{
     Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search, searched,
 };
 use crate::artifact::{self, Digest};
+use crate::bounded::{FittedNetworks, Name, Rounds, Width};
 use crate::data::{Data, DataSpec};
 use crate::latency::Target;
 use crate::profile::Wanted;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    pub name: String,
+    pub name: Name,
     #[serde(default)]
     data: DataSpec,
     #[serde(default = "chain")]
@@ -51,7 +52,7 @@ pub struct Experiment {
 struct ProfileKeys {
     /// Whole networks that the latency model is fitted to; absent for as many as are usual.
     #[serde(skip_serializing_if = "Option::is_none")]
-    networks: Option<usize>,
+    networks: Option<FittedNetworks>,
     isolated: bool,
 }
 
@@ -60,7 +61,7 @@ struct ProfileKeys {
 struct BaselineKeys {
     architecture: String,
     /// Scales its channels.
-    width: f64,
+    width: Width,
     /// How to train it; as the found network where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     train: Option<TrainSettings>,
@@ -75,7 +76,7 @@ struct ExportKeys {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct BenchKeys {
-    rounds: NonZeroUsize,
+    rounds: Rounds,
 }
 
 fn chain() -> String {
@@ -84,7 +85,7 @@ fn chain() -> String {
 
 impl Default for BaselineKeys {
     fn default() -> Self {
-        BaselineKeys { architecture: "mobilenet_v2".into(), width: 0.5, train: None }
+        BaselineKeys { architecture: "mobilenet_v2".into(), width: Width::of(0.5), train: None }
     }
 }
 
@@ -96,7 +97,7 @@ impl Default for ExportKeys {
 
 impl Default for BenchKeys {
     fn default() -> Self {
-        BenchKeys { rounds: NonZeroUsize::MIN.saturating_add(9) }
+        BenchKeys { rounds: Rounds::of(10) }
     }
 }
 
@@ -109,7 +110,8 @@ impl Experiment {
     pub fn execute(&self, run: &RunDir) -> Result<(), RunError> {
         let data = Data::load(&self.data)?;
         let images = Images::Data(self.data.clone());
-        let wanted = Wanted { networks: self.profile.networks, isolated: self.profile.isolated };
+        let wanted =
+            Wanted { networks: self.profile.networks.map(FittedNetworks::get), isolated: self.profile.isolated };
         let (measure, board) = (self.measure.clone(), self.board.clone());
         let space = self.space.clone();
         let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
@@ -117,7 +119,14 @@ impl Experiment {
         // What cannot be done is reported before hours are spent on other stages.
         let baseline_network = Network::baseline(&self.baseline.architecture, sizes)?;
         mixable(&networks)?;
-        artifact::write(&run.experiment(), toml::to_string(self)?.as_bytes())?;
+        self.search.check()?;
+        self.search.augment(&data)?;
+        [Some(&self.train), self.baseline.train.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|s| s.augment(&data).map(drop))?;
+        let toml = toml::to_string(self).map_err(|e| RunError::Toml(e.to_string()))?;
+        artifact::write(&run.experiment(), toml.as_bytes())?;
         let mut stages = Stages::open(run)?;
         let fingerprint = data.fingerprint();
         let (found, baseline) = (run.found(), run.baseline());
@@ -174,7 +183,7 @@ impl Experiment {
 
     /// Where it writes to, unless another folder is named.
     pub fn default_run(&self) -> RunDir {
-        RunDir(PathBuf::from("runs").join(&self.name))
+        RunDir(PathBuf::from("runs").join(&*self.name))
     }
 }
 

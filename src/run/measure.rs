@@ -1,6 +1,7 @@
 //! Where and how networks are measured.
 
 use super::RunError;
+use crate::bounded::Threads;
 use crate::data::{Data, DataSpec};
 use crate::device::{Board, Device, DeviceError, LinkKind, Session, Site};
 use crate::profile;
@@ -9,7 +10,6 @@ use crate::table::{Difference, Header, LatencyTable, TableError, TableName};
 use nas_exporters::{Precision, Shape};
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// On which kind of device, with what, and where its latency tables are.
@@ -21,7 +21,7 @@ pub struct MeasureSettings {
     /// Empty for those of the device.
     pub runtimes: Vec<Runtime>,
     /// Of the runtime.
-    pub threads: NonZeroUsize,
+    pub threads: Threads,
     pub precision: Precision,
     /// Folder of the latency tables.
     pub profiles: PathBuf,
@@ -37,7 +37,7 @@ impl Default for MeasureSettings {
         MeasureSettings {
             device: "host".into(),
             runtimes: vec![],
-            threads: NonZeroUsize::MIN,
+            threads: Threads::of(1),
             precision: Precision::Fp32,
             profiles: "profiles".into(),
             table: None,

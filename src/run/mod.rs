@@ -84,5 +84,5 @@ pub enum RunError {
     #[error("{path}: {source}", path = path.display())]
     Model { path: PathBuf, source: nas_exporters::EncodeError },
     #[error("cannot write the experiment: {0}")]
-    Toml(#[from] toml::ser::Error),
+    Toml(String),
 }

@@ -44,9 +44,19 @@ pub fn derive(networks: &Networks, scores: &[Vec<f64>], constraints: &[Constrain
     Ok(Genotype::new(networks.clone(), best))
 }
 
+/// Warns of a limit that every network is within.
+///
 /// # Errors
 /// [`SearchError::Unreachable`] where no network is within all constraints.
 pub fn check(networks: &Networks, constraints: &[Constraint]) -> Result<(), SearchError> {
+    for constraint in constraints {
+        let Constraint { cost, limit } = constraint;
+        let dearest = cost.range(networks).1;
+        if *limit > dearest {
+            let dearest = cost.show(dearest);
+            log::warn!("{constraint} does not limit the search: no network of the space has more than {dearest}");
+        }
+    }
     let even = scores_of(networks, |_, _| 0.0);
     best_within(&even, constraints).map(drop).ok_or_else(|| unreachable(networks, constraints))
 }

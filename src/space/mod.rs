@@ -7,6 +7,7 @@ mod layer;
 mod network;
 mod networks;
 mod op;
+mod sizes;
 
 pub use genotype::{Genotype, names_of};
 pub use layer::Layer;
@@ -15,7 +16,9 @@ pub use networks::{Choice, Networks, Variant, chained};
 pub use op::{CandidateOp, Expansion, Kernel, PoolKind};
 
 use crate::artifact::{self, ArtifactError};
+use crate::bounded::Name;
 use serde::{Deserialize, Serialize};
+use sizes::{MOST_CHANNELS, MOST_LAYERS, MOST_STRIDE};
 use std::path::Path;
 
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +26,7 @@ pub enum SpaceError {
     #[error("there is no space `{0}`: name a built-in one ({names}) or a TOML file", names = SearchSpace::names().join(", "))]
     Unknown(String),
     #[error("{0}; src/space/chain.toml is an example of a space to copy")]
-    Artifact(#[from] ArtifactError),
+    Artifact(ArtifactError),
     #[error("space `{space}`: {reason}")]
     Invalid { space: String, reason: String },
     #[error("there is no candidate op `{0}`; there are {forms}", forms = CandidateOp::FORMS)]
@@ -36,6 +39,15 @@ pub enum SpaceError {
     NotAChoice { space: String, layer: usize, choice: String, choices: String },
     #[error("there is no baseline `{0}`; there are {names}", names = Network::baselines().collect::<Vec<_>>().join(", "))]
     UnknownBaseline(String),
+    #[error("the baseline: {0}")]
+    Baseline(String),
+}
+
+// Its message is in this one's, so it is no source.
+impl From<ArtifactError> for SpaceError {
+    fn from(error: ArtifactError) -> SpaceError {
+        SpaceError::Artifact(error)
+    }
 }
 
 /// A chain of layers, each with choices of its own. Behind them follows a classifier.
@@ -66,7 +78,7 @@ impl LayerSpec {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    name: String,
+    name: Name,
     /// The ops of the layers that name none.
     #[serde(default)]
     candidates: Vec<CandidateOp>,
@@ -104,7 +116,7 @@ impl TryFrom<Written> for SearchSpace {
             };
             LayerSpec { ops: ops.unwrap_or_else(|| candidates.clone()), channels, stride }
         };
-        SearchSpace { layers: layers.into_iter().map(layer).collect(), name }.checked()
+        SearchSpace { layers: layers.into_iter().map(layer).collect(), name: name.into() }.checked()
     }
 }
 
@@ -114,9 +126,6 @@ macro_rules! built_in {
 }
 
 const BUILT_IN: [(&str, &str); 5] = built_in!["chain", "chain_small", "mobile", "mobile_224", "proxylessnas"];
-
-/// More are a mistake, and would only exhaust the memory.
-const MOST_CHANNELS: usize = 1 << 14;
 
 impl SearchSpace {
     /// Of the built-in spaces.
@@ -144,7 +153,8 @@ impl SearchSpace {
             let reason = layer.wrong()?;
             Some(format!("layer {}: {reason}", i + 1))
         });
-        let reason = if self.layers.is_empty() { Some("it needs at least one layer".into()) } else { wrong };
+        let in_range = (1..=MOST_LAYERS).contains(&self.layers.len());
+        let reason = if in_range { wrong } else { Some(format!("it needs 1 to {MOST_LAYERS} layers")) };
         match reason {
             Some(reason) => Err(SpaceError::Invalid { space: self.name, reason }),
             None => Ok(self),
@@ -167,9 +177,11 @@ impl LayerSpec {
         if let Some(channels) = repeated(channels) {
             return Some(format!("{channels} channels are listed twice"));
         }
-        let sizes = || channels.iter().chain([stride]);
-        let in_range = !channels.is_empty() && sizes().all(|size| (1..=MOST_CHANNELS).contains(size));
-        (!in_range).then(|| format!("channels and strides are numbers from 1 to {MOST_CHANNELS}"))
+        let in_range = !channels.is_empty() && channels.iter().all(|size| (1..=MOST_CHANNELS).contains(size));
+        if !in_range {
+            return Some(format!("channels are numbers from 1 to {MOST_CHANNELS}"));
+        }
+        (!(1..=MOST_STRIDE).contains(stride)).then(|| format!("a stride is a number from 1 to {MOST_STRIDE}"))
     }
 }
 

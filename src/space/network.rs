@@ -1,5 +1,6 @@
-use super::baselines::mobilenet_v2;
-use super::{Genotype, SpaceError};
+use super::baselines::mobilenet_v2::{self, mobilenet_v2};
+use super::{Genotype, SpaceError, sizes};
+use crate::bounded::Width;
 use nas_exporters::{Graph, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +15,39 @@ pub enum Network {
 
 /// The sizes of a published network.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Baseline {
     /// Scales the channels.
-    pub width: f64,
+    pub width: Width,
     /// CHW
     pub input: Shape,
     pub classes: usize,
+}
+
+/// The sizes as a file has them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    width: Width,
+    input: Shape,
+    classes: usize,
+}
+
+impl TryFrom<Written> for Baseline {
+    type Error = SpaceError;
+
+    fn try_from(Written { width, input, classes }: Written) -> Result<Baseline, SpaceError> {
+        Baseline { width, input, classes }.checked()
+    }
+}
+
+impl Baseline {
+    fn checked(self) -> Result<Baseline, SpaceError> {
+        let Baseline { width, input, classes } = self;
+        let (map, weights) = mobilenet_v2::largest(width.get(), input, classes);
+        let fits = sizes::check_images(input, &[classes]).and_then(|()| sizes::check_values(map, weights));
+        fits.map(|()| self).map_err(SpaceError::Baseline)
+    }
 }
 
 type Make = fn(Baseline) -> Network;
@@ -34,10 +61,11 @@ impl Network {
     }
 
     /// # Errors
-    /// Where no published network has that name.
+    /// Where no published network has that name, or its sizes are out of range.
     pub fn baseline(name: &str, sizes: Baseline) -> Result<Network, SpaceError> {
         let known = BASELINES.iter().find(|(known, _)| *known == name);
-        known.map(|(_, make)| make(sizes)).ok_or_else(|| SpaceError::UnknownBaseline(name.into()))
+        let (_, make) = known.ok_or_else(|| SpaceError::UnknownBaseline(name.into()))?;
+        Ok(make(sizes.checked()?))
     }
 
     /// `genotype`, or `mobilenet_v2_x0.5`.
@@ -51,7 +79,7 @@ impl Network {
     pub fn graph(&self) -> Graph {
         match self {
             Network::Genotype(genotype) => genotype.graph(),
-            Network::MobilenetV2(Baseline { width, input, classes }) => mobilenet_v2(*width, *input, *classes),
+            Network::MobilenetV2(Baseline { width, input, classes }) => mobilenet_v2(width.get(), *input, *classes),
         }
     }
 

@@ -1,4 +1,4 @@
-use super::{CandidateOp, Layer, LayerSpec, SearchSpace, SpaceError};
+use super::{CandidateOp, Layer, LayerSpec, SearchSpace, SpaceError, sizes};
 use nas_exporters::{Graph, Shape};
 use std::collections::{BTreeMap, HashSet};
 
@@ -33,23 +33,23 @@ pub struct Networks {
 
 impl Networks {
     /// # Errors
-    /// Where a size is 0.
+    /// Where a size is 0 or too large.
     pub fn new(space: SearchSpace, input: Shape, classes: impl Into<Vec<usize>>) -> Result<Self, SpaceError> {
         let classes = classes.into();
-        if input.is_empty() || classes.is_empty() || classes.contains(&0) {
-            let reason = format!("images of {input} and {classes:?} classes: sizes start at 1");
-            return Err(SpaceError::Invalid { space: space.name, reason });
-        }
+        let invalid = |reason: String| SpaceError::Invalid { space: space.name.clone(), reason };
+        sizes::check_images(input, &classes).map_err(invalid)?;
         let head = LayerSpec { ops: vec![CandidateOp::Head], channels: classes.clone(), stride: 1 };
         let specs: Vec<&LayerSpec> = space.layers.iter().chain([&head]).collect();
-        let choices = specs.iter().map(|spec| spec.choices()).collect();
+        let choices: Vec<Vec<Choice>> = specs.iter().map(|spec| spec.choices()).collect();
         let mut inputs = BTreeMap::from([(input, vec![])]);
         let mut layers = vec![];
-        for spec in specs {
-            let variants = variants(spec, &inputs);
-            if let Some(reason) = variants.iter().find_map(|variant| variant.layer.check().err()) {
-                return Err(SpaceError::Invalid { space: space.name, reason });
+        for (spec, choices) in specs.into_iter().zip(&choices) {
+            if choices.len() * inputs.len() > sizes::MOST_VARIANTS {
+                let reason = format!("a layer has {} choices on {} inputs", choices.len(), inputs.len());
+                return Err(invalid(format!("{reason}: {} in all are allowed", sizes::MOST_VARIANTS)));
             }
+            let variants = variants(spec, &inputs);
+            variants.iter().try_for_each(|variant| variant.layer.check()).map_err(invalid)?;
             inputs = BTreeMap::new();
             for variant in &variants {
                 let given: &mut Vec<usize> = inputs.entry(variant.layer.output()).or_default();

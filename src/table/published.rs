@@ -114,10 +114,10 @@ impl PublishedTable {
     /// # Errors
     /// Where the file cannot be read, a value is not a number, or no key is a layer of the space.
     pub fn read(path: &Path) -> Result<Self, PublishedError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ArtifactError::Io {
+        let text = std::fs::read_to_string(path).map_err(|cause| ArtifactError::Io {
             action: "read",
             path: path.into(),
-            source,
+            cause,
         })?;
         let entries: BTreeMap<String, Entry> = serde_saphyr::from_str(&text)
             .map_err(|e| PublishedError::Yaml { path: path.into(), reason: e.without_snippet().to_string() })?;

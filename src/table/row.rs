@@ -1,6 +1,7 @@
+use crate::bounded::Classes;
 use crate::latency::Latency;
-use crate::space::{Layer, chained};
-use nas_exporters::{Graph, MOST_VALUES, Shape};
+use crate::space::{CandidateOp, Layer, chained};
+use nas_exporters::{Graph, Shape};
 use nas_probe::Conditions;
 use serde::{Deserialize, Serialize};
 
@@ -43,13 +44,7 @@ impl Subject {
                 let fits = (1..=MOST_LAYERS).contains(&layers.len()) && layers.windows(2).all(joined);
                 if fits { Ok(()) } else { Err("its layers do not join".into()) }
             }
-            Subject::Call(shape) => {
-                let sizes = [shape.channels, shape.height, shape.width].into_iter();
-                match sizes.fold(1usize, usize::saturating_mul) {
-                    1..=MOST_VALUES => Ok(()),
-                    _ => Err(format!("images of {shape} are empty or too large")),
-                }
-            }
+            Subject::Call(shape) => Layer { op: CandidateOp::Skip, input: *shape, channels: 1, stride: 1 }.check(),
         }
     }
 }
@@ -126,7 +121,6 @@ pub enum Drawn {
 /// More in a file are a mistake.
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_NETWORKS: usize = 1 << 20;
-const MOST_CLASSES: usize = 1 << 17;
 
 impl Row {
     /// Checks that its timings are positive and finite.
@@ -167,7 +161,7 @@ impl Planned {
     /// # Errors
     /// Where a number is 0 or too large.
     pub fn check(&self) -> Result<(), String> {
-        let fits = (1..=MOST_NETWORKS).contains(&self.networks) && (1..=MOST_CLASSES).contains(&self.classes);
+        let fits = (1..=MOST_NETWORKS).contains(&self.networks) && Classes::new(self.classes).is_some();
         if fits { Ok(()) } else { Err("its numbers of networks and classes are not those of a profile".into()) }
     }
 }

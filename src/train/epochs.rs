@@ -2,9 +2,9 @@
 
 use super::{Checkpoint, TrainError};
 use crate::artifact;
+use crate::bounded::Share;
 use crate::data::{Augment, Batch, Batches};
 use crate::progress;
-use crate::record::Share;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ impl Seen {
     }
 
     pub fn accuracy(&self) -> Option<Share> {
-        Share::of(self.right, self.images)
+        Share::new(self.right / self.images)
     }
 }
 

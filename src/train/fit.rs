@@ -4,12 +4,12 @@ use super::checkpoint::write_tensors;
 use super::epochs::{At, Epochs, Metrics, Task};
 use super::{Checkpoint, Net, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
 use crate::artifact::{self, Digest};
-use crate::data::{Augment, Batch, Batches, Data, Normalisation};
+use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Threads, Weight};
+use crate::data::{self, Augment, Batch, Batches, Data, Normalisation};
 use crate::record::{ModelDir, TrainEpoch, TrainedOn};
 use crate::space::Network;
 use nas_exporters::{Role, Shape, Weights};
 use serde::{Deserialize, Serialize};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use tch::Tensor;
 
@@ -19,13 +19,13 @@ use tch::Tensor;
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSettings {
     /// Passes over the training images.
-    pub epochs: usize,
+    pub epochs: EpochCount,
     /// Images in a step.
-    pub batch_size: NonZeroUsize,
+    pub batch_size: BatchSize,
     /// The peak.
-    pub learning_rate: f64,
-    pub momentum: f64,
-    pub weight_decay: f64,
+    pub learning_rate: LearningRate,
+    pub momentum: Momentum,
+    pub weight_decay: Weight,
     /// Training images are moved by up to so many pixels.
     pub padding: usize,
     /// Training images are not mirrored.
@@ -33,22 +33,30 @@ pub struct TrainSettings {
     /// Of everything random.
     pub seed: u64,
     /// Of libtorch; the same number gives the same result.
-    pub threads: NonZeroUsize,
+    pub threads: Threads,
 }
 
 impl Default for TrainSettings {
     fn default() -> Self {
         TrainSettings {
-            epochs: 30,
-            batch_size: NonZeroUsize::MIN.saturating_add(63),
-            learning_rate: 0.05,
-            momentum: 0.9,
-            weight_decay: 5e-4,
+            epochs: EpochCount::of(30),
+            batch_size: BatchSize::of(64),
+            learning_rate: LearningRate::of(0.05),
+            momentum: Momentum::of(0.9),
+            weight_decay: Weight::of(5e-4),
             padding: 4,
             no_flip: false,
             seed: 0,
-            threads: NonZeroUsize::MIN,
+            threads: Threads::of(1),
         }
+    }
+}
+
+impl TrainSettings {
+    /// # Errors
+    /// Where the padding is larger than the images.
+    pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
+        Augment::new(self.padding, !self.no_flip, data.train.shape)
     }
 }
 
@@ -72,15 +80,16 @@ pub fn fit(
     if classes != logits {
         return Err(TrainError::Classes { data: classes, network: logits });
     }
+    let augment = settings.augment(data)?;
     super::fix(settings.threads, settings.seed);
     let net = Net::new(graph, Placement::default());
-    let decay = |role| if role == Role::Weight { settings.weight_decay } else { 0.0 };
+    let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
     let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
-    let sgd = Sgd::new(params, settings.momentum);
+    let sgd = Sgd::new(params, settings.momentum.get());
 
     let (train, test) = (indices(data.train.len()), indices(data.test.len()));
     let normalisation = Normalisation::of(&data.train, &train)?;
-    let size = settings.batch_size;
+    let size = settings.batch_size.into();
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
     let test = Batches { dataset: &data.test, indices: &test, ..batches };
     let mut task = Fit { net, sgd, settings, test };
@@ -91,10 +100,10 @@ pub fn fit(
         stage: "train",
         name: network.name(),
         batches,
-        augment: Augment { padding: settings.padding, flip: !settings.no_flip },
+        augment,
         seed: settings.seed,
-        epochs: settings.epochs,
-        learning_rate: settings.learning_rate,
+        epochs: settings.epochs.get(),
+        learning_rate: settings.learning_rate.get(),
         log: &unfinished.log(&key),
         checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
     };
@@ -130,8 +139,8 @@ const MOST_WARMUP: usize = 500;
 
 impl Fit<'_> {
     fn learning_rate(&self, at: At) -> f64 {
-        let all = self.settings.epochs * at.steps;
-        cosine(self.settings.learning_rate, at.done(), all, at.steps.min(MOST_WARMUP))
+        let all = self.settings.epochs.get() * at.steps;
+        cosine(self.settings.learning_rate.get(), at.done(), all, at.steps.min(MOST_WARMUP))
     }
 }
 
@@ -157,14 +166,14 @@ impl Task for Fit<'_> {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
-            train_accuracy: metrics.train.accuracy().unwrap_or_default(),
+            train_accuracy: metrics.train.accuracy().unwrap_or(Share::of(0.0)),
             test_accuracy: accuracy(&self.net, self.test),
             seconds,
         }
     }
 
     fn describe(row: &TrainEpoch) -> String {
-        format!("loss {:.3}, test {:.1} %", row.train_loss, row.test_accuracy.percent())
+        format!("loss {:.3}, test {:.1} %", row.train_loss, 100.0 * row.test_accuracy.get())
     }
 }
 

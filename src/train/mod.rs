@@ -17,10 +17,9 @@ pub use steps::{alpha_step, excess, expectation, weight_step};
 pub use supernet::{Gate, Supernet, mixable};
 
 use crate::artifact::ArtifactError;
+use crate::bounded::{Share, Threads};
 use crate::data::{Batch, Batches};
-use crate::record::Share;
 use nas_exporters::Shape;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tch::{Device, Tensor};
 
@@ -32,6 +31,10 @@ pub enum TrainError {
     Data(#[from] crate::data::Error),
     #[error("the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})")]
     Diverged { epoch: usize, loss: f64, learning_rate: f64 },
+    #[error(
+        "{warmup} of {epochs} epochs are for warm-up, which leaves none to train alpha, so the choice of the layers would be arbitrary; raise --epochs, or lower --warmup-epochs"
+    )]
+    Untrained { epochs: usize, warmup: usize },
     #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
     Checkpoint { path: PathBuf, reason: String },
     #[error("cannot write {path}: {reason}", path = path.display())]
@@ -50,7 +53,7 @@ pub enum TrainError {
 
 /// Sets the number of threads that libtorch computes with, and the seed of its random numbers. The same pair on the
 /// same machine gives bit-equal results.
-pub fn fix(threads: NonZeroUsize, seed: u64) {
+pub fn fix(threads: Threads, seed: u64) {
     tch::set_num_threads(threads.get() as i32);
     tch::manual_seed(seed as i64);
 }
@@ -77,5 +80,5 @@ pub fn accuracy(net: &Net, batches: Batches) -> Share {
             correct(&net.forward(&images, false), &labels)
         })
         .sum();
-    Share::of(right as f64, batches.indices.len() as f64).unwrap_or_default()
+    Share::new(right as f64 / batches.indices.len() as f64).unwrap_or(Share::of(0.0))
 }

@@ -7,13 +7,13 @@ use super::epochs::{At, Epochs, Metrics, Task};
 use super::supernet::{Gate, Supernet, numbers};
 use super::{Adam, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step};
 use crate::artifact::Digest;
-use crate::data::{Augment, Batch, Batches, Data, Normalisation, split};
+use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, Threads, Weight};
+use crate::data::{self, Augment, Batch, Batches, Data, Normalisation, split};
 use crate::record::{Expected, RunDir, SearchEpoch};
 use crate::search::Constraint;
 use crate::space::{Networks, names_of};
 use nas_exporters::{Role, Shape};
 use serde::{Deserialize, Serialize};
-use std::num::NonZeroUsize;
 use tch::Tensor;
 
 /// How to train a supernet.
@@ -21,21 +21,21 @@ use tch::Tensor;
 #[serde(default, deny_unknown_fields)]
 pub struct SearchSettings {
     /// Passes over the training split.
-    pub epochs: usize,
-    /// The first of these epochs, which train only weights.
+    pub epochs: EpochCount,
+    /// The first of these epochs, which train only weights; fewer than all.
     pub warmup_epochs: usize,
     /// Images in a step.
-    pub batch_size: NonZeroUsize,
+    pub batch_size: BatchSize,
     /// Share of the training images that alpha is trained on, and weights are not.
-    pub held_out: f64,
+    pub held_out: HeldOut,
     /// Of the weights: the peak.
-    pub learning_rate: f64,
-    pub momentum: f64,
-    pub weight_decay: f64,
-    pub alpha_learning_rate: f64,
-    pub alpha_weight_decay: f64,
+    pub learning_rate: LearningRate,
+    pub momentum: Momentum,
+    pub weight_decay: Weight,
+    pub alpha_learning_rate: LearningRate,
+    pub alpha_weight_decay: Weight,
     /// λ, the weight of the constraints in the loss of alpha.
-    pub latency_weight: f64,
+    pub latency_weight: Weight,
     /// Training images are moved by up to so many pixels.
     pub padding: usize,
     /// Training images are not mirrored.
@@ -43,27 +43,42 @@ pub struct SearchSettings {
     /// Of everything random.
     pub seed: u64,
     /// Of libtorch; the same number gives the same result.
-    pub threads: NonZeroUsize,
+    pub threads: Threads,
 }
 
 impl Default for SearchSettings {
     fn default() -> Self {
         SearchSettings {
-            epochs: 10,
+            epochs: EpochCount::of(10),
             warmup_epochs: 1,
-            batch_size: NonZeroUsize::MIN.saturating_add(63),
-            held_out: 0.5,
-            learning_rate: 0.05,
-            momentum: 0.9,
-            weight_decay: 3e-4,
-            alpha_learning_rate: 3e-3,
-            alpha_weight_decay: 1e-3,
-            latency_weight: 0.5,
+            batch_size: BatchSize::of(64),
+            held_out: HeldOut::of(0.5),
+            learning_rate: LearningRate::of(0.05),
+            momentum: Momentum::of(0.9),
+            weight_decay: Weight::of(3e-4),
+            alpha_learning_rate: LearningRate::of(3e-3),
+            alpha_weight_decay: Weight::of(1e-3),
+            latency_weight: Weight::of(0.5),
             padding: 4,
             no_flip: false,
             seed: 0,
-            threads: NonZeroUsize::MIN,
+            threads: Threads::of(1),
         }
+    }
+}
+
+impl SearchSettings {
+    /// # Errors
+    /// Where the warm-up leaves no epoch that trains alpha.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let (epochs, warmup) = (self.epochs.get(), self.warmup_epochs);
+        if warmup < epochs { Ok(()) } else { Err(TrainError::Untrained { epochs, warmup }) }
+    }
+
+    /// # Errors
+    /// Where the padding is larger than the images.
+    pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
+        Augment::new(self.padding, !self.no_flip, data.train.shape)
     }
 }
 
@@ -92,22 +107,23 @@ pub fn train_supernet(
     run: &RunDir,
 ) -> Result<(Vec<SearchEpoch>, Vec<Vec<f64>>), TrainError> {
     let Searched { networks, constraints, .. } = searched;
+    settings.check()?;
+    let augment = settings.augment(data)?;
     super::fix(settings.threads, settings.seed);
     let net = Supernet::new(networks, Placement::default())?;
     let trained = net.params().filter(|(_, param, _)| param.role.is_trained());
-    let decay = |role| if role == Role::Weight { settings.weight_decay } else { 0.0 };
+    let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
     let params = trained.map(|(name, param, tensor)| (name, tensor, decay(param.role)));
-    let sgd = Sgd::new(params, settings.momentum);
-    let adam = Adam::new(&net.alpha, ALPHA_BETAS, settings.alpha_weight_decay);
+    let sgd = Sgd::new(params, settings.momentum.get());
+    let adam = Adam::new(&net.alpha, ALPHA_BETAS, settings.alpha_weight_decay.get());
 
     let all: Vec<usize> = (0..data.train.len()).collect();
-    let (train, held_out) = split(&data.train, &all, settings.held_out, settings.seed)?;
+    let (train, held_out) = split(&data.train, &all, settings.held_out.get(), settings.seed)?;
     let normalisation = Normalisation::of(&data.train, &train)?;
-    let size = settings.batch_size;
+    let size = settings.batch_size.into();
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
     let held_out = Batches { indices: &held_out, ..batches };
-    let augment = Augment { padding: settings.padding, flip: !settings.no_flip };
-    let weighted = if settings.latency_weight > 0.0 { constraints.as_slice() } else { &[] };
+    let weighted = if settings.latency_weight.get() > 0.0 { constraints.as_slice() } else { &[] };
     let (space, input, classes) = (&networks.space, networks.input, &networks.classes);
     let key = Digest::of(&(space, input, classes, weighted, settings, data.fingerprint()));
     let unfinished = run.unfinished();
@@ -117,8 +133,8 @@ pub fn train_supernet(
         batches,
         augment,
         seed: settings.seed,
-        epochs: settings.epochs,
-        learning_rate: settings.learning_rate,
+        epochs: settings.epochs.get(),
+        learning_rate: settings.learning_rate.get(),
         log: &unfinished.log(&key),
         checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
     };
@@ -139,7 +155,8 @@ struct Mixture<'a> {
 
 impl Mixture<'_> {
     fn learning_rate(&self, at: At) -> f64 {
-        cosine(self.settings.learning_rate, at.done(), self.settings.epochs * at.steps, 0)
+        let (peak, epochs) = (self.settings.learning_rate.get(), self.settings.epochs.get());
+        cosine(peak, at.done(), epochs * at.steps, 0)
     }
 
     fn tensors(&self, batch: &Batch) -> (Tensor, Tensor) {
@@ -174,8 +191,8 @@ impl Task for Mixture<'_> {
         if at.epoch > self.settings.warmup_epochs {
             let batch = self.held_out(at);
             let (images, labels) = self.tensors(&batch);
-            let limits = (self.searched.constraints.as_slice(), self.settings.latency_weight);
-            let rate = self.settings.alpha_learning_rate;
+            let limits = (self.searched.constraints.as_slice(), self.settings.latency_weight.get());
+            let rate = self.settings.alpha_learning_rate.get();
             let (loss, logits) = alpha_step(&self.net, &mut self.adam, limits, (&images, &labels), rate);
             metrics.held_out.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
         }

@@ -1,4 +1,5 @@
 use crate::artifact;
+use crate::bounded::Name;
 use crate::cli::output::{print, table};
 use crate::table::{PublishedTable, TableName};
 use nas_exporters::Precision;
@@ -15,11 +16,11 @@ pub struct Args {
     /// The published table
     pub file: PathBuf,
     /// Name of the device that was measured
-    #[arg(long, value_parser = name)]
-    pub device: String,
+    #[arg(long)]
+    pub device: Name,
     /// Runtime that was measured, such as tflite
-    #[arg(long, value_parser = name)]
-    pub runtime: String,
+    #[arg(long)]
+    pub runtime: Name,
     /// Folder of the latency tables
     #[arg(long, default_value = "profiles", conflicts_with = "out")]
     pub profiles: PathBuf,
@@ -54,7 +55,7 @@ impl Args {
     pub fn execute(&self) -> anyhow::Result<Imported> {
         let published = PublishedTable::read(&self.file)?;
         let networks = &published.networks;
-        let (space, input, runtime) = (networks.space.name.as_str(), networks.input, self.runtime.as_str());
+        let (space, input, runtime) = (networks.space.name.as_str(), networks.input, &*self.runtime);
         let name = TableName { space, input, runtime, precision: Precision::Fp32, threads: 1 };
         let usual = || name.path(&self.profiles, &self.device);
         let path = self.out.clone().unwrap_or_else(usual);
@@ -67,15 +68,5 @@ impl Args {
             rows: published.rows.len(),
             unfit: published.reasons(),
         })
-    }
-}
-
-/// Checks a name that becomes a part of a path.
-fn name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits) {
-        Ok(text.into())
-    } else {
-        Err(format!("`{text}` cannot be part of a file's name; use letters, digits, `-`, `_` and `.`"))
     }
 }

@@ -1,3 +1,4 @@
+use crate::bounded::FittedNetworks;
 use crate::cli::flags::{BoardFlags, MeasureFlags, SpaceFlags};
 use crate::cli::output::{or_dash, percent, print, table};
 use crate::profile::Wanted;
@@ -9,7 +10,7 @@ pub struct Args {
     space: SpaceFlags,
     /// Whole networks to fit the latency model to, at least 20 [default: three for each layer of the space, and 60]
     #[arg(long)]
-    networks: Option<usize>,
+    networks: Option<FittedNetworks>,
     /// Measure isolated layers only: predictions are then their plain sum, which misses by 6 to 60 %
     #[arg(long, conflicts_with = "networks")]
     isolated: bool,
@@ -24,7 +25,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let wanted = Wanted { networks: self.networks, isolated: self.isolated };
+        let wanted = Wanted { networks: self.networks.map(FittedNetworks::get), isolated: self.isolated };
         let (images, space, again) = (self.space.images(), self.space.space, self.again);
         let (measure, board) = (self.measure.settings(), self.board.settings());
         let profiled = profile(&Profile { space, images, wanted, again, measure, board })?;

@@ -25,6 +25,14 @@ pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {
     g
 }
 
+/// The values of its largest feature map, and the most weights of one of its nodes.
+pub(in crate::space) fn largest(width: f64, input: Shape, classes: usize) -> (usize, usize) {
+    // Up to the first stride, which is that of the third stage, images have their full size.
+    let (first, last) = (6 * scaled(24, width), scaled(1280, width.max(1.0)));
+    let map = first.saturating_mul(input.height).saturating_mul(input.width);
+    (map, last.saturating_mul(classes.max(scaled(320, width))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

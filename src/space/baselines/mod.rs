@@ -1,5 +1,5 @@
 //! Published networks that a found one is compared with.
 
-mod mobilenet_v2;
+pub(super) mod mobilenet_v2;
 
 pub use mobilenet_v2::mobilenet_v2;

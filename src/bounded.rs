@@ -1,0 +1,178 @@
+//! Numbers and names that hold only what the program can use. A flag or a file with anything else is refused when it is
+//! read, before any work begins.
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+/// Declares types of numbers, each with its bounds in words and as a condition.
+macro_rules! bounded {
+    ($($(#[$doc:meta])* $name:ident($number:ty): $words:literal, |$n:ident| $within:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
+        #[serde(transparent)]
+        pub struct $name($number);
+
+        impl $name {
+            /// None where the number is out of bounds.
+            pub const fn new($n: $number) -> Option<$name> {
+                if $within { Some($name($n)) } else { None }
+            }
+
+            /// A number of the code.
+            ///
+            /// # Panics
+            /// Where it is out of bounds.
+            pub const fn of(number: $number) -> $name {
+                $name::new(number).expect($words)
+            }
+
+            pub const fn get(self) -> $number {
+                self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<$name, String> {
+                let number = text.parse().ok().and_then($name::new);
+                number.ok_or_else(|| format!("`{text}` is not {}", $words))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let number = <$number>::deserialize(deserializer)?;
+                $name::new(number).ok_or_else(|| D::Error::custom(format!("{number} is not {}", $words)))
+            }
+        }
+    )*};
+}
+
+bounded! {
+    /// Passes over the training images; without any, nothing is trained.
+    EpochCount(usize): "a number of epochs, from 1 to 100000", |n| n >= 1 && n <= 100_000;
+    /// Images in a step.
+    BatchSize(usize): "a batch size from 1 to 65536", |n| n >= 1 && n <= 1 << 16;
+    /// Threads of a runtime or of libtorch.
+    Threads(usize): "a number of threads from 1 to 1024", |n| n >= 1 && n <= 1024;
+    /// Classes of a data set.
+    Classes(usize): "a number of classes from 1 to 100000", |n| n >= 1 && n <= 100_000;
+    /// Whole networks that a latency model is fitted to: a fit of fewer is no better than a plain sum.
+    FittedNetworks(usize): "a number of networks from 20 to 10000", |n| n >= 20 && n <= 10_000;
+    /// Rounds of a benchmark.
+    Rounds(usize): "a number of rounds from 1 to 65535", |n| n >= 1 && n <= 65_535;
+    /// Step size of an optimizer.
+    LearningRate(f64): "a learning rate, a number above 0", |n| n > 0.0 && n.is_finite();
+    /// Share of the last step that SGD keeps.
+    Momentum(f64): "a momentum, a number from 0 to below 1", |n| n >= 0.0 && n < 1.0;
+    /// What a term of a loss counts, such as a weight decay.
+    Weight(f64): "a weight, a number from 0 upwards", |n| n >= 0.0 && n.is_finite();
+    /// A share of the images, of which others remain.
+    HeldOut(f64): "a share to hold out, a number above 0 and below 1", |n| n > 0.0 && n < 1.0;
+    /// A part of a whole, such as an accuracy.
+    Share(f64): "a share from 0 to 1", |n| n >= 0.0 && n <= 1.0;
+    /// Factor of the channels of a published network.
+    Width(f64): "a width from 0.05 to 10", |n| n >= 0.05 && n <= 10.0;
+}
+
+impl From<BatchSize> for NonZeroUsize {
+    fn from(size: BatchSize) -> NonZeroUsize {
+        NonZeroUsize::MIN.saturating_add(size.0 - 1)
+    }
+}
+
+/// What a person calls a space, a device or an experiment. It becomes a part of paths, so it has up to 64 of the
+/// characters a-z, A-Z, 0-9, `-`, `_` and `.`, and starts with neither `.` nor `-`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+const LONGEST_NAME: usize = 64;
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Name, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if (1..=LONGEST_NAME).contains(&text.len()) && !text.starts_with(['.', '-']) && text.chars().all(allowed) {
+            return Ok(Name(text.into()));
+        }
+        Err(format!(
+            "{text:?} is not a name: use up to {LONGEST_NAME} letters a-z, digits, `-`, `_` and `.`, and start with none of `.` and `-`"
+        ))
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Name, String> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+impl std::ops::Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_within_their_bounds_only() {
+        for text in ["nan", "inf", "-inf", "-0.1", "0", "1e999", "", "x"] {
+            assert!(text.parse::<LearningRate>().is_err(), "{text}");
+        }
+        for (text, within) in [("0", true), ("0.9", true), ("1", false), ("-0.1", false), ("NaN", false)] {
+            assert_eq!(text.parse::<Momentum>().is_ok(), within, "{text}");
+        }
+        for (text, within) in [("0.05", true), ("10", true), ("0.049", false), ("1e5", false), ("inf", false)] {
+            assert_eq!(text.parse::<Width>().is_ok(), within, "{text}");
+        }
+        for (text, within) in [("0", false), ("1", true), ("1024", true), ("1025", false), ("4294967296", false)] {
+            assert_eq!(text.parse::<Threads>().is_ok(), within, "{text}");
+        }
+        let error = serde_json::from_str::<HeldOut>("1.0").unwrap_err().to_string();
+        assert!(error.contains("1 is not a share to hold out, a number above 0 and below 1"), "{error}");
+        assert_eq!(serde_json::to_string(&"0.5".parse::<HeldOut>().unwrap()).unwrap(), "0.5");
+        assert_eq!(NonZeroUsize::from("64".parse::<BatchSize>().unwrap()).get(), 64);
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_folder() {
+        for text in ["a", "chain_small", "pixel-1", "v2.1", "_x", &"n".repeat(64)] {
+            assert_eq!(text.parse::<Name>().unwrap().to_string(), text);
+        }
+        for text in ["", ".", "..", ".x", "-x", "a/b", "../a", "/a", "a b", "ä", "a\n", "a\0", &"n".repeat(65)] {
+            assert!(text.parse::<Name>().is_err(), "{text:?}");
+        }
+    }
+}
