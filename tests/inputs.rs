@@ -265,7 +265,7 @@ fn a_deleted_folder_is_named_as_the_cause() {
         &ws,
         "mkdir gone; cd gone; rmdir ../gone; $NAS profile --input 3x8x8 --classes 3 --isolated --runtime tract",
     );
-    assert!(code == Some(1) && said.contains("the current folder no longer exists: change to another one"), "{said}");
+    assert!(code == Some(1) && said.contains("the current folder cannot be used"), "{said}");
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
 }
 
