@@ -45,9 +45,9 @@ candidates = ["conv_3x3", "skip"]
 layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }]
 "#;
 const PROFILE: &str = "profile --runtime tract --space small.toml --data folder:images --profiles tables";
-const SEARCH: &str =
-    "search --runtime tract --space small.toml --data folder:images --profiles tables --run r --epochs 1";
-const TRAIN: &str = "train --space small.toml --data folder:images --run r --epochs 1";
+const SEARCH: &str = "search --runtime tract --space small.toml --data folder:images --profiles tables --run r --epochs 1 --warmup-epochs 0";
+const TRAIN: &str = "train --data folder:images --run r --epochs 1";
+const OPS: &str = "--space small.toml --genotype";
 
 #[test]
 fn help_lists_every_flag_of_every_verb() {
@@ -76,7 +76,7 @@ fn wrong_usage_exits_with_code_2() {
         ("frobnicate", "unrecognized subcommand 'frobnicate'"),
         ("search --target-latency 5ms --frobnicate", "unexpected argument '--frobnicate'"),
         ("search", "--target-latency"),
-        ("search --target-latency 5", "`5` has no unit; write 5ms"),
+        ("search --target-latency 5", "`5` has no unit; write 5ms, 5us or 5s; or 5%"),
         ("search --target-latency 5ms --torch-threads 0", "--torch-threads"),
         ("search --target-latency 5ms --runtime tensorflow", "tensorflow"),
         ("profile --threads 0", "--threads"),
@@ -108,7 +108,7 @@ fn an_error_is_one_line_that_names_the_cause() {
     let cases: [(String, &[&str]); 18] = [
         ("run typo.toml".into(), &["typo.toml", "line 4", "epoch"]),
         ("run unit.toml".into(), &["unit.toml", "line 2", "`5` has no unit"]),
-        ("run threads.toml".into(), &["threads.toml", "line 4", "nonzero"]),
+        ("run threads.toml".into(), &["threads.toml", "line 4", "0 is not a number of threads from 1 to 1024"]),
         ("run absent.toml".into(), &["absent.toml", "No such file"]),
         (space("field.toml"), &["field.toml", "line 4", "size"]),
         (space("op.toml"), &["op.toml", "line 3", "no candidate op `conv_8x8`", "conv_KxK, sep_conv_KxK"]),
@@ -116,9 +116,9 @@ fn an_error_is_one_line_that_names_the_cause() {
         (space("chian"), &["no space `chian`", "chain"]),
         ("devices check toaster".into(), &["no device `toaster`", "host"]),
         ("devices check device.toml".into(), &["device.toml", "line 2", "carrier pigeon", "local"]),
-        (format!("{TRAIN} --genotype skip,skip"), &["2 ops", "space `small` chooses in 1 layers"]),
-        (format!("{TRAIN} --genotype fly"), &["layer 1", "no choice `fly`", "conv_3x3, skip"]),
-        (format!("{TRAIN} --genotype zero"), &["layer 1", "no choice `zero`", "conv_3x3, skip"]),
+        (format!("{TRAIN} {OPS} skip,skip"), &["2 ops", "space `small` chooses in 1 layers"]),
+        (format!("{TRAIN} {OPS} fly"), &["layer 1", "no choice `fly`", "conv_3x3, skip"]),
+        (format!("{TRAIN} {OPS} zero"), &["layer 1", "no choice `zero`", "conv_3x3, skip"]),
         (TRAIN.into(), &["r/genotype.json is missing", "`nas search`"]),
         (TRAIN.replace("folder:images", "empty"), &["empty contains no data set", "train/<class>"]),
         ("export --run r --data folder:images".into(), &["no trained network", "`nas train --run r`"]),
@@ -227,14 +227,14 @@ fn a_command_that_cannot_write_leaves_no_files() {
     ws.write("small.toml", SMALL);
     ws.write("file", "");
     ws.nas(PROFILE).assert().success();
-    ws.nas(&format!("{TRAIN} --genotype skip")).assert().success();
+    ws.nas(&format!("{TRAIN} {OPS} skip")).assert().success();
     ws.nas("export --run r --data folder:images --images 1").assert().success();
     ws.write("experiment.toml", "name = \"t\"\ntarget_latency = \"1ms\"\n");
     let before = ws.files(".");
     for args in [
         PROFILE.replace("tables", "file/tables"),
         format!("{SEARCH} --target-latency 100%").replace("--run r", "--run file/r"),
-        format!("{TRAIN} --genotype skip").replace("--run r", "--run file/r"),
+        format!("{TRAIN} {OPS} skip").replace("--run r", "--run file/r"),
         "bench --run file/r --rounds 1 --runtime tract r/model.onnx".into(),
         "run experiment.toml --run file/r".into(),
     ] {
@@ -260,7 +260,7 @@ fn errors_name_the_damaged_file() {
         let bytes = fs::read(ws.path(name)).unwrap();
         fs::write(ws.path(name), &bytes[..bytes.len() / 2]).unwrap();
     };
-    let train = format!("{TRAIN} --genotype skip");
+    let train = format!("{TRAIN} {OPS} skip");
     ws.nas(&train).assert().success();
     let unfinished = |extension: &str| {
         let names = ws.files("r/checkpoint").into_keys().map(|path| path.display().to_string());
@@ -277,7 +277,7 @@ fn errors_name_the_damaged_file() {
     assert!(error.contains(&checkpoint) && error.contains("delete it"), "{error}");
 
     let export = "export --run r --data folder:images --images 1";
-    let other = format!("{TRAIN} --genotype conv_3x3").replace("--run r", "--run other");
+    let other = format!("{TRAIN} {OPS} conv_3x3").replace("--run r", "--run other");
     ws.nas(&other).assert().success();
     fs::copy(ws.path("r/weights.safetensors"), ws.path("other/weights.safetensors")).unwrap();
     let error = ws.error(&export.replace("--run r", "--run other"));

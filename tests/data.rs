@@ -32,17 +32,18 @@ fn all(set: &Dataset) -> Vec<usize> {
 
 // CIFAR-10
 
-/// Two records per file. Image k consists of the byte k, and its label is k % 10.
+/// Two training records per file, and ten test records. Image k consists of the byte k, and its label is k % 10.
 fn cifar10() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let names = (1..=5).map(|k| format!("data_batch_{k}.bin")).chain(["test_batch.bin".into()]);
     for (file, name) in names.enumerate() {
-        let records = [2 * file, 2 * file + 1].map(|k| {
+        let first = 2 * file;
+        let records = (first..first + if first < 10 { 2 } else { 10 }).map(|k| {
             let mut record = vec![k as u8; 3073];
             record[0] = (k % 10) as u8;
             record
         });
-        fs::write(dir.path().join(name), records.concat()).unwrap();
+        fs::write(dir.path().join(name), records.flatten().collect::<Vec<u8>>()).unwrap();
     }
     let names = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
     fs::write(dir.path().join("batches.meta.txt"), names).unwrap();
@@ -59,7 +60,7 @@ fn cifar10_loads_by_name_by_contents_and_from_the_folder_above() {
     for data in [&load(path).unwrap(), &load(above.path().to_str().unwrap()).unwrap()] {
         assert_eq!(data.fingerprint(), named.fingerprint());
     }
-    assert_eq!((named.train.len(), named.test.len()), (10, 2));
+    assert_eq!((named.train.len(), named.test.len()), (10, 10));
     assert_eq!(named.train.shape, [3, 32, 32]);
     assert_eq!(named.train.classes[9], "truck");
     assert_eq!((named.train.label(7), named.train.image(7)), (7, [7; 3072].as_slice()));
@@ -125,15 +126,15 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Three 2x3 training images, gzipped, and one test image, plain.
+/// Three 2x3 training images, gzipped, and three test images, plain.
 fn idx() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: Vec<u8>| fs::write(dir.path().join(name), bytes).unwrap();
     let pixels: Vec<u8> = (0..18).collect();
     write("train-images-idx3-ubyte.gz", gzip(&idx_file(0x803, &[3, 2, 3], &pixels)));
     write("train-labels-idx1-ubyte.gz", gzip(&idx_file(0x801, &[3], &[2, 0, 1])));
-    write("t10k-images-idx3-ubyte", idx_file(0x803, &[1, 2, 3], &[9; 6]));
-    write("t10k-labels-idx1-ubyte", idx_file(0x801, &[1], &[2]));
+    write("t10k-images-idx3-ubyte", idx_file(0x803, &[3, 2, 3], &[9; 18]));
+    write("t10k-labels-idx1-ubyte", idx_file(0x801, &[3], &[2, 1, 0]));
     dir
 }
 
@@ -142,7 +143,7 @@ fn idx_loads_with_and_without_class_names() {
     let dir = idx();
     let path = dir.path().to_str().unwrap();
     let data = load(path).unwrap();
-    assert_eq!((data.train.len(), data.test.len(), data.train.shape), (3, 1, [1, 2, 3]));
+    assert_eq!((data.train.len(), data.test.len(), data.train.shape), (3, 3, [1, 2, 3]));
     assert_eq!((data.train.label(0), data.train.image(1)), (2, [6, 7, 8, 9, 10, 11].as_slice()));
     assert_eq!((data.test.label(0), data.test.image(0)), (2, [9; 6].as_slice()));
     assert_eq!(data.test.classes, ["0", "1", "2"]);
@@ -164,13 +165,13 @@ fn damage_in_idx_files_is_reported_with_its_offset() {
         ),
         (
             "t10k-images-idx3-ubyte",
-            idx_file(0x803, &[1, 2, 3], &[9; 5]),
-            &["byte 21", "expected 22 bytes", "found 21 bytes"],
+            idx_file(0x803, &[3, 2, 3], &[9; 17]),
+            &["byte 33", "expected 34 bytes", "found 33 bytes"],
         ),
         (
             "t10k-images-idx3-ubyte",
-            idx_file(0x803, &[1, 2, 3], &[9; 8]),
-            &["byte 22", "expected 22 bytes", "found 24 bytes"],
+            idx_file(0x803, &[3, 2, 3], &[9; 20]),
+            &["byte 34", "expected 34 bytes", "found 36 bytes"],
         ),
         (
             "t10k-images-idx3-ubyte",
@@ -179,12 +180,16 @@ fn damage_in_idx_files_is_reported_with_its_offset() {
         ),
         (
             "t10k-images-idx3-ubyte",
-            idx_file(0x803, &[1, 3, 2], &[9; 6]),
+            idx_file(0x803, &[3, 3, 2], &[9; 18]),
             &["byte 8", "expected 2 rows and 3 columns", "found 3 rows and 2 columns"],
         ),
         ("t10k-labels-idx1-ubyte", idx_file(0x801, &[0], &[]), &["byte 4", "expected a dimension above 0"]),
-        ("t10k-labels-idx1-ubyte", idx_file(0x801, &[2], &[0, 0]), &["byte 4", "expected 1 labels", "found 2"]),
-        ("t10k-labels-idx1-ubyte", idx_file(0x801, &[1], &[3]), &["byte 8", "expected a label below 3", "found 3"]),
+        ("t10k-labels-idx1-ubyte", idx_file(0x801, &[2], &[0, 0]), &["byte 4", "expected 3 labels", "found 2"]),
+        (
+            "t10k-labels-idx1-ubyte",
+            idx_file(0x801, &[3], &[3, 0, 1]),
+            &["byte 8", "expected a label below 3", "found 3"],
+        ),
         (
             "train-images-idx3-ubyte.gz",
             gzip(&idx_file(0x803, &[3, 2, 3], &[0; 18]))[..20].to_vec(),
@@ -214,6 +219,7 @@ fn folder() -> TempDir {
     RgbImage::from_fn(5, 4, |x, y| Rgb([x as u8, y as u8, 200])).save(at("train/cat/a.png")).unwrap();
     GrayImage::from_pixel(5, 4, Luma([77])).save(at("train/cat/b.png")).unwrap();
     RgbImage::from_pixel(5, 4, Rgb([128; 3])).save(at("train/dog/a.jpg")).unwrap();
+    GrayImage::from_pixel(5, 4, Luma([60])).save(at("test/cat/a.png")).unwrap();
     GrayImage::from_pixel(5, 4, Luma([50])).save(at("test/dog/a.JPEG")).unwrap();
     fs::write(at("test/dog/.index"), "").unwrap();
     dir
@@ -223,10 +229,10 @@ fn folder() -> TempDir {
 fn a_folder_of_images_loads_as_rgb_planes() {
     let dir = folder();
     let data = load(dir.path().to_str().unwrap()).unwrap();
-    assert_eq!((data.train.len(), data.test.len(), data.train.shape), (3, 1, [3, 4, 5]));
+    assert_eq!((data.train.len(), data.test.len(), data.train.shape), (3, 2, [3, 4, 5]));
     assert_eq!(data.train.classes, ["cat", "dog"]);
     assert_eq!([0, 1, 2].map(|i| data.train.label(i)), [0, 0, 1]);
-    assert_eq!(data.test.label(0), 1);
+    assert_eq!([0, 1].map(|i| data.test.label(i)), [0, 1]);
     let columns = [0, 1, 2, 3, 4].repeat(4);
     let rows = [[0; 5], [1; 5], [2; 5], [3; 5]].concat();
     assert_eq!(data.train.image(0), [columns, rows, vec![200; 20]].concat());
@@ -268,6 +274,63 @@ fn a_problem_in_a_folder_of_images_is_reported_with_its_file() {
     let dir = folder();
     fs::remove_dir_all(dir.path().join("test")).unwrap();
     assert_fails(dir.path(), &["test/", "is missing"]);
+}
+
+#[test]
+fn a_class_that_cannot_be_told_or_tested_is_an_error() {
+    let dir = folder();
+    fs::remove_dir_all(dir.path().join("test/cat")).unwrap();
+    assert_fails(dir.path(), &["class `cat`", "training images and no test images", "add some"]);
+    fs::remove_dir_all(dir.path().join("train/cat")).unwrap();
+    assert_fails(dir.path(), &["all training images", "one class, `dog`", "add a second class"]);
+
+    let dir = idx();
+    fs::write(dir.path().join("t10k-labels-idx1-ubyte"), idx_file(0x801, &[3], &[2, 2, 0])).unwrap();
+    assert_fails(dir.path(), &["class `1`", "no test images"]);
+    let dir = cifar10();
+    fs::write(dir.path().join("test_batch.bin"), vec![0; 3073]).unwrap();
+    assert_fails(dir.path(), &["class `automobile`", "no test images"]);
+}
+
+/// They merged into one class.
+#[test]
+fn classes_whose_names_are_not_utf8_are_named_in_an_error() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = folder();
+    for name in [b"caf\xe9", b"caf\xe8"] {
+        let class = dir.path().join("train").join(std::ffi::OsStr::from_bytes(name));
+        fs::create_dir(&class).unwrap();
+        fs::copy(dir.path().join("train/cat/a.png"), class.join("a.png")).unwrap();
+    }
+    assert_fails(dir.path(), &["train/caf\\xE8", "must be UTF-8", "rename"]);
+}
+
+#[test]
+fn only_regular_files_are_read() {
+    let fifo = |path: &Path| {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let dir = folder();
+    fifo(&dir.path().join("train/cat/c.png"));
+    assert_fails(dir.path(), &["train/cat/c.png is not a regular file"]);
+    fs::remove_file(dir.path().join("train/cat/c.png")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("train/cat/c.png")).unwrap();
+    assert_fails(dir.path(), &["train/cat/c.png is not a regular file"]);
+    fs::remove_file(dir.path().join("train/cat/c.png")).unwrap();
+    std::os::unix::fs::symlink("a.png", dir.path().join("train/cat/c.png")).unwrap();
+    assert_eq!(load(dir.path().to_str().unwrap()).unwrap().train.len(), 4);
+
+    for (dir, name) in [
+        (cifar10(), "data_batch_2.bin"),
+        (cifar10(), "batches.meta.txt"),
+        (idx(), "t10k-labels-idx1-ubyte"),
+        (idx(), "classes.txt"),
+    ] {
+        let path = dir.path().join(name);
+        let _ = fs::remove_file(&path);
+        fifo(&path);
+        assert_fails(dir.path(), &[name, "is not a regular file"]);
+    }
 }
 
 // Names of data sets

@@ -12,6 +12,11 @@ struct Cli {
     args: profile::Args,
 }
 
+/// Runs before the constructors of the libraries.
+#[used]
+#[unsafe(link_section = ".preinit_array")]
+static FOLDER: extern "C" fn() = cli::check_folder;
+
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     cli::main(cli.json, || cli.args.run(cli.json))

@@ -93,13 +93,19 @@ pub fn main(json: bool, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     crate::environment::report_too_large_files();
     end_without_memory();
     let Err(error) = utf8(json).and_then(|()| run()) else { return ExitCode::SUCCESS };
-    let mut line = format!("error: {error:#}");
-    if std::env::current_dir().is_err() {
-        line += "; the current folder no longer exists: change to another one";
-    }
     // Where stderr cannot be written, the exit code still says it.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// Ends the program where the current folder was deleted. It is called before libraries are initialised, since that of
+/// libtorch's MKL fails there with a message that names another cause.
+pub extern "C" fn check_folder() {
+    if let Err(error) = std::env::current_dir() {
+        let line = format!("error: the current folder cannot be used ({error}); change to one that exists");
+        let _ = writeln!(std::io::stderr(), "{line}");
+        std::process::exit(1);
+    }
 }
 
 /// libtorch panics where it gets no memory, which is no fault of the program: one line says so.
