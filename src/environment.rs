@@ -23,6 +23,14 @@ pub fn start_again() {
     }
 }
 
+/// Lets a file that grows beyond the process's limit (`ulimit -f`) fail to be written, as on a full disk: without a
+/// handler, SIGXFSZ ends the process.
+pub fn report_too_large_files() {
+    let seen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // Where the handler cannot be installed, the signal ends the process as before.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);
+}
+
 /// The path that a variable names, if it is set and not empty.
 pub fn path(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)

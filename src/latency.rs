@@ -5,9 +5,26 @@ use serde::{Deserialize, Serialize};
 /// A duration of one inference. In files it is a number of nanoseconds, in a field whose name ends
 /// in `_ns`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct Latency {
     ns: f64,
+}
+
+/// Eleven days: a longer one in a file is a mistake.
+const MOST_NS: f64 = 1e15;
+
+impl TryFrom<f64> for Latency {
+    type Error = String;
+
+    fn try_from(ns: f64) -> Result<Self, String> {
+        if ns.abs() <= MOST_NS { Ok(Latency { ns }) } else { Err(format!("{ns} ns is no latency")) }
+    }
+}
+
+impl From<Latency> for f64 {
+    fn from(latency: Latency) -> f64 {
+        latency.ns
+    }
 }
 
 impl Latency {
@@ -83,7 +100,7 @@ impl std::str::FromStr for Latency {
             _ => return Err(format!("`{unit}` is no unit of time; there are ns, us, ms and s")),
         };
         match number.trim().parse::<f64>() {
-            Ok(n) if n.is_finite() && n > 0.0 => Ok(Latency { ns: n * scale }),
+            Ok(n) if n > 0.0 && n * scale <= MOST_NS => Ok(Latency { ns: n * scale }),
             _ => Err(format!("`{s}` is no latency; write a positive number and its unit, as in 1.5ms")),
         }
     }

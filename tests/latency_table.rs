@@ -110,8 +110,7 @@ fn damaged_tables_are_named_with_file_and_line() {
         (String::new(), "empty"),
         (golden.replacen("\"latency_table\":3", "\"latency_table\":2", 1), "format 2"),
         (format!("{}\n", lines[1]), "no format number"),
-        (format!("{}\n{}\nnot json\n", lines[0], lines[1]), "line 3"),
-        (format!("{}\n{}\n", lines[0], lines[1].replace("conv_3x3", "conv_8x8")), "line 2"),
+        (format!("not json\n{}\n", lines[1]), "line 1"),
     ] {
         let path = dir.path().join("bad.jsonl");
         std::fs::write(&path, text).unwrap();
@@ -121,6 +120,67 @@ fn damaged_tables_are_named_with_file_and_line() {
     }
     let error = LatencyTable::load(&dir.path().join("none.jsonl"), COMMAND).unwrap_err().to_string();
     assert!(error.contains("none.jsonl") && error.contains(COMMAND), "{error}");
+}
+
+/// Each of these lines is left out, and the others stay usable.
+#[test]
+fn a_damaged_row_is_left_out_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.jsonl");
+    let golden = include_str!("golden/table.jsonl");
+    let lines: Vec<&str> = golden.lines().collect();
+    for (from, to) in [
+        ("{\"layer\"", "not json"),
+        ("conv_3x3", "conv_8x8"),
+        ("\"channels\":8", "\"channels\":0"),
+        ("\"channels\":8", "\"channels\":100000000"),
+        ("\"stride\":1", "\"stride\":1000"),
+        ("[3,8,8]", "[3,8000000,8000000]"),
+        ("\"samples_ns\":[94123.25,94123.25]", "\"samples_ns\":[0,0]"),
+        ("\"samples_ns\":[94123.25,94123.25]", "\"samples_ns\":[94123.25,-1]"),
+        ("\"samples_ns\":[94123.25,94123.25]", "\"samples_ns\":[]"),
+        ("\"median_ns\":94123.25", "\"median_ns\":1e300"),
+        ("\"batch\":4", "\"batch\":0"),
+    ] {
+        assert!(lines[1].contains(from), "{from}");
+        let text = format!("{}\n{}\n{}\n", lines[0], lines[1].replace(from, to), lines[2]);
+        std::fs::write(&path, text).unwrap();
+        let table = LatencyTable::load(&path, COMMAND).unwrap();
+        assert_eq!((table.rows().len(), table.damaged()), (1, 1), "{to}");
+    }
+    let planned = |networks: &str| {
+        let planned = format!("{{\"planned\":{{\"networks\":{networks},\"classes\":3}}}}");
+        std::fs::write(&path, format!("{}\n{planned}\n{}\n", lines[0], lines[1])).unwrap();
+        LatencyTable::load(&path, COMMAND).unwrap()
+    };
+    assert_eq!(planned("20").planned(3), 20);
+    for wrong in ["0", "1.8e19", "18000000000000000000", "-1"] {
+        let table = planned(wrong);
+        assert_eq!((table.planned(3), table.damaged(), table.rows().len()), (0, 1, 1), "{wrong}");
+    }
+}
+
+#[test]
+fn what_could_not_be_read_back_is_not_written() {
+    let (_dir, path) = two_rows();
+    let before = std::fs::read(&path).unwrap();
+    let mut table = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    let sound = table.rows()[0].clone();
+    for row in [Row { samples_ns: vec![-5.0], ..sound.clone() }, Row { batch: 0, ..sound }] {
+        assert!(matches!(table.append(row), Err(TableError::Unsound { .. })));
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn two_processes_do_not_add_rows_to_one_table() {
+    let (_dir, path) = two_rows();
+    let held = LatencyTable::open(&path, header(), COMMAND).unwrap();
+    let error = LatencyTable::open(&path, header(), COMMAND).unwrap_err().to_string();
+    assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+    assert!(LatencyTable::load(&path, COMMAND).is_ok(), "it can be read meanwhile");
+    drop(held);
+    assert!(LatencyTable::open(&path, header(), COMMAND).is_ok());
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! The report is made from the files in a run's folder, and from nothing else.
 #![allow(clippy::unwrap_used)]
 
-use edge_nas::artifact;
+use edge_nas::artifact::{self, Digest};
+use edge_nas::data::Normalisation;
 use edge_nas::latency::Latency;
-use edge_nas::record::{BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch};
-use edge_nas::report::{self, ReportError, Run};
+use edge_nas::record::{
+    BenchRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, SearchedOn, Share, TrainEpoch,
+    TrainedOn, WEIGHTS,
+};
+use edge_nas::report::{ReportError, Run};
 use edge_nas::search::Unit;
 use edge_nas::space::{Baseline, Genotype, Layer, Network, Networks, SearchSpace, names_of};
-use nas_exporters::{Precision, Shape};
+use nas_exporters::{Precision, Shape, onnx};
 use nas_probe::Runtime;
 use std::io::Write;
 
@@ -36,7 +40,7 @@ fn write_search(dir: &RunDir) {
             learning_rate: 0.025,
             train_loss: 2.0 - progress,
             validation_loss: (epoch > 2).then_some(2.1 - progress),
-            validation_accuracy: (epoch > 2).then_some(0.5 * progress),
+            validation_accuracy: (epoch > 2).then_some(share(0.5 * progress)),
             constraints: vec![Expected {
                 cost: "latency on host with ort".into(),
                 unit: Unit::Nanoseconds,
@@ -51,9 +55,30 @@ fn write_search(dir: &RunDir) {
         artifact::append_line(&dir.search_log(), &line).unwrap();
     }
     artifact::write_json(&dir.genotype(), &genotype).unwrap();
+    let lines: Vec<SearchEpoch> = artifact::read_lines(&dir.search_log()).unwrap();
+    let on = SearchedOn {
+        data: "test".into(),
+        data_digest: String::new(),
+        table: Digest::of_bytes(b"table"),
+        genotype: Digest::of(&genotype),
+        log: Digest::of_lines(&lines),
+    };
+    artifact::write_json(&dir.searched_on(), &on).unwrap();
+}
+
+fn share(value: f64) -> Share {
+    Share::try_from(value).unwrap()
+}
+
+/// The ONNX file of a network, as of weights that are its name.
+fn model(network: &Network) -> Vec<u8> {
+    let weights = Digest::of_bytes(network.name().as_bytes());
+    let model = onnx::untrained(&network.graph(), Precision::Fp32).unwrap();
+    onnx::with_metadata(&model, WEIGHTS, weights.as_str()).unwrap()
 }
 
 fn write_model(dir: &ModelDir, network: &Network, last_accuracy: f64) {
+    let _ = std::fs::remove_file(dir.train_log());
     artifact::write_json(&dir.network(), network).unwrap();
     for epoch in 1..=EPOCHS {
         let progress = epoch as f64 / EPOCHS as f64;
@@ -61,17 +86,33 @@ fn write_model(dir: &ModelDir, network: &Network, last_accuracy: f64) {
             epoch,
             learning_rate: 0.05 * (1.0 - progress),
             train_loss: 1.9 - 1.5 * progress.sqrt(),
-            train_accuracy: progress.sqrt() * last_accuracy,
-            test_accuracy: progress.sqrt() * last_accuracy,
+            train_accuracy: share(progress.sqrt() * last_accuracy),
+            test_accuracy: share(progress.sqrt() * last_accuracy),
             seconds: 30.5,
         };
         artifact::append_line(&dir.train_log(), &line).unwrap();
     }
+    artifact::write(&dir.weights(), network.name().as_bytes()).unwrap();
+    artifact::write(&dir.onnx(), &model(network)).unwrap();
+    let lines: Vec<TrainEpoch> = artifact::read_lines(&dir.train_log()).unwrap();
+    let on = TrainedOn {
+        data: "test".into(),
+        data_digest: String::new(),
+        network: Digest::of(network),
+        log: Digest::of_lines(&lines),
+        weights: Digest::of_bytes(network.name().as_bytes()),
+        classes: vec![],
+        normalisation: Normalisation { mean: vec![], std: vec![] },
+    };
+    artifact::write_json(&dir.trained_on(), &on).unwrap();
 }
 
-fn bench_row(model: &str, runtime: Runtime, ns: f64) -> BenchRow {
+fn bench_row(network: &Network, runtime: Runtime, ns: f64) -> BenchRow {
     BenchRow {
-        model: model.into(),
+        model: network.name(),
+        digest: Digest::of_bytes(&model(network)),
+        network: Some(Digest::of(network)),
+        images: 1,
         device: "test board <&>".into(),
         runtime,
         runtime_version: "0.0.1".into(),
@@ -98,6 +139,7 @@ fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
     let layers = genotype.live_layers().into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
     Prediction {
         latency_ns: Latency::from_ns(1.05 * latency),
+        table: Digest::of_bytes(b"table"),
         isolated_ns: None,
         layers: layers.collect(),
         interactions: vec!["each row before skip/2".into()],
@@ -111,7 +153,7 @@ fn baseline() -> Network {
 }
 
 fn write_bench(dir: &RunDir) {
-    let (found, genotype) = (Network::Genotype(genotype()).name(), genotype());
+    let (found, genotype) = (Network::Genotype(genotype()), genotype());
     for (runtime, found_ns, baseline_ns) in [(Runtime::Tract, 2.4e6, 3.3e6), (Runtime::Ort, 1.2e6, 0.65e6)] {
         let share = found_ns / genotype.live_layers().len() as f64;
         let prediction = Some(prediction(&genotype, found_ns, share));
@@ -119,7 +161,7 @@ fn write_bench(dir: &RunDir) {
         // An older measurement, which the next line replaces.
         artifact::append_line(&dir.bench(), &bench_row(&found, runtime, 77.7e6)).unwrap();
         artifact::append_line(&dir.bench(), &row).unwrap();
-        artifact::append_line(&dir.bench(), &bench_row(&baseline().name(), runtime, baseline_ns)).unwrap();
+        artifact::append_line(&dir.bench(), &bench_row(&baseline(), runtime, baseline_ns)).unwrap();
     }
 }
 
@@ -138,7 +180,7 @@ fn folder() -> (tempfile::TempDir, RunDir) {
 }
 
 fn page(dir: &RunDir) -> String {
-    let path = report::write(dir).unwrap();
+    let path = Run::load(dir).unwrap().write(dir).unwrap();
     assert_eq!(path, dir.report());
     let page = std::fs::read_to_string(path).unwrap();
     assert_well_formed(&page);
@@ -222,7 +264,7 @@ fn the_summary_has_the_measured_values() {
 fn labels_name_only_the_settings_that_differ() {
     let (_temp, dir) = folder();
     complete_run(&dir);
-    let row = BenchRow { threads: 4, ..bench_row("genotype", Runtime::Ort, 0.5e6) };
+    let row = BenchRow { threads: 4, ..bench_row(&Network::Genotype(genotype()), Runtime::Ort, 0.5e6) };
     artifact::append_line(&dir.bench(), &row).unwrap();
     let page = page(&dir);
     for label in ["ort, 1 thread", "ort, 4 threads"] {
@@ -252,10 +294,10 @@ fn a_missing_part_names_the_command_that_writes_it() {
 fn layers_before_a_zero_have_no_prediction() {
     let (_temp, dir) = folder();
     let genotype = genotype_of("conv_3x3,zero,skip,skip,skip,skip");
-    artifact::write_json(&dir.genotype(), &genotype).unwrap();
     let network = Network::Genotype(genotype.clone());
+    write_model(&dir.found(), &network, 0.9);
     let prediction = Some(prediction(&genotype, 4e4, 5e3));
-    let row = BenchRow { prediction, ..bench_row(&network.name(), Runtime::Ort, 4e4) };
+    let row = BenchRow { prediction, ..bench_row(&network, Runtime::Ort, 4e4) };
     artifact::append_line(&dir.bench(), &row).unwrap();
     let page = page(&dir);
     assert_eq!(page.matches("no prediction").count(), 3, "stem, layer 1 and the zero");
@@ -277,13 +319,13 @@ fn an_incomplete_last_line_is_ignored() {
 #[test]
 fn a_damaged_or_empty_folder_is_an_error() {
     let (_temp, dir) = folder();
-    let error = report::write(&dir).unwrap_err();
+    let error = Run::load(&dir).unwrap_err();
     assert!(matches!(error, ReportError::Empty(_)));
     assert!(error.to_string().contains("nas run"), "{error}");
     assert!(!dir.report().exists());
 
     std::fs::write(dir.bench(), "{}\n").unwrap();
-    let error = report::write(&dir).unwrap_err().to_string();
+    let error = Run::load(&dir).unwrap_err().to_string();
     assert!(error.contains("bench.jsonl, line 1") && !error.contains('\n'), "{error}");
 }
 
@@ -292,9 +334,62 @@ fn the_error_of_a_prediction_is_corrected_for_the_speed_of_the_device() {
     let prediction = prediction(&genotype(), 1e6, 1e4);
     let error = |slowness, measured| {
         let prediction = Some(Prediction { slowness, ..prediction.clone() });
-        BenchRow { prediction, ..bench_row("genotype", Runtime::Ort, measured) }.error().unwrap()
+        BenchRow { prediction, ..bench_row(&Network::Genotype(genotype()), Runtime::Ort, measured) }.error().unwrap()
     };
     assert!((error(None, 1e6) - 0.05).abs() < 1e-9);
     assert!((error(Some(1.12), 1.12e6) - 0.05).abs() < 1e-9);
     assert!(error(Some(1.0), 1.05e6).abs() < 1e-9);
+}
+
+#[test]
+fn results_of_another_network_are_not_shown_as_its_own() {
+    let (_temp, dir) = folder();
+    complete_run(&dir);
+    // A later search found another network.
+    let other = genotype_of("skip,skip,skip,skip,skip,conv_3x3");
+    artifact::write_json(&dir.genotype(), &other).unwrap();
+    let run = Run::load(&dir).unwrap();
+    let found = &serde_json::to_value(run.rows()).unwrap()[0];
+    assert_eq!((&found["genotype"], &found["test_accuracy"]), (&other.to_string().into(), &serde_json::Value::Null));
+    assert!(found["latencies"].as_array().unwrap().iter().all(|l| l["measured_ns"].is_null()), "{found}");
+    for note in ["is not the one that was found", "of different searches", "2 rows of bench.jsonl are of models"] {
+        assert!(run.notes.iter().any(|found| found.contains(note)), "{note}: {:?}", run.notes);
+    }
+    let page = page(&dir);
+    assert!(page.contains("Note: the network that was trained") && !page.contains("91.25 %"));
+    // The baseline has nothing to do with it.
+    assert!(page.contains("90.35 %"));
+}
+
+#[test]
+fn weights_and_models_of_another_training_are_not_shown() {
+    for (file, said) in [("weights.safetensors", "weights.safetensors in"), ("model.onnx", "model.onnx is not of the")]
+    {
+        let (_temp, dir) = folder();
+        complete_run(&dir);
+        let content = if file == "model.onnx" { model(&baseline()) } else { b"other".to_vec() };
+        std::fs::write(dir.0.join(file), content).unwrap();
+        let run = Run::load(&dir).unwrap();
+        assert!(run.notes.iter().any(|note| note.contains(said)), "{:?}", run.notes);
+        assert_eq!(run.models[0].test_accuracy().is_some(), file == "model.onnx");
+        let rows = serde_json::to_value(run.rows()).unwrap();
+        assert!(rows[0]["latencies"][0]["measured_ns"].is_null() && rows[1]["latencies"][0]["measured_ns"].is_number());
+    }
+}
+
+#[test]
+fn numbers_that_cannot_be_are_an_error_and_losses_beyond_an_axis_do_not_hang() {
+    let (_temp, dir) = folder();
+    complete_run(&dir);
+    let text = std::fs::read_to_string(dir.found().train_log()).unwrap();
+    let accuracy = "\"test_accuracy\":0.9125";
+    assert!(text.contains(accuracy));
+    std::fs::write(dir.found().train_log(), text.replace(accuracy, "\"test_accuracy\":-1e308")).unwrap();
+    let error = Run::load(&dir).unwrap_err().to_string();
+    assert!(error.contains("train.jsonl, line 8") && error.contains("not a share from 0 to 1"), "{error}");
+
+    complete_run(&dir);
+    let text = std::fs::read_to_string(dir.search_log()).unwrap();
+    std::fs::write(dir.search_log(), text.replace("\"train_loss\":1.0", "\"train_loss\":-1e308")).unwrap();
+    page(&dir);
 }

@@ -19,8 +19,22 @@ const TABLE: &str = "profiles/host/tiny.3x8x8.tract.fp32.jsonl";
 const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
 
+/// The file whose name begins so, of the unfinished stages of a run: `r/checkpoint/train-`.
+fn unfinished(ws: &Workspace, begins: &str) -> Option<String> {
+    let (folder, begins) = begins.rsplit_once('/').unwrap();
+    let names = std::fs::read_dir(ws.path(folder)).ok()?.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut logs = names.filter(|name| name.starts_with(begins) && name.ends_with(".jsonl"));
+    Some(format!("{folder}/{}", logs.next()?))
+}
+
+/// The whole lines of a log, or of that of an unfinished stage.
+fn lines(ws: &Workspace, log: &str) -> usize {
+    let log = if log.ends_with('-') { unfinished(ws, log) } else { Some(log.to_string()) };
+    log.and_then(|log| std::fs::read_to_string(ws.path(&log)).ok()).map_or(0, |text| text.matches('\n').count())
+}
+
 /// Runs a command until `log` has `lines` lines, and then sends it the signal.
-fn interrupt(ws: &Workspace, args: &str, log: &str, lines: usize, signal: i32) {
+fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
     // Background jobs of a shell ignore SIGINT, and these tests may be run in one.
     let mut child = Command::new("env")
         .args(["--default-signal=INT", NAS])
@@ -32,9 +46,9 @@ fn interrupt(ws: &Workspace, args: &str, log: &str, lines: usize, signal: i32) {
         .spawn()
         .unwrap();
     let start = Instant::now();
-    while std::fs::read_to_string(ws.path(log)).map_or(0, |text| text.lines().count()) < lines {
-        assert!(start.elapsed() < Duration::from_secs(120), "nas {args}: no {lines} lines in {log}");
-        assert_eq!(child.try_wait().unwrap(), None, "nas {args} ended before {log} had {lines} lines");
+    while lines(ws, log) < least {
+        assert!(start.elapsed() < Duration::from_secs(120), "nas {args}: no {least} lines in {log}");
+        assert_eq!(child.try_wait().unwrap(), None, "nas {args} ended before {log} had {least} lines");
         std::thread::sleep(Duration::from_millis(2));
     }
     let sent = Instant::now();
@@ -52,8 +66,9 @@ fn an_interrupted_search_gives_the_same_result_as_an_uninterrupted_one() {
     ws.nas(&format!("{SEARCH} whole")).assert().success();
     for (run, signal) in [("int", SIGINT), ("killed", SIGKILL)] {
         let log = format!("{run}/search.jsonl");
-        interrupt(&ws, &format!("{SEARCH} {run}"), &log, 1, signal);
-        assert!(ws.lines(&log).len() < 12 && !ws.path(run).join("genotype.json").exists());
+        let part = format!("{run}/checkpoint/search-");
+        interrupt(&ws, &format!("{SEARCH} {run}"), &part, 1, signal);
+        assert!(lines(&ws, &part) < 12 && !ws.path(run).join("genotype.json").exists() && !ws.path(&log).exists());
         ws.nas(&format!("{SEARCH} {run}")).assert().success();
         assert_eq!(ws.lines(&log), ws.lines("whole/search.jsonl"), "{run}");
         assert_eq!(ws.read(&format!("{run}/genotype.json")), ws.read("whole/genotype.json"), "{run}");
@@ -67,10 +82,11 @@ fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
     let weights = |run: &str| std::fs::read(ws.path(run).join("weights.safetensors"));
     for (run, signal) in [("int", SIGINT), ("killed", SIGKILL)] {
         let log = format!("{run}/train.jsonl");
-        interrupt(&ws, &format!("{TRAIN} {run}"), &log, 1, signal);
-        assert!(ws.lines(&log).len() < 40 && weights(run).is_err());
+        let part = format!("{run}/checkpoint/train-");
+        interrupt(&ws, &format!("{TRAIN} {run}"), &part, 1, signal);
+        assert!(lines(&ws, &part) < 40 && weights(run).is_err() && !ws.path(&log).exists());
         // Once more, after it has resumed.
-        interrupt(&ws, &format!("{TRAIN} {run}"), &log, ws.lines(&log).len() + 1, signal);
+        interrupt(&ws, &format!("{TRAIN} {run}"), &part, lines(&ws, &part) + 1, signal);
         ws.nas(&format!("{TRAIN} {run}")).assert().success();
         assert_eq!(ws.lines(&log), ws.lines("whole/train.jsonl"), "{run}");
         assert!(weights(run).unwrap() == weights("whole").unwrap(), "{run}: the weights differ");

@@ -208,16 +208,19 @@ fn merge_puts_rows_together_in_the_order_of_their_time() {
     let error = ws.error(merge);
     assert!(error.contains("out/chain.ort.jsonl exists already") && error.contains("--force"), "{error}");
     write(&ws, "c.jsonl", header(), MEASURED, &all[..3]);
-    ws.nas("profile merge a.jsonl c.jsonl --out c.jsonl --force").assert().success();
-    assert_eq!(LatencyTable::load(&ws.path("c.jsonl"), COMMAND).unwrap().rows().len(), all.len() - half + 8);
+    let error = ws.error("profile merge a.jsonl c.jsonl --out c.jsonl --force");
+    assert!(error.contains("c.jsonl is read by the same command"), "{error}");
+    std::fs::copy(ws.path("a.jsonl"), ws.path("d.jsonl")).unwrap();
+    ws.nas("profile merge a.jsonl c.jsonl --out d.jsonl --force").assert().success();
+    assert_eq!(LatencyTable::load(&ws.path("d.jsonl"), COMMAND).unwrap().rows().len(), all.len() - half + 8);
 
     write(&ws, "foreign.jsonl", Header { cpu: "an abacus".into(), ..header() }, 0, &all[..3]);
-    let error = ws.error("profile merge a.jsonl b.jsonl foreign.jsonl --out d.jsonl");
+    let error = ws.error("profile merge a.jsonl b.jsonl foreign.jsonl --out e.jsonl");
     for said in ["foreign.jsonl was measured with CPU an abacus, not 0x41/0xd08", "a.jsonl"] {
         assert!(error.contains(said), "no {said:?} in {error}");
     }
-    assert!(!ws.path("d.jsonl").exists());
-    ws.nas("profile merge a.jsonl --out d.jsonl").assert().code(2);
+    assert!(!ws.path("e.jsonl").exists());
+    ws.nas("profile merge a.jsonl --out e.jsonl").assert().code(2);
 }
 
 /// A validation is that of the model whose predictions it compared.

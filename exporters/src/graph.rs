@@ -245,7 +245,7 @@ pub enum GraphError {
 /// Maximum number of nodes of a graph that is read.
 const MOST_NODES: usize = 1 << 14;
 /// Maximum number of values of a feature map, and of weights of a node.
-const MOST_VALUES: usize = 1 << 28;
+pub const MOST_VALUES: usize = 1 << 28;
 
 fn check_size(shape: Shape) -> Result<(), GraphError> {
     let sizes = [shape.channels, shape.height, shape.width];

@@ -13,7 +13,7 @@ mod weights;
 
 pub use cost::Cost;
 pub use fold::fold_batch_norm;
-pub use graph::{Graph, GraphError, Node, NodeId, Op, Param, Role, Shape};
+pub use graph::{Graph, GraphError, MOST_VALUES, Node, NodeId, Op, Param, Role, Shape};
 pub use onnx::EncodeError;
 pub use precision::Precision;
 pub use weights::{Tensor, Weights, WeightsError};

@@ -2,11 +2,12 @@
 
 use crate::{BATCH_NORM_EPS, Graph, Node, NodeId, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm};
 use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
-    type_proto,
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
+    tensor_proto::DataLocation, tensor_proto::DataType, tensor_shape_proto::Dimension, type_proto,
 };
 use protobuf::MessageField;
+use std::collections::BTreeMap;
 
 const OPSET: i64 = 13;
 /// The IR version that came with opset 13.
@@ -20,6 +21,10 @@ pub enum EncodeError {
     Precision(Precision),
     #[error("it is not an ONNX model: {0}")]
     NotOnnx(String),
+    #[error("its weights are in another file; save it with all weights inside, as docs/guide.md shows")]
+    External,
+    #[error("its input `{name}` {what}; export it with 32-bit float inputs and fixed shapes, as docs/guide.md shows")]
+    Input { name: String, what: String },
 }
 
 /// The ONNX file of an untrained network, which is what is measured of a graph. Its pseudo-random weights are
@@ -31,25 +36,72 @@ pub fn untrained(graph: &Graph, precision: Precision) -> Result<Vec<u8>, EncodeE
     encode(graph, &Weights::random(graph, 0), precision)
 }
 
-/// The precision of an ONNX model, as its nodes and initializers show.
+/// What an ONNX file says about its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// As its nodes and initializers show.
+    pub precision: Precision,
+    /// Images in an inference: the first size of its input.
+    pub images: usize,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads what an ONNX file says about its model, and checks that the probe could run it.
 ///
 /// # Errors
-/// [`EncodeError::NotOnnx`]
-pub fn precision_of(model: &[u8]) -> Result<Precision, EncodeError> {
+/// [`EncodeError::NotOnnx`], [`EncodeError::External`], [`EncodeError::Input`]
+pub fn inspect(model: &[u8]) -> Result<Inspected, EncodeError> {
     let model = ModelProto::parse_from_bytes(model).map_err(|e| EncodeError::NotOnnx(e.to_string()))?;
     if model.graph.node.is_empty() {
         return Err(EncodeError::NotOnnx("it has no nodes".into()));
     }
+    let external = |tensor: &TensorProto| tensor.data_location.value() == DataLocation::EXTERNAL as i32;
+    if model.graph.initializer.iter().any(external) {
+        return Err(EncodeError::External);
+    }
+    let metadata = model.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+    Ok(Inspected { precision: precision(&model), images: images(&model.graph)?, metadata })
+}
+
+/// The first size of the first input that is not a weight.
+fn images(graph: &GraphProto) -> Result<usize, EncodeError> {
+    let is_weight = |input: &&ValueInfoProto| graph.initializer.iter().any(|tensor| tensor.name == input.name);
+    let no_input = || EncodeError::NotOnnx("it has no input".into());
+    let input = graph.input.iter().find(|input| !is_weight(input)).ok_or_else(no_input)?;
+    let wrong = |what: &str| EncodeError::Input { name: input.name.clone(), what: what.into() };
+    let tensor = input.type_.tensor_type();
+    if tensor.elem_type != DataType::FLOAT as i32 {
+        return Err(wrong("is not of 32-bit floats"));
+    }
+    let sizes: Vec<i64> = tensor.shape.dim.iter().map(|dim| dim.dim_value()).collect();
+    match sizes.first() {
+        Some(&images) if sizes.iter().all(|size| *size > 0) => Ok(usize::try_from(images).unwrap_or(1)),
+        _ => Err(wrong("has no fixed shape")),
+    }
+}
+
+/// The same model with an entry of metadata.
+///
+/// # Errors
+/// [`EncodeError::NotOnnx`]
+pub fn with_metadata(model: &[u8], key: &str, value: &str) -> Result<Vec<u8>, EncodeError> {
+    let not_onnx = |e: protobuf::Error| EncodeError::NotOnnx(e.to_string());
+    let mut model = ModelProto::parse_from_bytes(model).map_err(not_onnx)?;
+    model.metadata_props.push(StringStringEntryProto { key: key.into(), value: value.into(), ..Default::default() });
+    model.write_to_bytes().map_err(not_onnx)
+}
+
+fn precision(model: &ModelProto) -> Precision {
     let quantised = |node: &NodeProto| {
         let op = node.op_type.as_str();
         op.starts_with("QLinear") || op.ends_with("Integer") || matches!(op, "QuantizeLinear" | "DequantizeLinear")
     };
     let half = |tensor: &TensorProto| tensor.data_type == DataType::FLOAT16 as i32;
-    Ok(match &*model.graph {
+    match &*model.graph {
         graph if graph.node.iter().any(quantised) => Precision::Int8,
         graph if graph.initializer.iter().any(half) => Precision::Fp16,
         _ => Precision::Fp32,
-    })
+    }
 }
 
 /// The ONNX file of a network. Dead nodes are removed, and batch norms are folded into convolutions.

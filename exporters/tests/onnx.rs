@@ -157,15 +157,15 @@ fn weights_that_do_not_fit_are_an_error() {
 }
 
 #[test]
-fn the_precision_is_found_in_the_model() {
+fn what_a_model_is_stands_in_its_file() {
     let mut g = Graph::new(Shape::new(2, 4, 4));
     g.add("relu", Op::Relu, &[g.input()]);
     let model = onnx::untrained(&g, Precision::Fp32).unwrap();
-    assert_eq!(onnx::precision_of(&model).unwrap(), Precision::Fp32);
+    assert_eq!(onnx::inspect(&model).unwrap().precision, Precision::Fp32);
     let changed = |change: &dyn Fn(&mut ModelProto)| {
         let mut model = ModelProto::parse_from_bytes(&model).unwrap();
         change(&mut model);
-        onnx::precision_of(&model.write_to_bytes().unwrap())
+        onnx::inspect(&model.write_to_bytes().unwrap()).map(|model| model.precision)
     };
     let op = |name: &'static str| {
         move |model: &mut ModelProto| {
@@ -182,10 +182,43 @@ fn the_precision_is_found_in_the_model() {
     };
     assert_eq!(changed(&half).unwrap(), Precision::Fp16);
     for garbage in [b"no model".as_slice(), b""] {
-        assert!(matches!(onnx::precision_of(garbage), Err(EncodeError::NotOnnx(_))));
+        assert!(matches!(onnx::inspect(garbage), Err(EncodeError::NotOnnx(_))));
     }
     for other in [Precision::Int8, Precision::Fp16] {
         let error = onnx::untrained(&g, other).unwrap_err().to_string();
         assert!(error.contains(&other.to_string()) && error.contains("fp32"), "{error}");
     }
+}
+
+#[test]
+fn batches_and_metadata_stand_in_the_file_and_unfit_models_have_a_reason() {
+    let mut g = Graph::new(Shape::new(2, 4, 4));
+    g.add("relu", Op::Relu, &[g.input()]);
+    let model = onnx::untrained(&g, Precision::Fp32).unwrap();
+    assert_eq!(onnx::inspect(&model).unwrap().images, 1);
+    let tagged = onnx::with_metadata(&model, "of", "me").unwrap();
+    assert_eq!(onnx::inspect(&tagged).unwrap().metadata["of"], "me");
+    let changed = |change: &dyn Fn(&mut ModelProto)| {
+        let mut model = ModelProto::parse_from_bytes(&model).unwrap();
+        change(&mut model);
+        onnx::inspect(&model.write_to_bytes().unwrap())
+    };
+    let size = |model: &mut ModelProto, size: i64| {
+        let input = &mut model.graph.as_mut().unwrap().input[0];
+        input.type_.as_mut().unwrap().mut_tensor_type().shape.as_mut().unwrap().dim[0].set_dim_value(size);
+    };
+    assert_eq!(changed(&|model| size(model, 8)).unwrap().images, 8);
+    let reason = |change: &dyn Fn(&mut ModelProto)| changed(change).unwrap_err().to_string();
+    assert!(reason(&|model| size(model, 0)).contains("`input` has no fixed shape"));
+    let half = reason(&|model| {
+        let input = &mut model.graph.as_mut().unwrap().input[0];
+        input.type_.as_mut().unwrap().mut_tensor_type().elem_type = 10;
+    });
+    assert!(half.contains("`input` is not of 32-bit floats"), "{half}");
+    let external = reason(&|model| {
+        let mut weight = TensorProto::new();
+        weight.data_location = onnx_protobuf::tensor_proto::DataLocation::EXTERNAL.into();
+        model.graph.as_mut().unwrap().initializer.push(weight);
+    });
+    assert!(external.contains("weights are in another file"), "{external}");
 }

@@ -1,6 +1,6 @@
 use super::flags::{BoardFlags, MeasureFlags};
 use super::output::{or_dash, print, table};
-use crate::record::BenchRow;
+use crate::record::{BenchRow, RunDir};
 use crate::run::{Bench, bench};
 use std::path::PathBuf;
 
@@ -28,11 +28,13 @@ impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let Args { run, models, rounds, measure, board } = self;
         let (measure, board) = (measure.settings(), board.settings());
-        let rows = bench(&Bench { run, models, rounds: rounds.into(), measure, board })?;
-        print(json, &rows, || {
+        let _lock = RunDir(run.clone()).lock()?;
+        let benched = bench(&Bench { run, models, rounds: rounds.into(), measure, board })?;
+        let rows = &benched.rows;
+        print(json, rows, || {
             let row = |r: &BenchRow| {
                 vec![
-                    r.model.clone(),
+                    r.title(),
                     r.runtime.to_string(),
                     r.latency_ns.to_string(),
                     or_dash(r.prediction.as_ref().map(|prediction| prediction.latency_ns)),
@@ -44,6 +46,8 @@ impl Args {
             };
             let header = ["model", "runtime", "latency", "predicted", "error", "median", "p5 .. p95", "samples"];
             table(&header, rows.iter().map(row).collect())
-        })
+        })?;
+        benched.complete()?;
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 use super::output::print;
 use crate::data::{Data, DataSpec};
+use crate::record::RunDir;
 use crate::run::{Exported, export};
 use nas_probe::Runtime;
 use std::num::NonZeroUsize;
@@ -27,7 +28,9 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let exported = export(&self.run, &Data::load(&self.data)?, &self.runtimes, self.images)?;
+        let data = Data::load(&self.data)?;
+        let _lock = RunDir(self.run.clone()).lock()?;
+        let exported = export(&self.run, &data, &self.runtimes, self.images)?;
         print(json, &exported, || {
             let line = |e: &Exported| {
                 let checks: Vec<String> = e.differences.iter().map(|(r, d)| format!("{r} {d:.1e}")).collect();

@@ -57,7 +57,7 @@ impl Cli {
             #[cfg(feature = "torch")]
             Verb::Train(args) => trains(|| args.run(json)),
             #[cfg(feature = "torch")]
-            Verb::Export(args) => args.run(json),
+            Verb::Export(args) => trains(|| args.run(json)),
             Verb::Bench(args) => args.run(json),
             Verb::Report(args) => args.run(json),
             #[cfg(feature = "torch")]
@@ -68,7 +68,7 @@ impl Cli {
     }
 }
 
-/// Runs a verb that trains, with the environment variables that make training fast.
+/// Runs a verb that uses libtorch, with the environment variables that make it fast.
 #[cfg(feature = "torch")]
 fn trains(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     crate::environment::start_again();
@@ -78,6 +78,7 @@ fn trains(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
 /// Runs a command, prints what the library logs on stderr, and turns an error into one line and an exit code.
 pub fn main(run: impl FnOnce() -> anyhow::Result<()>) -> std::process::ExitCode {
     self::log::init();
+    crate::environment::report_too_large_files();
     match run() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

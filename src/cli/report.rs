@@ -1,6 +1,7 @@
 use super::output::print;
+use crate::artifact;
 use crate::record::RunDir;
-use crate::report;
+use crate::report::Run;
 use std::path::PathBuf;
 
 /// Write a run's report.html
@@ -8,17 +9,19 @@ use std::path::PathBuf;
 pub struct Args {
     /// Folder of the run
     #[arg(long, default_value = "runs/default")]
-    pub run: PathBuf,
+    run: PathBuf,
+    /// Replace a report.html that holds something else
+    #[arg(long)]
+    force: bool,
 }
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let path = self.execute()?;
-        let run = report::Run::load(&RunDir(self.run))?;
+        let dir = RunDir(self.run);
+        let run = Run::load(&dir)?;
+        artifact::check_output(&dir.report(), &[], self.force, Run::is_page)?;
+        let path = run.write(&dir)?;
+        run.notes.iter().for_each(|note| log::warn!("{note}"));
         print(json, &run.rows(), || format!("{}\n{}", run.table(), path.display()))
-    }
-
-    pub fn execute(&self) -> anyhow::Result<PathBuf> {
-        Ok(report::write(&RunDir(self.run.clone()))?)
     }
 }

@@ -22,6 +22,7 @@ impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let experiment: Experiment = artifact::read_toml(&self.experiment)?;
         let run = self.run.map_or_else(|| experiment.default_run(), RunDir);
+        let _lock = run.lock()?;
         experiment.execute(&run)?;
         let done = Run::load(&run)?;
         print(json, &done.rows(), || format!("{}\n{}", done.table(), run.report().display()))

@@ -2,6 +2,7 @@ use super::flags::{MeasureFlags, SearchFlags};
 use super::output::print;
 use crate::data::{Data, DataSpec};
 use crate::latency::Target;
+use crate::record::RunDir;
 use crate::run::{self, Found, Search};
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ impl Args {
         let (measure, settings) = (measure.settings(), settings.settings());
         let search = Search { run, target_latency, space, data, measure, settings };
         let data = Data::load(&search.data)?;
+        let _lock = RunDir(search.run.clone()).lock()?;
         let searched = run::searched(&search, &data)?;
         let found = run::search(&search.run, &searched, &data, &search.settings)?;
         print(json, &found, || {

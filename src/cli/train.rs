@@ -1,5 +1,5 @@
 use super::flags::TrainFlags;
-use super::output::{percent, print};
+use super::output::print;
 use crate::artifact;
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
@@ -40,6 +40,7 @@ pub struct Args {
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let data = Data::load(&self.data)?;
+        let _lock = RunDir(self.run.clone()).lock()?;
         let (network, dir) = self.network(&data)?;
         let log = fit(&network, &data, &self.settings.settings(), &dir)?;
         let last = log.last().context("no epoch was trained: --epochs is 0")?;
@@ -48,7 +49,7 @@ impl Args {
             format!(
                 "{}: test accuracy {} after {} epochs, {:.2} M parameters, {:.1} M MACs\n{}",
                 network.name(),
-                percent(last.test_accuracy),
+                last.test_accuracy,
                 last.epoch,
                 cost.params as f64 / 1e6,
                 cost.macs as f64 / 1e6,

@@ -73,6 +73,13 @@ pub enum DeviceError {
     Encode(#[from] nas_exporters::EncodeError),
 }
 
+impl DeviceError {
+    /// Whether it is of one model only, and the probe serves others.
+    pub fn is_of_model(&self) -> bool {
+        matches!(self, DeviceError::Failed { .. })
+    }
+}
+
 /// A kind of board, as its file in `devices/` describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,5 +1,5 @@
 use super::{Effect, Fit, FitError, Measured, Part, Polynomial, Product, Role, Structure};
-use crate::artifact;
+use crate::artifact::Digest;
 use crate::latency::Latency;
 use crate::space::{CandidateOp, Layer, Networks, SpaceError, Variant};
 use crate::table::{Estimate, LatencyTable, Subject, TableError};
@@ -81,8 +81,8 @@ impl LatencyModel {
     }
 
     /// Identifies the model, for validations.
-    pub fn digest(&self) -> String {
-        artifact::digest(&self.polynomial)
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.polynomial)
     }
 
     /// Latency of a network of these choices.

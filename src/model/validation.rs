@@ -1,5 +1,5 @@
 use super::{Accuracy, LatencyModel, ModelError, measured};
-use crate::artifact::{self, ArtifactError};
+use crate::artifact::{self, ArtifactError, Digest};
 use crate::latency::Latency;
 use crate::space::{Networks, chained};
 use crate::table::{Drawn, Estimate, LatencyTable, Subject, Timing, by_subject};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct Validation {
     pub classes: usize,
     /// [`LatencyModel::digest`] of the model whose predictions these are.
-    pub model: String,
+    pub model: Digest,
     /// Of networks in which each layer holds each choice equally often.
     pub random: Accuracy,
     /// Of networks that were derived as a search derives them; absent where none were measured.

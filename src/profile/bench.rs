@@ -2,7 +2,7 @@ use super::{ROW, disturbance};
 use crate::device::{DeviceError, Session, Source};
 use crate::progress;
 use crate::table::{Estimate, Summary, Timing};
-use nas_probe::Runtime;
+use nas_probe::{Runtime, Samples};
 
 /// What a benchmark found of one model with one runtime.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,54 +19,97 @@ pub struct Benchmarked {
     pub peak_bytes: u64,
 }
 
+/// What a benchmark found, and what it could not measure.
+#[derive(Debug, Default)]
+pub struct Benchmark {
+    pub found: Vec<Benchmarked>,
+    /// Why a model has no result with a runtime.
+    pub failed: Vec<DeviceError>,
+}
+
+/// A model with a runtime, while it is measured.
+struct Case {
+    runtime: Runtime,
+    model: usize,
+    peak_bytes: u64,
+    timings: Vec<Timing>,
+    samples: Vec<f64>,
+    failed: Option<DeviceError>,
+}
+
 /// Measures all `models` with each runtime, in turn for `rounds` rounds, so that whatever else happens on the device
-/// meets all of them alike. A round is what a row of a latency table is. Results are by runtime, then by model.
+/// meets all of them alike. A round is what a row of a latency table is. Results are by runtime, then by model. A model
+/// that fails, or whose process needs too much memory, is not measured further; if the probe ends, what was measured
+/// until then is the result.
 ///
 /// # Errors
-/// Where a runtime is not available or rejects a model, or the probe ends.
+/// Where a runtime is not available, or a model cannot be sent.
 pub fn bench(
     session: &mut Session,
     models: &[(String, Source)],
     runtimes: &[Runtime],
     threads: usize,
     rounds: usize,
-) -> Result<Vec<Benchmarked>, DeviceError> {
+) -> Result<Benchmark, DeviceError> {
     for runtime in runtimes {
         session.require(*runtime)?;
     }
     let placed = session.place(models)?;
-    let all: Vec<(Runtime, usize)> =
-        runtimes.iter().flat_map(|&runtime| (0..placed.len()).map(move |model| (runtime, model))).collect();
-    let memory = |&(runtime, model): &(Runtime, usize)| session.memory(&placed[model], runtime, threads);
-    let peaks: Vec<u64> = all.iter().map(memory).collect::<Result<_, DeviceError>>()?;
-    let mut timings = vec![vec![]; all.len()];
-    let mut samples = vec![vec![]; all.len()];
+    let bar = progress::bar("bench", session.board(), rounds * placed.len() * runtimes.len());
+    let (mut cases, mut benchmark) = (vec![], Benchmark::default());
+    for (&runtime, model) in runtimes.iter().flat_map(|runtime| (0..placed.len()).map(move |model| (runtime, model))) {
+        match session.memory(&placed[model], runtime, threads) {
+            Ok(peak_bytes) => {
+                cases.push(Case { runtime, model, peak_bytes, timings: vec![], samples: vec![], failed: None });
+            }
+            Err(error) if error.is_of_model() => benchmark.failed.push(error),
+            Err(fatal) => return Err(fatal),
+        }
+    }
     let cores = session.cores();
-    let bar = progress::bar("bench", session.board(), rounds * all.len());
-    for _ in 0..rounds {
-        for (i, (runtime, model)) in all.iter().enumerate() {
-            let measured = session.measure(&placed[*model], *runtime, threads, ROW)?;
-            let disturbed = !disturbance::of(&measured, threads, cores).is_empty();
-            timings[i].extend(Timing::of_samples(&measured.ns, disturbed));
-            samples[i].extend(measured.ns);
+    'rounds: for _ in 0..rounds {
+        for case in cases.iter_mut().filter(|case| case.failed.is_none()) {
+            match session.measure(&placed[case.model], case.runtime, threads, ROW) {
+                Ok(measured) => case.add(measured, threads, cores),
+                Err(error) if error.is_of_model() => case.failed = Some(error),
+                Err(fatal) => {
+                    benchmark.failed.push(fatal);
+                    break 'rounds;
+                }
+            }
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
-    let found = |(i, &(runtime, model)): (usize, &(Runtime, usize))| {
-        let no_samples = || DeviceError::Failed {
-            model: placed[model].name.clone(),
-            runtime,
-            reason: "the probe sent no samples".into(),
+    for case in cases {
+        match case.result() {
+            Ok(found) => benchmark.found.extend(found),
+            Err(failed) => benchmark.failed.push(failed),
+        }
+    }
+    Ok(benchmark)
+}
+
+impl Case {
+    fn add(&mut self, measured: Samples, threads: usize, cores: usize) {
+        let disturbed = !disturbance::of(&measured, threads, cores).is_empty();
+        self.timings.extend(Timing::of_samples(&measured.ns, disturbed));
+        self.samples.extend(measured.ns);
+    }
+
+    /// None where it was not measured, because the probe ended.
+    fn result(self) -> Result<Option<Benchmarked>, DeviceError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let of = |(estimate, summary)| Benchmarked {
+            model: self.model,
+            runtime: self.runtime,
+            estimate,
+            summary,
+            disturbed_rounds: self.timings.iter().filter(|timing| timing.disturbed).count(),
+            peak_bytes: self.peak_bytes,
         };
-        Ok(Benchmarked {
-            model,
-            runtime,
-            estimate: Estimate::of(timings[i].iter().copied()).ok_or_else(no_samples)?,
-            summary: Summary::of(&samples[i]).ok_or_else(no_samples)?,
-            disturbed_rounds: timings[i].iter().filter(|timing| timing.disturbed).count(),
-            peak_bytes: peaks[i],
-        })
-    };
-    all.iter().enumerate().map(found).collect()
+        Ok(Estimate::of(self.timings.iter().copied()).zip(Summary::of(&self.samples)).map(of))
+    }
 }

@@ -5,7 +5,7 @@ mod design;
 mod disturbance;
 mod rounds;
 
-pub use bench::{Benchmarked, bench};
+pub use bench::{Benchmark, Benchmarked, bench};
 pub use design::{FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number};
 pub use rounds::{PLAN, Plan, ROW, Rounds, rounds};
 

@@ -49,6 +49,8 @@ impl Series {
     /// A line in the `i`th colour, dashed once all colours are used.
     pub fn new(label: &str, i: usize, points: impl Iterator<Item = (usize, f64)>) -> Self {
         let key = Key { label: label.into(), color: color(i), dashed: i >= PALETTE.len() };
+        // Beyond this, the ticks of an axis cannot be told apart.
+        let points = points.filter(|(_, y)| y.abs() <= 1e12);
         Series { key, points: points.map(|(epoch, y)| (epoch as f64, y)).collect() }
     }
 

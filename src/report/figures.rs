@@ -110,7 +110,7 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
         let trained = run.models.iter().enumerate().filter(|(_, m)| !m.train.is_empty());
         trained.map(series).collect()
     };
-    let (loss, accuracy) = (curve(|e| e.train_loss), curve(|e| 100.0 * e.test_accuracy));
+    let (loss, accuracy) = (curve(|e| e.train_loss), curve(|e| e.test_accuracy.percent()));
     if loss.is_empty() {
         return Ok(None);
     }
@@ -192,8 +192,8 @@ pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
 
 fn scatter(run: &Run, setting: &Setting) -> Result<Option<String>, ReportError> {
     let measured = |(i, model): (usize, &Model)| {
-        let row = run.bench_row(&model.name, setting)?;
-        Some((i, model.name.clone(), 100.0 * model.test_accuracy()?, [row.p5_ns, row.latency_ns, row.p95_ns]))
+        let row = run.bench_row(model, setting)?;
+        Some((i, model.name.clone(), model.test_accuracy()?.percent(), [row.p5_ns, row.latency_ns, row.p95_ns]))
     };
     let points: Vec<_> = run.models.iter().enumerate().filter_map(measured).collect();
     if points.is_empty() {

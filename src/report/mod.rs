@@ -12,9 +12,11 @@ mod summary;
 pub use scatter::scatter;
 pub use summary::{SummaryLatency, SummaryRow};
 
-use crate::artifact::{self, ArtifactError};
+use crate::artifact::{self, ArtifactError, Digest};
 use crate::latency::Latency;
-use crate::record::{BenchRow, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, TrainEpoch, TrainedOn};
+use crate::record::{
+    BenchRow, Exported, LayerLatency, Matched, Prediction, RunDir, SearchEpoch, Share, TrainEpoch, Trained,
+};
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;
@@ -42,12 +44,13 @@ pub struct Run {
     pub models: Vec<Model>,
     /// The newest row of each network and [`Setting`].
     pub bench: Vec<BenchRow>,
+    /// What was left out because it is of something else, and what has not ended.
+    pub notes: Vec<String>,
 }
 
 /// A network of a run.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// As in [`BenchRow::model`].
     pub name: String,
     /// `conv_3x3,skip,…`, for a network of a search space.
     pub ops: Option<String>,
@@ -55,6 +58,8 @@ pub struct Model {
     /// Name of the data set that it was trained on.
     pub data: Option<String>,
     pub train: Vec<TrainEpoch>,
+    /// Of its ONNX file.
+    digest: Option<Digest>,
 }
 
 /// What a latency was measured with. Latencies of different settings cannot be compared.
@@ -74,48 +79,73 @@ struct LayerRow {
     isolated: Vec<Option<Latency>>,
 }
 
-/// Writes the page of a run and returns its path.
-///
-/// # Errors
-/// If a file of the run is damaged, if there is none at all, or if the page cannot be written.
-pub fn write(dir: &RunDir) -> Result<PathBuf, ReportError> {
-    let page = page::html(&Run::load(dir)?)?;
-    let path = dir.report();
-    artifact::write(&path, page.as_bytes())?;
-    Ok(path)
-}
-
 impl Run {
-    /// Reads the folder of a run.
+    /// Reads the folder of a run. Results that are not of its present networks are left out, with a note.
     ///
     /// # Errors
     /// If a file is damaged, or if there is none at all.
     pub fn load(dir: &RunDir) -> Result<Run, ReportError> {
-        let found: Option<Network> = optional(&dir.found().network())?;
-        let genotype = match (optional(&dir.genotype())?, &found) {
-            (None, Some(Network::Genotype(genotype))) => Some(genotype.clone()),
-            (genotype, _) => genotype,
-        };
-        let found = found.or_else(|| genotype.clone().map(Network::Genotype));
-        let baseline = optional(&dir.baseline().network())?;
-        let mut models = vec![];
-        for (network, dir) in [(found, dir.found()), (baseline, dir.baseline())] {
-            if let Some(network) = network {
-                models.push(Model::load(network, &dir)?);
+        let (mut notes, mut models) = (vec![], vec![]);
+        let mut genotype: Option<Genotype> = optional(&dir.genotype())?;
+        for (i, folder) in dir.models().into_iter().enumerate() {
+            let mut trained = kept(folder.trained()?, &mut notes);
+            let found = if i == 0 { genotype.clone().map(Network::Genotype) } else { None };
+            if let (Some(found), Some(other)) = (&found, &trained)
+                && *found != other.network
+            {
+                let ops = other.network.genotype().map_or_else(|| other.network.name(), Genotype::to_string);
+                notes.push(format!(
+                    "the network that was trained, {ops}, is not the one that was found: `nas train` trains that one"
+                ));
+                trained = None;
             }
-        }
-        let search = artifact::read_lines(&dir.search_log())?;
-        let mut bench: Vec<BenchRow> = vec![];
-        for row in artifact::read_lines::<BenchRow>(&dir.bench())? {
-            match bench.iter_mut().find(|b| b.model == row.model && b.setting() == row.setting()) {
-                Some(old) => *old = row,
-                None => bench.push(row),
+            let Some(network) = found.or_else(|| trained.as_ref().map(|trained| trained.network.clone())) else {
+                continue;
+            };
+            let unfinished: Option<Vec<TrainEpoch>> = folder
+                .unfinished()
+                .newest_log()
+                .filter(|_| trained.is_none())
+                .map(|log| artifact::read_lines(&log))
+                .transpose()?;
+            if let Some(epochs) = unfinished {
+                notes.push(format!(
+                    "a training in {} has not ended: {} epochs are done",
+                    folder.0.display(),
+                    epochs.len()
+                ));
             }
+            let exported = match &trained {
+                Some(trained) => kept(folder.exported(trained)?, &mut notes),
+                None => None,
+            };
+            if i == 0 && genotype.is_none() {
+                genotype = network.genotype().cloned();
+            }
+            models.push(Model::new(network, trained, exported));
         }
+        let search = search(dir, genotype.as_ref(), &mut notes)?;
+        let bench = bench(dir, &models, &mut notes)?;
         if models.is_empty() && search.is_empty() && bench.is_empty() {
             return Err(ReportError::Empty(dir.0.clone()));
         }
-        Ok(Run { genotype, search, models, bench })
+        Ok(Run { genotype, search, models, bench, notes })
+    }
+
+    /// Writes the page and returns its path.
+    ///
+    /// # Errors
+    /// If the page cannot be drawn or written.
+    pub fn write(&self, dir: &RunDir) -> Result<PathBuf, ReportError> {
+        let page = page::html(self)?;
+        let path = dir.report();
+        artifact::write(&path, page.as_bytes())?;
+        Ok(path)
+    }
+
+    /// Whether the content of a file is such a page.
+    pub fn is_page(bytes: &[u8]) -> bool {
+        String::from_utf8_lossy(bytes).contains(page::GENERATOR)
     }
 
     /// The settings that were measured, in the order of the rows.
@@ -129,15 +159,15 @@ impl Run {
         settings
     }
 
-    fn bench_row(&self, model: &str, setting: &Setting) -> Option<&BenchRow> {
-        self.bench.iter().find(|r| r.model == model && r.setting() == *setting)
+    fn bench_row(&self, model: &Model, setting: &Setting) -> Option<&BenchRow> {
+        self.bench.iter().find(|row| model.is_of(row) && row.setting() == *setting)
     }
 
     /// The rows of the found network that have a prediction.
     fn by_layer(&self) -> Vec<(&BenchRow, &Prediction)> {
-        let name = self.genotype.clone().map(|g| Network::Genotype(g).name());
-        let found = self.bench.iter().filter(|row| name.as_ref() == Some(&row.model));
-        found.filter_map(|row| Some((row, row.prediction.as_ref()?))).collect()
+        let found = self.models.iter().find(|model| model.ops.is_some());
+        let rows = self.bench.iter().filter(|row| found.is_some_and(|model| model.is_of(row)));
+        rows.filter_map(|row| Some((row, row.prediction.as_ref()?))).collect()
     }
 
     /// The layers of the found network; `predicted` is in the order of [`Run::by_layer`].
@@ -162,16 +192,73 @@ fn align<'r>(layers: &[Layer], prediction: &'r Prediction) -> Vec<Option<&'r Lay
     aligned
 }
 
+/// The log of the search that found the genotype, or that of one that has not ended.
+fn search(
+    dir: &RunDir,
+    genotype: Option<&Genotype>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<SearchEpoch>, ArtifactError> {
+    let ended = genotype.map(|genotype| dir.searched(genotype)).transpose()?.flatten();
+    if let Some(log) = kept(ended, notes) {
+        return Ok(log);
+    }
+    let Some(log) = dir.unfinished().newest_log() else { return Ok(vec![]) };
+    let log: Vec<SearchEpoch> = artifact::read_lines(&log)?;
+    notes.push(format!("a search has not ended: {} epochs are done", log.len()));
+    Ok(if genotype.is_none() { log } else { vec![] })
+}
+
+/// The newest row of each model and setting, of models that the run has now or that are not its own.
+fn bench(dir: &RunDir, models: &[Model], notes: &mut Vec<String>) -> Result<Vec<BenchRow>, ArtifactError> {
+    let mut bench: Vec<BenchRow> = vec![];
+    for row in artifact::read_lines::<BenchRow>(&dir.bench())? {
+        match bench.iter_mut().find(|b| b.digest == row.digest && b.setting() == row.setting()) {
+            Some(old) => *old = row,
+            None => bench.push(row),
+        }
+    }
+    let all = bench.len();
+    bench.retain(|row| row.network.is_none() || models.iter().any(|model| model.is_of(row)));
+    if bench.len() < all {
+        let left_out = all - bench.len();
+        notes.push(format!(
+            "{left_out} rows of bench.jsonl are of models that this run no longer has: `nas bench` measures the present ones"
+        ));
+    }
+    Ok(bench)
+}
+
+/// What belongs together; otherwise a note.
+fn kept<T>(found: Option<Matched<T>>, notes: &mut Vec<String>) -> Option<T> {
+    match found? {
+        Ok(found) => Some(found),
+        Err(why) => {
+            notes.push(why);
+            None
+        }
+    }
+}
+
 impl Model {
-    fn load(network: Network, dir: &ModelDir) -> Result<Model, ArtifactError> {
-        let ops = network.genotype().map(Genotype::to_string);
-        let data = optional::<TrainedOn>(&dir.trained_on())?.map(|on| on.data);
-        let train = artifact::read_lines(&dir.train_log())?;
-        Ok(Model { name: network.name(), ops, cost: network.graph().cost(), data, train })
+    fn new(network: Network, trained: Option<Trained>, exported: Option<Exported>) -> Model {
+        let (data, train) = trained.map_or((None, vec![]), |trained| (Some(trained.on.data), trained.log));
+        Model {
+            name: network.name(),
+            ops: network.genotype().map(Genotype::to_string),
+            cost: network.graph().cost(),
+            data,
+            train,
+            digest: exported.map(|exported| exported.digest),
+        }
+    }
+
+    /// Whether a row is of this model.
+    fn is_of(&self, row: &BenchRow) -> bool {
+        self.digest.as_ref() == Some(&row.digest)
     }
 
     /// Share of the test images that are classified correctly after the last epoch.
-    pub fn test_accuracy(&self) -> Option<f64> {
+    pub fn test_accuracy(&self) -> Option<Share> {
         self.train.last().map(|epoch| epoch.test_accuracy)
     }
 }

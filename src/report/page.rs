@@ -2,10 +2,13 @@
 
 use super::chart::Key;
 use super::figures::{self, Figure};
-use super::summary::{SummaryLatency, SummaryRow, millions, or_dash, percent};
+use super::summary::{SummaryLatency, SummaryRow, millions, or_dash};
 use super::{LayerRow, Model, ReportError, Run, Setting, labels};
 use crate::latency::Latency;
 use crate::record::{BenchRow, Expected, Prediction};
+
+/// Identifies a page as one of a run.
+pub const GENERATOR: &str = "<meta name=\"generator\" content=\"edge-nas\"/>";
 
 /// Escapes text for HTML. [`table`], [`figure`] and [`missing`] take plain text and escape it themselves.
 fn escape(text: &str) -> String {
@@ -46,7 +49,7 @@ pub fn html(run: &Run) -> Result<String, ReportError> {
     Ok(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         {GENERATOR}\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
          <h1>{title}</h1>\n{}{body}</main>\n</body>\n</html>\n",
         headline(run)
     ))
@@ -85,13 +88,15 @@ fn headline(run: &Run) -> String {
     if !sentences.is_empty() {
         html += &format!("<p class=\"headline\">{}</p>\n", escape(&sentences.join(" ")));
     }
+    let note = |note: &String| format!("<p class=\"missing\">Note: {}.</p>\n", escape(note));
+    html += &run.notes.iter().map(note).collect::<String>();
     html
 }
 
 /// Accuracy and latencies of a network in a sentence; `None` if it was neither trained nor measured.
 fn sentence(row: &SummaryRow, labels: &[String]) -> Option<String> {
     let name = if row.genotype.is_some() { "The found network" } else { &row.name };
-    let accuracy = row.test_accuracy.map(|a| format!("classifies {} of the test images correctly", percent(a)));
+    let accuracy = row.test_accuracy.map(|a| format!("classifies {a} of the test images correctly"));
     let measured = |(latency, label): (&SummaryLatency, &String)| Some(format!("{} ({label})", latency.measured_ns?));
     let latencies: Vec<String> = row.latencies.iter().zip(labels).filter_map(measured).collect();
     let latency = (!latencies.is_empty()).then(|| format!("takes {}", latencies.join(" and ")));
@@ -123,7 +128,7 @@ fn bench_table(run: &Run) -> String {
     ];
     let row = |r: &BenchRow| {
         vec![
-            r.model.clone(),
+            r.title(),
             r.setting().to_string(),
             r.latency_ns.to_string(),
             or_dash(r.prediction.as_ref().map(|prediction| prediction.latency_ns)),

@@ -1,7 +1,8 @@
 //! The summary table of a run, for the terminal, for the page and as JSON.
 
-use super::{Run, Setting, labels};
+use super::{Model, Run, Setting, labels};
 use crate::latency::Latency;
+use crate::record::Share;
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ pub struct SummaryRow {
     pub params: u64,
     pub macs: u64,
     /// Share of the test images that are classified correctly after the last epoch.
-    pub test_accuracy: Option<f64>,
+    pub test_accuracy: Option<Share>,
     pub latencies: Vec<SummaryLatency>,
 }
 
@@ -37,12 +38,12 @@ impl Run {
                 params: model.cost.params,
                 macs: model.cost.macs,
                 test_accuracy: model.test_accuracy(),
-                latencies: self.settings().into_iter().map(|s| self.latency(&model.name, s)).collect(),
+                latencies: self.settings().into_iter().map(|s| self.latency(model, s)).collect(),
             })
             .collect()
     }
 
-    fn latency(&self, model: &str, setting: Setting) -> SummaryLatency {
+    fn latency(&self, model: &Model, setting: Setting) -> SummaryLatency {
         let row = self.bench_row(model, &setting);
         SummaryLatency {
             setting,
@@ -77,8 +78,7 @@ impl Run {
 
     pub(super) fn summary_cells(&self) -> Vec<Vec<String>> {
         let cells = |row: SummaryRow| {
-            let mut cells =
-                vec![row.name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy.map(percent))];
+            let mut cells = vec![row.name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy)];
             cells.extend(row.latencies.iter().flat_map(|l| [l.predicted_ns, l.measured_ns].map(or_dash)));
             cells
         };
@@ -93,10 +93,6 @@ pub fn millions(n: u64) -> String {
     let n = n as f64 / 1e6;
     let digits = if n < 0.9995 { 3 } else { 2 };
     format!("{n:.digits$} M")
-}
-
-pub fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
 }
 
 pub fn or_dash(value: Option<impl ToString>) -> String {

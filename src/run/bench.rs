@@ -1,15 +1,15 @@
 use super::{BoardSettings, Images, MeasureSettings, RunError};
-use crate::artifact;
+use crate::artifact::{self, ArtifactError, Digest};
 use crate::device::{Device, Session, Source};
 use crate::latency::Latency;
 use crate::model::{LatencyModel, ModelError};
-use crate::profile::{self, Benchmarked};
-use crate::record::{BenchRow, LayerLatency, Prediction, RunDir};
+use crate::profile::{self, Benchmark, Benchmarked};
+use crate::record::{BenchRow, Exported, LayerLatency, ModelDir, Prediction, RunDir};
 use crate::space::{Genotype, Layer, Network};
 use crate::table::{LatencyTable, Subject, TableError};
-use nas_exporters::{Precision, onnx};
+use nas_exporters::onnx::{self, Inspected};
 use nas_probe::Runtime;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -26,22 +26,46 @@ pub struct Bench {
 
 /// An ONNX file to measure.
 struct File {
+    /// Distinct from all others.
     name: String,
     onnx: Vec<u8>,
-    precision: Precision,
-    /// The network of a space that it is, if any.
-    genotype: Option<Genotype>,
+    digest: Digest,
+    model: Inspected,
+    /// What it is an export of, for one of the run's networks.
+    network: Option<Network>,
+}
+
+/// What a benchmark measured and stored, and what it could not measure.
+#[derive(Debug)]
+pub struct Benched {
+    pub rows: Vec<BenchRow>,
+    pub failed: Vec<RunError>,
+}
+
+impl Benched {
+    /// # Errors
+    /// Where something could not be measured.
+    pub fn complete(self) -> Result<Vec<BenchRow>, RunError> {
+        let reasons: Vec<String> = self.failed.iter().map(RunError::to_string).collect();
+        if reasons.is_empty() { Ok(self.rows) } else { Err(RunError::Unmeasured { reasons: reasons.join("; ") }) }
+    }
 }
 
 /// Measures a run's networks and other ONNX files in turn, beside the predictions, and stores that in `bench.jsonl`.
+/// All files are checked before the first is measured, and a model that fails does not keep the others from being
+/// measured.
 ///
 /// # Errors
-/// Where there is nothing to measure, a file is no ONNX model, or the device does not measure it.
-pub fn bench(settings: &Bench) -> Result<Vec<BenchRow>, RunError> {
+/// Where there is nothing to measure, the device is not reached, or a latency table cannot be used.
+pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
     let Bench { run, rounds, measure, board, .. } = settings;
     let device = measure.device()?;
     let run = RunDir(run.clone());
-    let files = files(&run, &settings.models)?;
+    let (files, mut failed) = files(&run, &settings.models);
+    if files.is_empty() {
+        return Err(failed.into_iter().next().unwrap_or(RunError::NothingExported(run.0)));
+    }
+    let mut old: Vec<BenchRow> = artifact::read_lines(&run.bench())?;
     let runtimes = measure.runtimes(&device);
     let mut sessions = board.open(&device, &runtimes)?;
     let [session] = sessions.as_mut_slice() else { return Err(RunError::ManyBoards) };
@@ -49,15 +73,21 @@ pub fn bench(settings: &Bench) -> Result<Vec<BenchRow>, RunError> {
         files.iter().map(|file| (file.name.clone(), Source::File(file.onnx.clone()))).collect();
     let mut tables = tables(measure, &device, session, &files, &runtimes)?;
     tables.iter_mut().for_each(|table| table.add_anchor(&mut models));
-    let found = profile::bench(session, &models, &runtimes, measure.threads.get(), *rounds)?;
+    let Benchmark { found, failed: unmeasured } =
+        profile::bench(session, &models, &runtimes, measure.threads.get(), *rounds)?;
+    failed.extend(unmeasured.into_iter().map(RunError::from));
     let mut rows = vec![];
     for found_of_file in found.iter().filter(|found| found.model < files.len()) {
         let file = &files[found_of_file.model];
         let table = tables.iter().find(|table| table.runtime == found_of_file.runtime);
-        let prediction =
-            file.genotype.as_ref().zip(table).and_then(|(genotype, table)| table.predict(genotype, &found));
+        let genotype = file.network.as_ref().and_then(Network::genotype);
+        let prediction = genotype.zip(table).and_then(|(genotype, table)| table.predict(genotype, &found));
         rows.push(row(&device, session, measure.threads.get(), file, found_of_file, prediction)?);
     }
+    // Newer rows take the place of older ones of the same subject.
+    old.retain(|old| !rows.iter().any(|new| new.is_of(old)));
+    old.extend_from_slice(&rows);
+    artifact::write_lines(&run.bench(), &old)?;
     let disturbed = rows.iter().map(|row| row.disturbed_rounds).max().unwrap_or_default();
     if disturbed > 0 {
         let device = &measure.device;
@@ -65,24 +95,68 @@ pub fn bench(settings: &Bench) -> Result<Vec<BenchRow>, RunError> {
             "up to {disturbed} of {rounds} rounds were disturbed by throttling or load; see `nas devices check {device}`"
         );
     }
-    save(&run.bench(), &rows)?;
-    Ok(rows)
+    Ok(Benched { rows, failed })
 }
 
-fn files(run: &RunDir, others: &[PathBuf]) -> Result<Vec<File>, RunError> {
-    let mut files = vec![];
-    for dir in run.trained() {
-        let network: Network = artifact::read_json(&dir.network(), "nas train")?;
-        let onnx = artifact::read(&dir.onnx(), "nas export")?;
-        let genotype = network.genotype().cloned();
-        files.push(File { name: network.name(), precision: onnx::precision_of(&onnx)?, onnx, genotype });
+/// The files that can be measured, each content once, and why others cannot.
+fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
+    let (mut files, mut failed): (Vec<File>, Vec<RunError>) = (vec![], vec![]);
+    for dir in run.models() {
+        match own(run, &dir) {
+            Ok(own) => files.extend(own),
+            Err(error) => failed.push(error),
+        }
     }
-    for path in others {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let onnx = artifact::read(path, "nas export")?;
-        files.push(File { name, precision: onnx::precision_of(&onnx)?, onnx, genotype: None });
+    let own: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+    for (path, name) in others.iter().zip(distinct(others, &own)) {
+        let read = || -> Result<File, RunError> {
+            let onnx = artifact::read(path, "nas export")?;
+            let unfit = |source| RunError::Model { path: path.clone(), source };
+            let model = onnx::inspect(&onnx).map_err(unfit)?;
+            Ok(File { name, digest: Digest::of_bytes(&onnx), model, onnx, network: None })
+        };
+        match read() {
+            Ok(file) => match files.iter().find(|known| known.digest == file.digest) {
+                Some(known) => log::info!("{} is the same model as {}", path.display(), known.name),
+                None => files.push(file),
+            },
+            Err(error) => failed.push(error),
+        }
     }
-    if files.is_empty() { Err(RunError::NothingExported(run.0.clone())) } else { Ok(files) }
+    (files, failed)
+}
+
+/// The export of one of the run's networks; none where nothing was trained.
+fn own(run: &RunDir, dir: &ModelDir) -> Result<Option<File>, RunError> {
+    let mixed = |reason| RunError::Mixed { run: run.0.clone(), reason };
+    let Some(trained) = dir.trained()? else { return Ok(None) };
+    let trained = trained.map_err(mixed)?;
+    let missing = || ArtifactError::Missing { path: dir.onnx(), maker: "nas export" };
+    let stale = |reason| RunError::Stale { run: run.0.clone(), reason };
+    let Exported { onnx, digest } = dir.exported(&trained)?.ok_or_else(missing)?.map_err(stale)?;
+    let unfit = |source| RunError::Model { path: dir.onnx(), source };
+    let (name, network) = (trained.network.name(), Some(trained.network));
+    Ok(Some(File { name, model: onnx::inspect(&onnx).map_err(unfit)?, onnx, digest, network }))
+}
+
+/// A name for each path, which none of the others and none of `taken` has: the last parts of the path, as few as are
+/// needed, without the extension.
+fn distinct(paths: &[PathBuf], taken: &[String]) -> Vec<String> {
+    let last = |path: &PathBuf, parts: usize| {
+        let path = path.with_extension("");
+        let all: Vec<_> = path.iter().collect();
+        all[all.len().saturating_sub(parts)..].iter().collect::<PathBuf>().display().to_string()
+    };
+    let name = |(i, path): (usize, &PathBuf)| {
+        let is_free = |name: &String, parts: usize| {
+            let others = paths.iter().enumerate().filter(|(j, _)| *j != i);
+            !taken.contains(name) && others.into_iter().all(|(_, other)| last(other, parts) != *name)
+        };
+        let names = (1..=path.iter().count()).map(|parts| (last(path, parts), parts));
+        let free = names.into_iter().find(|(name, parts)| is_free(name, *parts));
+        free.map_or_else(|| path.display().to_string(), |(name, _)| name)
+    };
+    paths.iter().enumerate().map(name).collect()
 }
 
 fn row(
@@ -96,12 +170,15 @@ fn row(
     let info = session.require(found.runtime)?;
     Ok(BenchRow {
         model: file.name.clone(),
+        digest: file.digest.clone(),
+        network: file.network.as_ref().map(Digest::of),
         device: device.name.clone(),
         runtime: found.runtime,
         runtime_version: info.version.clone(),
         providers: info.providers.clone(),
         threads,
-        precision: file.precision,
+        precision: file.model.precision,
+        images: file.model.images,
         latency_ns: found.estimate.latency,
         median_ns: found.summary.median,
         p5_ns: found.summary.p5,
@@ -131,7 +208,7 @@ fn tables(
     files: &[File],
     runtimes: &[Runtime],
 ) -> Result<Vec<Table>, RunError> {
-    let Some(genotype) = files.iter().find_map(|file| file.genotype.as_ref()) else { return Ok(vec![]) };
+    let Some(genotype) = files.iter().find_map(|file| file.network.as_ref()?.genotype()) else { return Ok(vec![]) };
     let networks = &genotype.networks;
     let images = Images::Shape { input: networks.input, classes: networks.classes[0] };
     let mut tables = vec![];
@@ -199,6 +276,7 @@ pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, 
     let interactions = model.fit.iter().flat_map(|fit| &fit.interactions);
     Ok(Prediction {
         latency_ns: model.predict(&genotype.choices),
+        table: table.digest()?,
         isolated_ns: layers.iter().map(|layer| layer.isolated_ns).sum(),
         interactions: interactions.map(|interaction| interaction.gain.interaction.clone()).collect(),
         layers,
@@ -208,16 +286,26 @@ pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, 
 }
 
 impl BenchRow {
-    fn same_subject(&self, other: &BenchRow) -> bool {
-        let key = |r: &BenchRow| (r.model.clone(), r.device.clone(), r.runtime, r.threads, r.precision);
-        key(self) == key(other)
+    /// Whether both are of one model, on one kind of device, with one runtime and number of threads.
+    fn is_of(&self, other: &BenchRow) -> bool {
+        let subject = |r: &BenchRow| (r.digest.clone(), r.device.clone(), r.runtime, r.threads);
+        subject(self) == subject(other)
     }
 }
 
-/// Writes `rows` in the place of older ones of the same networks, devices, runtimes, threads and precisions.
-fn save(path: &Path, rows: &[BenchRow]) -> Result<(), RunError> {
-    let mut all: Vec<BenchRow> = artifact::read_lines(path)?;
-    all.retain(|old| !rows.iter().any(|new| new.same_subject(old)));
-    all.extend_from_slice(rows);
-    Ok(artifact::write_lines(path, &all)?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct() {
+        let names = |paths: &[&str], taken: &[&str]| {
+            let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+            distinct(&paths, &taken.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["x/net.onnx", "y.onnx"], &[]), ["net", "y"]);
+        assert_eq!(names(&["a/model.onnx", "b/model.onnx"], &[]), ["a/model", "b/model"]);
+        assert_eq!(names(&["other/genotype.onnx"], &["genotype"]), ["other/genotype"]);
+        assert_eq!(names(&["genotype.onnx"], &["genotype"]), ["genotype.onnx"]);
+    }
 }

@@ -3,7 +3,7 @@ use super::stages::Stages;
 use super::{
     Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search, searched,
 };
-use crate::artifact;
+use crate::artifact::{self, Digest};
 use crate::data::{Data, DataSpec};
 use crate::latency::Target;
 use crate::profile::Wanted;
@@ -137,25 +137,27 @@ impl Experiment {
         };
         let searched = searched(&settings, &data)?;
         let key = (&searched.networks.space, &searched.constraints, &self.search, &fingerprint);
-        stages.run("search", &key, &[run.genotype()], || search(&run.0, &searched, &data, &self.search).map(drop))?;
+        stages.run("search", &key, &[run.genotype(), run.search_log(), run.searched_on()], || {
+            search(&run.0, &searched, &data, &self.search).map(drop)
+        })?;
 
         let genotype = Network::Genotype(artifact::read_json(&run.genotype(), "nas search")?);
         let key = (&genotype, &self.train, &fingerprint);
-        stages.run("train", &key, &[found.weights()], || train(&genotype, &data, &self.train, &found))?;
+        stages.run("train", &key, &trained(&found), || train(&genotype, &data, &self.train, &found))?;
 
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
         let key = (&baseline_network, settings, &fingerprint);
-        stages.run("train baseline", &key, &[baseline.weights()], || {
+        stages.run("train baseline", &key, &trained(&baseline), || {
             train(&baseline_network, &data, settings, &baseline)
         })?;
 
-        let weights = [artifact::digest_file(&found.weights())?, artifact::digest_file(&baseline.weights())?];
+        let weights = [Digest::of_file(&found.weights())?, Digest::of_file(&baseline.weights())?];
         let outputs = [found.onnx(), baseline.onnx()];
         stages.run("export", &(weights, &self.export), &outputs, || {
             export(&run.0, &data, &[], self.export.images).map(drop)
         })?;
 
-        let models = [artifact::digest_file(&found.onnx())?, artifact::digest_file(&baseline.onnx())?];
+        let models = [Digest::of_file(&found.onnx())?, Digest::of_file(&baseline.onnx())?];
         let key = (models, &measure, &board, &self.bench, &searched.constraints);
         let settings = Bench {
             run: run.0.clone(),
@@ -164,9 +166,9 @@ impl Experiment {
             measure: measure.clone(),
             board: board.clone(),
         };
-        stages.run("bench", &key, &[run.bench()], || bench(&settings).map(drop))?;
+        stages.run("bench", &key, &[run.bench()], || bench(&settings)?.complete().map(drop))?;
 
-        report::write(run)?;
+        report::Run::load(run)?.write(run)?;
         Ok(())
     }
 
@@ -174,6 +176,11 @@ impl Experiment {
     pub fn default_run(&self) -> RunDir {
         RunDir(PathBuf::from("runs").join(&self.name))
     }
+}
+
+/// What a training writes.
+fn trained(dir: &ModelDir) -> [PathBuf; 4] {
+    [dir.network(), dir.train_log(), dir.weights(), dir.trained_on()]
 }
 
 fn train(network: &Network, data: &Data, settings: &TrainSettings, dir: &ModelDir) -> Result<(), RunError> {

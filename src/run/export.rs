@@ -4,8 +4,7 @@ use super::RunError;
 use crate::artifact;
 use crate::data::{Batches, Data};
 use crate::device::{Board, Device, Session, Source};
-use crate::record::{ModelDir, RunDir, TrainedOn};
-use crate::space::Network;
+use crate::record::{ModelDir, RunDir, Trained, WEIGHTS};
 use crate::train::{Net, Placement, TrainError, fit::read_weights};
 use nas_exporters::{Precision, Shape, onnx};
 use nas_probe::{Runtime, TensorData};
@@ -34,40 +33,50 @@ pub struct Exported {
 /// # Errors
 /// Where the run has no trained network, the data are not its own, or a runtime differs.
 pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Exported>, RunError> {
-    let trained = RunDir(run.into()).trained();
+    let mut trained = vec![];
+    for dir in RunDir(run.into()).models() {
+        match dir.trained()? {
+            Some(Ok(network)) => trained.push((dir, network)),
+            Some(Err(reason)) => return Err(RunError::Mixed { run: run.into(), reason }),
+            None => {}
+        }
+    }
     if trained.is_empty() {
         return Err(RunError::NothingTrained(run.into()));
+    }
+    for (_, network) in &trained {
+        let shape = Shape::from(data.test.shape);
+        let takes = network.network.graph().input_shape();
+        if shape != takes {
+            return Err(TrainError::Images { images: shape, network: takes }.into());
+        }
     }
     let runtimes = if runtimes.is_empty() { Runtime::ALL.to_vec() } else { runtimes.to_vec() };
     let board = Board { runtimes: runtimes.clone(), ..Board::local(Device::load("host")?) };
     let mut session = Session::open(&board)?;
-    trained.iter().map(|dir| export_one(dir, data, &mut session, &runtimes, images)).collect()
+    trained.iter().map(|(dir, network)| export_one(dir, network, data, &mut session, &runtimes, images)).collect()
 }
 
 fn export_one(
     dir: &ModelDir,
+    Trained { network, on, .. }: &Trained,
     data: &Data,
     session: &mut Session,
     runtimes: &[Runtime],
     images: NonZeroUsize,
 ) -> Result<Exported, RunError> {
-    let network: Network = artifact::read_json(&dir.network(), "nas train")?;
-    let trained_on: TrainedOn = artifact::read_json(&dir.trained_on(), "nas train")?;
     let weights = read_weights(&dir.weights())?;
     let graph = network.graph();
-    let shape = Shape::from(data.test.shape);
-    if shape != graph.input_shape() {
-        return Err(TrainError::Images { images: shape, network: graph.input_shape() }.into());
-    }
+    let shape = graph.input_shape();
     let onnx = onnx::encode(&graph, &weights, Precision::Fp32)?;
+    let onnx = onnx::with_metadata(&onnx, WEIGHTS, on.weights.as_str())?;
 
     let net = Net::new(graph, Placement::default());
     net.load(&weights).map_err(TrainError::from)?;
     let placed = session.place(&[(network.name(), Source::File(onnx.clone()))])?;
     let indices: Vec<usize> = (0..data.test.len().min(images.get())).collect();
     let one = NonZeroUsize::MIN;
-    let batches =
-        Batches { dataset: &data.test, indices: &indices, normalisation: &trained_on.normalisation, size: one };
+    let batches = Batches { dataset: &data.test, indices: &indices, normalisation: &on.normalisation, size: one };
     let size = vec![1, shape.channels, shape.height, shape.width];
     let expected: Vec<(Vec<f32>, TensorData)> = batches
         .in_order()

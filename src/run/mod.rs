@@ -13,7 +13,7 @@ mod search;
 #[cfg(feature = "torch")]
 mod stages;
 
-pub use bench::{Bench, bench, predict};
+pub use bench::{Bench, Benched, bench, predict};
 #[cfg(feature = "torch")]
 pub use experiment::Experiment;
 #[cfg(feature = "torch")]
@@ -45,7 +45,7 @@ pub enum RunError {
     #[error(transparent)]
     Table(#[from] TableError),
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Prediction(#[from] ModelError),
     #[error(transparent)]
     Profile(#[from] ProfileError),
     #[error(transparent)]
@@ -75,6 +75,14 @@ pub enum RunError {
         "{model} in {runtime} gave {found} logits for test image {image}, and libtorch {expected}; nothing was written"
     )]
     Logits { model: String, runtime: nas_probe::Runtime, image: usize, expected: usize, found: usize },
+    #[error("{reason}; `nas train --run {run}` trains it anew", run = run.display())]
+    Mixed { run: PathBuf, reason: String },
+    #[error("{reason}; `nas export --run {run}` writes it anew", run = run.display())]
+    Stale { run: PathBuf, reason: String },
+    #[error("not everything was measured: {reasons}")]
+    Unmeasured { reasons: String },
+    #[error("{path}: {source}", path = path.display())]
+    Model { path: PathBuf, source: nas_exporters::EncodeError },
     #[error("cannot write the experiment: {0}")]
     Toml(#[from] toml::ser::Error),
 }

@@ -101,10 +101,11 @@ pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Vali
     let mut sessions = board.open(&device, &runtimes)?;
     let mut validated = vec![];
     for runtime in runtimes {
-        let mut table = measure.load_table(&device, &networks, (space, images), runtime)?;
+        let path = measure.table_path(&device, &networks, runtime);
+        let mut table = LatencyTable::reopen(&path, &measure.command(space, images, runtime))?;
         table.check(&measure.header(&device, &sessions, runtime, &networks)?)?;
         let (validation, unseen) = profile::validate(&mut sessions, &mut table, &networks, number, seed)?;
-        let plot = table.path().with_extension("svg");
+        let plot = table.path().with_extension("validation.svg");
         report::scatter(&plot, &unseen, &validation)?;
         validated.push(Validated { table: table.path().into(), runtime, validation, plot });
     }

@@ -1,10 +1,10 @@
 use super::measure::networks_for;
 use super::{Images, MeasureSettings, RunError};
-use crate::artifact;
+use crate::artifact::{self, Digest};
 use crate::data::{Data, DataSpec};
 use crate::latency::{Latency, Target};
 use crate::model::{LatencyModel, Validations};
-use crate::record::RunDir;
+use crate::record::{RunDir, SearchedOn};
 use crate::search::{self, Constraint, Cost, latency_range};
 use crate::space::{Genotype, SearchSpace};
 use crate::table::LatencyTable;
@@ -57,18 +57,33 @@ pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
     let cost = Cost { name: format!("latency on {} with {runtime}", device.name), ..Cost::latency(&model) };
     let constraints = vec![Constraint { cost, limit }];
     search::check(&networks, &constraints)?;
-    Ok(Searched { networks, constraints, foreign: foreign.map(|difference| difference.to_string()) })
+    Ok(Searched {
+        networks,
+        constraints,
+        table: table.digest()?,
+        foreign: foreign.map(|difference| difference.to_string()),
+    })
 }
 
-/// Trains a supernet, derives the best network within the constraints from it, and writes `genotype.json`.
+/// Trains a supernet, derives the best network within the constraints from it, and writes `search.jsonl`,
+/// `genotype.json` and `search.json`.
 ///
 /// # Errors
 /// Where the loss diverges, or a file cannot be written.
 pub fn search(run: &Path, searched: &Searched, data: &Data, settings: &SearchSettings) -> Result<Found, RunError> {
     let run = RunDir(run.into());
-    let scores = train_supernet(searched, data, settings, &run)?;
+    let (log, scores) = train_supernet(searched, data, settings, &run)?;
     let genotype = search::derive(&searched.networks, &scores, &searched.constraints)?;
+    artifact::write_lines(&run.search_log(), &log)?;
     artifact::write_json(&run.genotype(), &genotype)?;
+    let on = SearchedOn {
+        data: data.name.clone(),
+        data_digest: data.fingerprint(),
+        table: searched.table.clone(),
+        genotype: Digest::of(&genotype),
+        log: Digest::of_lines(&log),
+    };
+    artifact::write_json(&run.searched_on(), &on)?;
     let Constraint { cost, limit } = &searched.constraints[0];
     let predicted_ns = Latency::from_ns(cost.polynomial.value(&genotype.choices, 0));
     Ok(Found { genotype, predicted_ns, target_ns: Latency::from_ns(*limit) })

@@ -1,28 +1,35 @@
 //! Which stages of an experiment are done, and with which inputs.
 
 use super::RunError;
-use crate::artifact;
+use crate::artifact::{self, Digest};
 use crate::record::RunDir;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The finished stages of a run, each with a digest of what went into it: `stages.json`.
+/// The finished stages of a run, each with digests of what went into it and of what it wrote: `stages.json`.
 pub struct Stages {
-    path: PathBuf,
-    done: BTreeMap<String, String>,
+    run: RunDir,
+    done: BTreeMap<String, Done>,
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Done {
+    inputs: Digest,
+    /// By path in the run's folder.
+    outputs: BTreeMap<PathBuf, Digest>,
 }
 
 impl Stages {
     /// # Errors
     /// Where the file is damaged.
     pub fn open(run: &RunDir) -> Result<Stages, RunError> {
-        let path = run.0.join("stages.json");
+        let path = path(run);
         let done = if path.is_file() { artifact::read_json(&path, "nas run")? } else { BTreeMap::new() };
-        Ok(Stages { path, done })
+        Ok(Stages { run: run.clone(), done })
     }
 
-    /// Does a stage, unless it was done with the same `inputs` and its `outputs` are there.
+    /// Does a stage, unless it was done with the same `inputs` and its `outputs` are as it left them.
     ///
     /// # Errors
     /// Those of the stage, and where the file cannot be written.
@@ -33,17 +40,34 @@ impl Stages {
         outputs: &[PathBuf],
         work: impl FnOnce() -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        let digest = artifact::digest(inputs);
-        if self.done.get(stage) == Some(&digest) && outputs.iter().all(|path| path.is_file()) {
+        let inputs = Digest::of(inputs);
+        if let Some(done) = self.done.get(stage)
+            && done.inputs == inputs
+            && done.outputs == self.digests(outputs)?
+        {
             log::info!("{stage}: done before with the same inputs");
             return Ok(());
         }
         // A stage that is interrupted is not done.
         if self.done.remove(stage).is_some() {
-            artifact::write_json(&self.path, &self.done)?;
+            artifact::write_json(&path(&self.run), &self.done)?;
         }
         work()?;
-        self.done.insert(stage.into(), digest);
-        Ok(artifact::write_json(&self.path, &self.done)?)
+        let outputs = self.digests(outputs)?;
+        self.done.insert(stage.into(), Done { inputs, outputs });
+        Ok(artifact::write_json(&path(&self.run), &self.done)?)
     }
+
+    fn digests(&self, outputs: &[PathBuf]) -> Result<BTreeMap<PathBuf, Digest>, RunError> {
+        let mut digests = BTreeMap::new();
+        for output in outputs {
+            let name = output.strip_prefix(&self.run.0).unwrap_or(output);
+            digests.extend(Digest::of_file(output)?.map(|digest| (name.to_path_buf(), digest)));
+        }
+        Ok(digests)
+    }
+}
+
+fn path(run: &RunDir) -> PathBuf {
+    run.0.join("stages.json")
 }

@@ -47,6 +47,9 @@ impl Networks {
         let mut layers = vec![];
         for spec in specs {
             let variants = variants(spec, &inputs);
+            if let Some(reason) = variants.iter().find_map(|variant| variant.layer.check().err()) {
+                return Err(SpaceError::Invalid { space: space.name, reason });
+            }
             inputs = BTreeMap::new();
             for variant in &variants {
                 let given: &mut Vec<usize> = inputs.entry(variant.layer.output()).or_default();

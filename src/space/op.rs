@@ -70,6 +70,26 @@ impl CandidateOp {
     pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE, avg_pool_KxK, max_pool_KxK, \
                              skip and zero, with an odd K up to 15 and E from 1 to 16";
 
+    /// The size of its window; 1 without one.
+    pub(super) fn kernel(self) -> usize {
+        match self {
+            CandidateOp::Conv { kernel }
+            | CandidateOp::SepConv { kernel }
+            | CandidateOp::InvertedResidual { kernel, .. }
+            | CandidateOp::Fused { kernel, .. }
+            | CandidateOp::Pool { kernel, .. } => kernel.get(),
+            CandidateOp::Skip | CandidateOp::Zero | CandidateOp::Head => 1,
+        }
+    }
+
+    /// By how much it widens its input inside.
+    pub(super) fn expansion(self) -> usize {
+        match self {
+            CandidateOp::InvertedResidual { expansion, .. } | CandidateOp::Fused { expansion, .. } => expansion.get(),
+            _ => 1,
+        }
+    }
+
     /// Appends the op's nodes to a graph that is the layer's input so far.
     pub(super) fn describe(self, g: &mut Graph, layer: &Layer) {
         let (input, channels, stride) = (layer.input, layer.channels, layer.stride);

@@ -1,6 +1,6 @@
 use super::header::FORMAT;
 use super::{Difference, Estimate, Header, Planned, Published, Row, Subject, estimate};
-use crate::artifact::{self, ArtifactError};
+use crate::artifact::{self, ArtifactError, Digest, Lock};
 use crate::space::Networks;
 use nas_exporters::{Precision, Shape};
 use serde::Serialize;
@@ -25,6 +25,8 @@ pub enum TableError {
         path = path.display()
     )]
     Foreign { path: PathBuf, difference: Difference },
+    #[error("the measurement of {subject} is not stored: {reason}")]
+    Unsound { subject: String, reason: String },
     #[error("{path} is not a latency table of format {FORMAT}: {reason}", path = path.display())]
     Format { path: PathBuf, reason: String },
 }
@@ -52,6 +54,9 @@ pub struct LatencyTable {
     rows: Vec<Row>,
     published: Vec<Published>,
     stale: usize,
+    damaged: usize,
+    /// Held while rows are added.
+    _lock: Option<Lock>,
 }
 
 /// What identifies a table beside its device.
@@ -74,21 +79,20 @@ impl<R: Display> TableName<'_, R> {
 }
 
 impl LatencyTable {
-    /// Reads a table; `command` is what makes it. Rows of models that have changed since are left out, with a
-    /// warning.
+    /// Reads a table; `command` is what makes it. Rows that are damaged, and rows of models that have changed since, are
+    /// left out, with a warning.
     ///
     /// # Errors
-    /// Where it is absent, damaged or of another format.
+    /// Where it is absent or of another format, or its header is damaged.
     pub fn load(path: &Path, command: &str) -> Result<Self, TableError> {
         if !path.is_file() {
             return Err(TableError::Absent { path: path.into(), command: command.into() });
         }
-        let mut lines: Vec<serde_json::Value> = artifact::read_lines(path)?;
+        let mut lines = artifact::read_each_line::<serde_json::Value>(path)?.into_iter();
         let format = |reason: String| TableError::Format { path: path.into(), reason };
-        if lines.is_empty() {
-            return Err(format("it is empty".into()));
-        }
-        let header = lines.remove(0);
+        let (_, header) = lines.next().ok_or_else(|| format("it is empty".into()))?;
+        let damaged = |reason| ArtifactError::Json { path: path.into(), line: 1, reason };
+        let header = header.map_err(damaged)?;
         if header["latency_table"].as_u64() != Some(FORMAT.into()) {
             let version = header["latency_table"].as_u64();
             let version = version.map_or("no format number".into(), |version| format!("format {version}"));
@@ -97,9 +101,16 @@ impl LatencyTable {
         let header = serde_json::from_value(header).map_err(|e| format(format!("line 1: {e}")))?;
         let (path, command) = (path.into(), command.into());
         let mut table = Self::empty(path, command, header);
-        let mut keys = HashMap::new();
-        for (i, line) in lines.into_iter().enumerate() {
-            table.read_line(line, &mut keys).map_err(|reason| format(format!("line {}: {reason}", i + 2)))?;
+        let (mut keys, mut damage) = (HashMap::new(), None);
+        for (number, line) in lines {
+            if let Err(reason) = line.and_then(|line| table.read_line(line, &mut keys)) {
+                table.damaged += 1;
+                damage.get_or_insert(format!("line {number}: {reason}"));
+            }
+        }
+        if let Some(first) = damage {
+            let (damaged, path) = (table.damaged, table.path.display());
+            log::warn!("{path}: {damaged} damaged rows are left out; the first is {first}");
         }
         if table.stale > 0 {
             let (stale, path) = (table.stale, table.path.display());
@@ -109,28 +120,40 @@ impl LatencyTable {
     }
 
     fn empty(path: PathBuf, command: String, header: Header) -> Self {
-        LatencyTable { path, command, header, planned: vec![], rows: vec![], published: vec![], stale: 0 }
+        LatencyTable {
+            path,
+            command,
+            header,
+            planned: vec![],
+            rows: vec![],
+            published: vec![],
+            stale: 0,
+            damaged: 0,
+            _lock: None,
+        }
     }
 
     fn read_line(&mut self, mut line: serde_json::Value, keys: &mut HashMap<Subject, String>) -> Result<(), String> {
         let damaged = |e: serde_json::Error| e.to_string();
         if let Some(planned) = line.get_mut("planned") {
-            self.planned.push(serde_json::from_value(planned.take()).map_err(damaged)?);
+            let planned: Planned = serde_json::from_value(planned.take()).map_err(damaged)?;
+            planned.check()?;
+            self.planned.push(planned);
             return Ok(());
         }
-        let mut is_current = |subject: &Subject, key: &str| {
-            if !subject.is_sound() {
-                return Err("layers have a size of 0 or do not join".to_string());
-            }
+        let mut is_current = |subject: &Subject, key: &str| -> Result<bool, String> {
+            subject.check()?;
             Ok(keys.entry(subject.clone()).or_insert_with_key(Subject::key) == key)
         };
         let current = if line.get("published").is_some() {
             let row: Published = serde_json::from_value(line).map_err(damaged)?;
+            row.published.check()?;
             let current = is_current(&row.subject, &row.key)?;
             self.published.extend(current.then_some(row));
             current
         } else {
             let row: Row = serde_json::from_value(line).map_err(damaged)?;
+            row.check()?;
             let current = is_current(&row.subject, &row.key)?;
             self.rows.extend(current.then_some(row));
             current
@@ -139,19 +162,33 @@ impl LatencyTable {
         Ok(())
     }
 
-    /// Opens the table at `path` to add rows to, or begins it.
+    /// Opens the table at `path` to add rows to, or begins it. No other process can add rows until it is dropped.
     ///
     /// # Errors
-    /// Where the table that is there was measured under another header.
+    /// Where another process adds rows to it, or the table that is there was measured under another header.
     pub fn open(path: &Path, header: Header, command: &str) -> Result<Self, TableError> {
+        let lock = Lock::of_file(path)?;
         if !path.is_file() {
             artifact::write_lines(path, std::slice::from_ref(&header))?;
-            return Ok(Self::empty(path.into(), command.into(), header));
         }
-        artifact::drop_torn_line(path)?;
-        let table = Self::load(path, command)?;
+        let table = Self::reopen_with(lock, path, command)?;
         table.check(&header)?;
         Ok(table)
+    }
+
+    /// Opens a table that is there to add rows to. No other process can add rows until it is dropped.
+    ///
+    /// # Errors
+    /// As [`LatencyTable::load`], and where another process adds rows to it.
+    pub fn reopen(path: &Path, command: &str) -> Result<Self, TableError> {
+        Self::reopen_with(Lock::of_file(path)?, path, command)
+    }
+
+    fn reopen_with(lock: Lock, path: &Path, command: &str) -> Result<Self, TableError> {
+        if path.is_file() {
+            artifact::drop_torn_line(path)?;
+        }
+        Ok(LatencyTable { _lock: Some(lock), ..Self::load(path, command)? })
     }
 
     /// # Errors
@@ -165,6 +202,14 @@ impl LatencyTable {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Of its file as it is now.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn digest(&self) -> Result<Digest, TableError> {
+        Ok(Digest::of_bytes(&artifact::read(&self.path, "nas-profile")?))
     }
 
     /// The command that measures what is missing.
@@ -204,8 +249,10 @@ impl LatencyTable {
     /// Adds a row, to the file first.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Where the row could not be read back, or the file cannot be written.
     pub fn append(&mut self, row: Row) -> Result<(), TableError> {
+        let unsound = |reason| TableError::Unsound { subject: row.subject.to_string(), reason };
+        row.subject.check().and_then(|()| row.check()).map_err(unsound)?;
         artifact::append_line(&self.path, &row)?;
         self.rows.push(row);
         Ok(())
@@ -224,6 +271,11 @@ impl LatencyTable {
     /// What was not measured but published by others.
     pub fn published(&self) -> &[Published] {
         &self.published
+    }
+
+    /// Lines that cannot be read, and are left out.
+    pub fn damaged(&self) -> usize {
+        self.damaged
     }
 
     /// Rows of models that have changed since.

@@ -60,6 +60,15 @@ pub struct Mean {
     pub count: u64,
 }
 
+impl Mean {
+    /// # Errors
+    /// Where the mean is not positive, or the deviation is negative.
+    pub fn check(&self) -> Result<(), String> {
+        let fits = self.mean_ns > Latency::ZERO && self.std_ns >= Latency::ZERO && self.count > 0;
+        if fits { Ok(()) } else { Err("its mean, deviation or count cannot be that of timings".into()) }
+    }
+}
+
 /// A published table, read.
 #[derive(Debug)]
 pub struct PublishedTable {

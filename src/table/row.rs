@@ -1,6 +1,6 @@
 use crate::latency::Latency;
 use crate::space::{Layer, chained};
-use nas_exporters::{Graph, Shape};
+use nas_exporters::{Graph, MOST_VALUES, Shape};
 use nas_probe::Conditions;
 use serde::{Deserialize, Serialize};
 
@@ -30,16 +30,26 @@ impl Subject {
         self.graph().digest()[..16].to_string()
     }
 
-    /// Whether no layer has a size of 0, and each layer's output is the next one's input.
-    pub fn is_sound(&self) -> bool {
-        let sound = |layer: &Layer| !layer.input.is_empty() && layer.channels > 0 && layer.stride > 0;
+    /// Checks that it can be computed: see [`Layer::check`]; and that each layer's output is the next one's input.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), String> {
         match self {
-            Subject::Layer(layer) => sound(layer),
+            Subject::Layer(layer) => layer.check(),
             Subject::Network(layers) => {
                 let joined = |pair: &[Layer]| pair[0].output() == pair[1].input;
-                !layers.is_empty() && layers.iter().all(sound) && layers.windows(2).all(joined)
+                layers.iter().try_for_each(Layer::check)?;
+                let fits = (1..=MOST_LAYERS).contains(&layers.len()) && layers.windows(2).all(joined);
+                if fits { Ok(()) } else { Err("its layers do not join".into()) }
             }
-            Subject::Call(shape) => !shape.is_empty(),
+            Subject::Call(shape) => {
+                let sizes = [shape.channels, shape.height, shape.width].into_iter();
+                match sizes.fold(1usize, usize::saturating_mul) {
+                    1..=MOST_VALUES => Ok(()),
+                    _ => Err(format!("images of {shape} are empty or too large")),
+                }
+            }
         }
     }
 }
@@ -113,7 +123,31 @@ pub enum Drawn {
     Derived,
 }
 
+/// More in a file are a mistake.
+const MOST_LAYERS: usize = 1 << 12;
+const MOST_NETWORKS: usize = 1 << 20;
+const MOST_CLASSES: usize = 1 << 17;
+
 impl Row {
+    /// Checks that its timings are positive and finite.
+    ///
+    /// # Errors
+    /// Which of its numbers cannot be that of a measurement.
+    pub fn check(&self) -> Result<(), String> {
+        let time = |ns: &f64| ns.is_finite() && *ns > 0.0;
+        let checks = [
+            ("samples_ns", !self.samples_ns.is_empty() && self.samples_ns.iter().all(time)),
+            ("median_ns", time(&self.median_ns.ns())),
+            ("batch", self.batch > 0),
+            ("others", self.others.is_none_or(|cores| cores.is_finite() && cores >= 0.0)),
+            ("peak_bytes", self.peak_bytes != Some(0)),
+        ];
+        match checks.iter().find(|(_, fine)| !fine) {
+            Some((field, _)) => Err(format!("its `{field}` cannot be measured")),
+            None => Ok(()),
+        }
+    }
+
     /// The fastest sample, nanoseconds.
     pub fn fastest_ns(&self) -> f64 {
         self.samples_ns.iter().copied().reduce(f64::min).unwrap_or(self.median_ns.ns())
@@ -127,4 +161,13 @@ impl Row {
 pub struct Planned {
     pub networks: usize,
     pub classes: usize,
+}
+
+impl Planned {
+    /// # Errors
+    /// Where a number is 0 or too large.
+    pub fn check(&self) -> Result<(), String> {
+        let fits = (1..=MOST_NETWORKS).contains(&self.networks) && (1..=MOST_CLASSES).contains(&self.classes);
+        if fits { Ok(()) } else { Err("its numbers of networks and classes are not those of a profile".into()) }
+    }
 }

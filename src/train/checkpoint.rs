@@ -1,6 +1,6 @@
 use super::TrainError;
 use super::epochs::{Metrics, Position};
-use crate::artifact;
+use crate::artifact::{self, Digest, Draft};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tch::Tensor;
 /// key, the digest of all that the result depends on, and ignored under any other.
 pub struct Checkpoint {
     pub path: PathBuf,
-    pub key: String,
+    pub key: Digest,
 }
 
 const METRICS: &str = "metrics";
@@ -28,7 +28,7 @@ impl Checkpoint {
         let Position { epochs, step, metrics, seconds } = position;
         tensors.push((POSITION.into(), Tensor::from_slice(&[*epochs as i64, *step as i64])));
         tensors.push((METRICS.into(), Tensor::from_slice(&[metrics.values().as_slice(), &[*seconds]].concat())));
-        tensors.push((KEY.into(), Tensor::from_slice(self.key.as_bytes())));
+        tensors.push((KEY.into(), Tensor::from_slice(self.key.as_str().as_bytes())));
         write_tensors(&self.path, &tensors)
     }
 
@@ -46,7 +46,7 @@ impl Checkpoint {
         let saved: HashMap<String, Tensor> = saved.into_iter().collect();
         let of = |name: &str| saved.get(name).ok_or_else(|| damaged(format!("it has no `{name}`")));
         let key = Vec::<u8>::try_from(of(KEY)?).map_err(|e| damaged(e.to_string()))?;
-        if key != self.key.as_bytes() {
+        if key != self.key.as_str().as_bytes() {
             return Ok(Position::default());
         }
         let _guard = tch::no_grad_guard();
@@ -68,20 +68,12 @@ impl Checkpoint {
         }
     }
 
-    /// The lines of the first `epochs` epochs of a log that has one for each. At the start of a training whatever
-    /// another one left is removed: its checkpoint, and its `results`.
+    /// The lines of the first epochs, up to `position`, of a log that has one for each.
     ///
     /// # Errors
     /// Where the log has fewer lines.
-    pub(super) fn log<T: DeserializeOwned>(
-        &self,
-        position: &Position,
-        log: &Path,
-        results: &[PathBuf],
-    ) -> Result<Vec<T>, TrainError> {
-        if position.epochs == 0 && position.step == 0 {
-            artifact::remove(&self.path)?;
-            results.iter().try_for_each(|path| artifact::remove(path))?;
+    pub(super) fn log<T: DeserializeOwned>(&self, position: &Position, log: &Path) -> Result<Vec<T>, TrainError> {
+        if position.epochs == 0 {
             return Ok(vec![]);
         }
         let mut lines: Vec<T> = artifact::read_lines(log)?;
@@ -97,8 +89,8 @@ impl Checkpoint {
 
 /// Writes named tensors as safetensors.
 pub(super) fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), TrainError> {
-    let part = artifact::part(path)?;
-    Tensor::write_safetensors(tensors, &part)
+    let draft = Draft::of(path)?;
+    Tensor::write_safetensors(tensors, draft.path())
         .map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })?;
-    Ok(artifact::publish(path)?)
+    Ok(draft.publish()?)
 }

@@ -4,8 +4,9 @@ use super::{Checkpoint, TrainError};
 use crate::artifact;
 use crate::data::{Augment, Batch, Batches};
 use crate::progress;
+use crate::record::Share;
 use serde::{Serialize, de::DeserializeOwned};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
@@ -67,8 +68,8 @@ impl Seen {
         (self.images > 0.0).then(|| self.loss / self.images)
     }
 
-    pub fn accuracy(&self) -> Option<f64> {
-        (self.images > 0.0).then(|| self.right / self.images)
+    pub fn accuracy(&self) -> Option<Share> {
+        Share::of(self.right, self.images)
     }
 }
 
@@ -117,8 +118,6 @@ pub struct Epochs<'a> {
     pub learning_rate: f64,
     /// A line for each epoch.
     pub log: &'a Path,
-    /// What an earlier training may have left, which is removed when a new one starts.
-    pub results: Vec<PathBuf>,
     pub checkpoint: Checkpoint,
 }
 
@@ -141,7 +140,7 @@ impl Epochs<'_> {
     pub fn run_saving<T: Task>(&self, task: &mut T, save_every: Duration) -> Result<Vec<T::Row>, TrainError> {
         let state = task.state();
         let mut position = self.checkpoint.restore(&state)?;
-        let mut log: Vec<T::Row> = self.checkpoint.log(&position, self.log, &self.results)?;
+        let mut log: Vec<T::Row> = self.checkpoint.log(&position, self.log)?;
         artifact::write_lines(self.log, &log)?;
         let steps = self.batches.indices.len().div_ceil(self.batches.size.get());
         let bar = progress::bar(self.stage, &self.name, steps * self.epochs);

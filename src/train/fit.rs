@@ -3,7 +3,7 @@
 use super::checkpoint::write_tensors;
 use super::epochs::{At, Epochs, Metrics, Task};
 use super::{Checkpoint, Net, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
-use crate::artifact;
+use crate::artifact::{self, Digest};
 use crate::data::{Augment, Batch, Batches, Data, Normalisation};
 use crate::record::{ModelDir, TrainEpoch, TrainedOn};
 use crate::space::Network;
@@ -84,7 +84,9 @@ pub fn fit(
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
     let test = Batches { dataset: &data.test, indices: &test, ..batches };
     let mut task = Fit { net, sgd, settings, test };
-    let key = artifact::digest(&(network, settings, data.fingerprint()));
+    let data_digest = data.fingerprint();
+    let key = Digest::of(&(network, settings, &data_digest));
+    let unfinished = dir.unfinished();
     let epochs = Epochs {
         stage: "train",
         name: network.name(),
@@ -93,21 +95,26 @@ pub fn fit(
         seed: settings.seed,
         epochs: settings.epochs,
         learning_rate: settings.learning_rate,
-        log: &dir.train_log(),
-        results: vec![dir.weights(), dir.onnx()],
-        checkpoint: Checkpoint { path: dir.checkpoint(), key },
+        log: &unfinished.log(&key),
+        checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
     };
-    artifact::write_json(&dir.network(), network)?;
     let log = epochs.run(&mut task)?;
+    let weights: Vec<(String, Tensor)> =
+        named(&task.net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
+    // The results of an earlier training stay until all of these are there to take their place.
+    artifact::write_json(&dir.network(), network)?;
+    artifact::write_lines(&dir.train_log(), &log)?;
+    write_tensors(&dir.weights(), &weights)?;
     let trained_on = TrainedOn {
         data: data.name.clone(),
+        data_digest,
+        network: Digest::of(network),
+        log: Digest::of_lines(&log),
+        weights: Digest::of_bytes(&artifact::read(&dir.weights(), "nas train")?),
         classes: data.train.classes.clone(),
         normalisation: normalisation.clone(),
     };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
-    let weights: Vec<(String, Tensor)> =
-        named(&task.net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
-    write_tensors(&dir.weights(), &weights)?;
     Ok(log)
 }
 
@@ -157,7 +164,7 @@ impl Task for Fit<'_> {
     }
 
     fn describe(row: &TrainEpoch) -> String {
-        format!("loss {:.3}, test {:.1} %", row.train_loss, 100.0 * row.test_accuracy)
+        format!("loss {:.3}, test {:.1} %", row.train_loss, row.test_accuracy.percent())
     }
 }
 

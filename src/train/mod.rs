@@ -18,6 +18,7 @@ pub use supernet::{Gate, Supernet, mixable};
 
 use crate::artifact::ArtifactError;
 use crate::data::{Batch, Batches};
+use crate::record::Share;
 use nas_exporters::Shape;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -67,7 +68,7 @@ fn correct(logits: &Tensor, labels: &Tensor) -> usize {
 }
 
 /// Share of the images that the net classifies right.
-pub fn accuracy(net: &Net, batches: Batches) -> f64 {
+pub fn accuracy(net: &Net, batches: Batches) -> Share {
     let _guard = tch::no_grad_guard();
     let right: usize = batches
         .in_order()
@@ -76,5 +77,5 @@ pub fn accuracy(net: &Net, batches: Batches) -> f64 {
             correct(&net.forward(&images, false), &labels)
         })
         .sum();
-    right as f64 / batches.indices.len() as f64
+    Share::of(right as f64, batches.indices.len() as f64).unwrap_or_default()
 }

@@ -6,7 +6,7 @@
 use super::epochs::{At, Epochs, Metrics, Task};
 use super::supernet::{Gate, Supernet, numbers};
 use super::{Adam, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step};
-use crate::artifact;
+use crate::artifact::Digest;
 use crate::data::{Augment, Batch, Batches, Data, Normalisation, split};
 use crate::record::{Expected, RunDir, SearchEpoch};
 use crate::search::Constraint;
@@ -71,6 +71,8 @@ impl Default for SearchSettings {
 pub struct Searched {
     pub networks: Networks,
     pub constraints: Vec<Constraint>,
+    /// Of the latency table that they are by.
+    pub table: Digest,
     /// In what the latency table differs from the device's own, where that was allowed.
     pub foreign: Option<String>,
 }
@@ -78,7 +80,7 @@ pub struct Searched {
 /// Adam's decay rates for alpha, as in the DARTS code.
 const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 
-/// Trains a supernet, writes `search.jsonl`, and gives by layer the log-probability of each choice. Resumes from a
+/// Trains a supernet, and gives the log and, by layer, the log-probability of each choice. Resumes from a
 /// checkpoint of the same settings and data; the constraints are part of these only where they have a weight.
 ///
 /// # Errors
@@ -88,7 +90,7 @@ pub fn train_supernet(
     data: &Data,
     settings: &SearchSettings,
     run: &RunDir,
-) -> Result<Vec<Vec<f64>>, TrainError> {
+) -> Result<(Vec<SearchEpoch>, Vec<Vec<f64>>), TrainError> {
     let Searched { networks, constraints, .. } = searched;
     super::fix(settings.threads, settings.seed);
     let net = Supernet::new(networks, Placement::default())?;
@@ -107,7 +109,8 @@ pub fn train_supernet(
     let augment = Augment { padding: settings.padding, flip: !settings.no_flip };
     let weighted = if settings.latency_weight > 0.0 { constraints.as_slice() } else { &[] };
     let (space, input, classes) = (&networks.space, networks.input, &networks.classes);
-    let key = artifact::digest(&(space, input, classes, weighted, settings, data.fingerprint()));
+    let key = Digest::of(&(space, input, classes, weighted, settings, data.fingerprint()));
+    let unfinished = run.unfinished();
     let epochs = Epochs {
         stage: "search",
         name: networks.space.name.clone(),
@@ -116,13 +119,12 @@ pub fn train_supernet(
         seed: settings.seed,
         epochs: settings.epochs,
         learning_rate: settings.learning_rate,
-        log: &run.search_log(),
-        results: vec![run.genotype()],
-        checkpoint: Checkpoint { path: run.search_checkpoint(), key },
+        log: &unfinished.log(&key),
+        checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
     };
     let mut task = Mixture { net, sgd, adam, searched, settings, held_out, augment };
-    epochs.run(&mut task)?;
-    Ok(task.net.log_probabilities().iter().map(numbers).collect())
+    let log = epochs.run(&mut task)?;
+    Ok((log, task.net.log_probabilities().iter().map(numbers).collect()))
 }
 
 struct Mixture<'a> {
@@ -180,7 +182,7 @@ impl Task for Mixture<'_> {
     }
 
     fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> SearchEpoch {
-        let Searched { networks, constraints, foreign } = self.searched;
+        let Searched { networks, constraints, foreign, .. } = self.searched;
         let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
         SearchEpoch {
             epoch: at.epoch,

@@ -16,6 +16,9 @@ pub struct Args {
     /// File to write [default: stdout]
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Replace a file that holds something else
+    #[arg(long, requires = "csv")]
+    force: bool,
 }
 
 /// A line; a value that is not known is empty.
@@ -44,6 +47,10 @@ impl Args {
             log::info!("note: {note}");
         }
         let csv = csv(&lines)?;
+        let header = csv.lines().next().unwrap_or_default();
+        if let Some(path) = &self.csv {
+            artifact::check_output(path, &[&self.table], self.force, |bytes| bytes.starts_with(header.as_bytes()))?;
+        }
         match &self.csv {
             Some(path) => {
                 artifact::write(path, csv.as_bytes())?;

@@ -1,3 +1,4 @@
+use crate::artifact;
 use crate::cli::output::{print, table};
 use crate::table::{PublishedTable, TableName};
 use nas_exporters::Precision;
@@ -57,9 +58,7 @@ impl Args {
         let name = TableName { space, input, runtime, precision: Precision::Fp32, threads: 1 };
         let usual = || name.path(&self.profiles, &self.device);
         let path = self.out.clone().unwrap_or_else(usual);
-        if path.exists() && !self.force {
-            anyhow::bail!("{} exists already; replace it with --force", path.display());
-        }
+        artifact::check_output(&path, &[&self.file], self.force, |_| false)?;
         published.write(&path, &self.device, &self.runtime)?;
         published.unfit.iter().for_each(|(key, why)| log::info!("left out: {key}: {why}"));
         Ok(Imported {

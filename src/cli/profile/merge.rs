@@ -1,7 +1,8 @@
+use crate::artifact;
 use crate::cli::output::print;
 use crate::table::{LatencyTable, Merged, Planned};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Merge latency tables that were measured with the same device, runtime and settings
 ///
@@ -39,9 +40,8 @@ impl Args {
     }
 
     fn execute(&self) -> anyhow::Result<Written> {
-        if self.out.exists() && !self.force {
-            anyhow::bail!("{} exists already; replace it with --force", self.out.display());
-        }
+        let inputs: Vec<&Path> = self.tables.iter().map(PathBuf::as_path).collect();
+        artifact::check_output(&self.out, &inputs, self.force, |_| false)?;
         let load = |path: &PathBuf| LatencyTable::load(path, "nas-profile");
         let mut tables: Vec<LatencyTable> = self.tables.iter().map(load).collect::<Result<_, _>>()?;
         let first = tables.remove(0);

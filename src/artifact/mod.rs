@@ -3,7 +3,13 @@
 //! A file is written under a temporary name (`NAME.part`) and then renamed. Only a JSON lines file grows, by whole
 //! lines; an incomplete last line, left by an interrupted write, is ignored.
 
-use serde::{Serialize, de::DeserializeOwned};
+mod draft;
+mod lock;
+
+pub use draft::{Draft, check_output, write};
+pub use lock::Lock;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +21,17 @@ pub enum ArtifactError {
     Missing { path: PathBuf, maker: &'static str },
     #[error("{path}, line {line}: {reason}; move the file away and create it again", path = path.display())]
     Json { path: PathBuf, line: usize, reason: String },
+    #[error(
+        "{path} is in use{by}; wait for it to end", path = path.display(),
+        by = holder.map_or(String::new(), |pid| format!(" by process {pid}"))
+    )]
+    Locked { path: PathBuf, holder: Option<u32> },
+    #[error("{path} is there and is no regular file; name another file", path = path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{path} is read by the same command and would be replaced; name another file", path = path.display())]
+    Input { path: PathBuf },
+    #[error("{path} exists already; name another file, or replace it with --force", path = path.display())]
+    OtherKind { path: PathBuf },
     #[error("cannot read {path}: {reason}", path = path.display())]
     Toml { path: PathBuf, reason: String },
 }
@@ -34,37 +51,6 @@ fn create_parent(path: &Path) -> Result<()> {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), create_dir)
 }
 
-/// Where to write a file before [`publish`]: `NAME.part` beside `path`. Creates the folder.
-///
-/// # Errors
-/// If the folder cannot be created.
-pub fn part(path: &Path) -> Result<PathBuf> {
-    create_parent(path)?;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".part");
-    Ok(path.with_file_name(name))
-}
-
-/// Renames the file that was written to [`part`] to `path`.
-pub fn publish(path: &Path) -> Result<()> {
-    io("write", path, std::fs::rename(part(path)?, path))
-}
-
-/// Removes a file if it exists.
-pub fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if path.exists() => io("remove", path, Err(e)),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a complete file.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let part = part(path)?;
-    io("write", path, std::fs::write(&part, bytes))?;
-    publish(path)
-}
-
 /// Writes `value` as indented JSON.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write(path, format!("{}\n", json(path, serde_json::to_string_pretty(value))?).as_bytes())
@@ -80,8 +66,16 @@ pub fn append_line(path: &Path, value: &impl Serialize) -> Result<()> {
 
 /// Writes a complete JSON lines file.
 pub fn write_lines<T: Serialize>(path: &Path, values: &[T]) -> Result<()> {
-    let lines: Result<Vec<String>> = values.iter().map(|v| json(path, serde_json::to_string(v))).collect();
-    write(path, lines?.iter().map(|l| format!("{l}\n")).collect::<String>().as_bytes())
+    write(path, &json(path, lines(values))?)
+}
+
+fn lines<T: Serialize>(values: &[T]) -> serde_json::Result<Vec<u8>> {
+    let mut lines = vec![];
+    for value in values {
+        serde_json::to_writer(&mut lines, value)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
 /// The bytes of a file that the command `maker` writes.
@@ -92,17 +86,42 @@ pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
     }
 }
 
-/// BLAKE3 digest, in hex, of a value's JSON: equal for equal values.
-pub fn digest(value: &impl Serialize) -> String {
-    // Serialising plain data into memory does not fail. If it did, the digest would match no other, and at worst a
-    // stage would run again.
-    let json = serde_json::to_vec(value).unwrap_or_default();
-    blake3::hash(&json).to_hex().to_string()
-}
+/// BLAKE3 digest, in hex: what a result is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest(String);
 
-/// BLAKE3 digest, in hex, of a file that an earlier stage wrote.
-pub fn digest_file(path: &Path) -> Result<String> {
-    Ok(blake3::hash(&io("read", path, std::fs::read(path))?).to_hex().to_string())
+impl Digest {
+    pub fn of_bytes(bytes: &[u8]) -> Digest {
+        Digest(blake3::hash(bytes).to_hex().to_string())
+    }
+
+    /// Of a value's JSON: equal for equal values.
+    pub fn of(value: &impl Serialize) -> Digest {
+        // Serialising plain data into memory does not fail. If it did, the digest would match no other, and at worst a
+        // stage would run again.
+        Self::of_bytes(&serde_json::to_vec(value).unwrap_or_default())
+    }
+
+    /// Of the file that [`write_lines`] writes.
+    pub fn of_lines(values: &[impl Serialize]) -> Digest {
+        Self::of_bytes(&lines(values).unwrap_or_default())
+    }
+
+    /// Of a file; none where there is no file.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn of_file(path: &Path) -> Result<Option<Digest>> {
+        match std::fs::read(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(Self::of_bytes(&io("read", path, read)?))),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Reads a JSON file that the command `maker` writes.
@@ -126,23 +145,20 @@ pub fn drop_torn_line(path: &Path) -> Result<()> {
 
 /// Reads the complete lines of a JSON lines file. If there is no file, there are none.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let lines = read_each_line(path)?.into_iter();
+    lines.map(|(line, value)| value.map_err(|reason| ArtifactError::Json { path: path.into(), line, reason })).collect()
+}
+
+/// The complete lines of a JSON lines file with their numbers, from 1; of one that is damaged, the reason. If there is
+/// no file, there are none.
+pub fn read_each_line<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, std::result::Result<T, String>)>> {
     let text = match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
         other => io("read", path, other)?,
     };
     let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-    text[..whole]
-        .split(|b| *b == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty())
-        .map(|(i, line)| {
-            serde_json::from_slice(line).map_err(|e| ArtifactError::Json {
-                path: path.into(),
-                line: i + 1,
-                reason: e.to_string(),
-            })
-        })
-        .collect()
+    let lines = text[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    Ok(lines.map(|(i, line)| (i + 1, serde_json::from_slice(line).map_err(|e| e.to_string()))).collect())
 }
 
 /// Reads a TOML file that a person wrote.
@@ -164,6 +180,6 @@ fn toml_reason(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-fn json(path: &Path, result: serde_json::Result<String>) -> Result<String> {
+fn json<T>(path: &Path, result: serde_json::Result<T>) -> Result<T> {
     result.map_err(|e| ArtifactError::Json { path: path.into(), line: 0, reason: e.to_string() })
 }

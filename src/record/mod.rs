@@ -1,5 +1,15 @@
-//! The lines of the files in a run's folder, and where the files are.
+//! What the files of a run hold, where they are, and which of them belong together.
+//!
+//! Each result names what it is of by digests: a training its network, its log and its weights ([`TrainedOn`]), an
+//! exported model the weights ([`WEIGHTS`]), a benchmark the model, and a search the genotype ([`SearchedOn`]). What does not match was made of something else, and is not used.
 
+mod folder;
+mod share;
+
+pub use folder::{Exported, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
+pub use share::Share;
+
+use crate::artifact::Digest;
 use crate::data::Normalisation;
 use crate::latency::Latency;
 use crate::search::{Constraint, Unit};
@@ -7,13 +17,33 @@ use crate::space::Layer;
 use nas_exporters::Precision;
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+
+/// What a genotype was searched with: what `search.json` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchedOn {
+    /// The data set's name.
+    pub data: String,
+    pub data_digest: String,
+    /// Of the latency table.
+    pub table: Digest,
+    /// Of the genotype that was derived.
+    pub genotype: Digest,
+    /// Of `search.jsonl`.
+    pub log: Digest,
+}
 
 /// What a network was trained on, and how its input is to be prepared: what `data.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn {
     /// The data set's name.
     pub data: String,
+    pub data_digest: String,
+    /// Of the network that was trained.
+    pub network: Digest,
+    /// Of `train.jsonl`.
+    pub log: Digest,
+    /// Of the file of the weights.
+    pub weights: Digest,
     /// Names of the classes, by logit.
     pub classes: Vec<String>,
     /// Of the network's input: (pixel / 255 − mean) / std, by channel.
@@ -31,7 +61,7 @@ pub struct SearchEpoch {
     /// Mean cross-entropy of the alpha steps, on the held-out split; absent while only weights are
     /// trained.
     pub validation_loss: Option<f64>,
-    pub validation_accuracy: Option<f64>,
+    pub validation_accuracy: Option<Share>,
     /// What the search keeps within limits, at the epoch's end.
     pub constraints: Vec<Expected>,
     /// In what the latency table differs from the device's own, where that was allowed.
@@ -72,16 +102,22 @@ pub struct TrainEpoch {
     pub learning_rate: f64,
     pub train_loss: f64,
     /// Share of the training images, as augmented, that were classified right.
-    pub train_accuracy: f64,
+    pub train_accuracy: Share,
     /// Share of the test images; nothing is chosen by it.
-    pub test_accuracy: f64,
+    pub test_accuracy: Share,
     pub seconds: f64,
 }
 
 /// A network measured on a device: a line of `bench.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchRow {
+    /// For people; no two models of a benchmark have the same.
     pub model: String,
+    /// Of the ONNX file.
+    pub digest: Digest,
+    /// Of the network, for one of the run's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Digest>,
     pub device: String,
     pub runtime: Runtime,
     pub runtime_version: String,
@@ -89,6 +125,8 @@ pub struct BenchRow {
     pub providers: Vec<String>,
     pub threads: usize,
     pub precision: Precision,
+    /// Images in an inference; latencies are those of the whole batch.
+    pub images: usize,
     /// What latency tables and predictions mean by a latency: [`crate::table::Estimate`] of the rounds.
     pub latency_ns: Latency,
     /// Median of all samples.
@@ -110,6 +148,8 @@ pub struct BenchRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     pub latency_ns: Latency,
+    /// Of the latency table.
+    pub table: Digest,
     /// The sum of its isolated layers, where the table has all of them.
     pub isolated_ns: Option<Latency>,
     /// The layers that the output depends on.
@@ -139,89 +179,15 @@ pub struct LayerLatency {
 }
 
 impl BenchRow {
+    /// The model's name, with the number of images where it takes several at once.
+    pub fn title(&self) -> String {
+        if self.images == 1 { self.model.clone() } else { format!("{} ({} images at once)", self.model, self.images) }
+    }
+
     /// The error of the prediction, a share of the measured latency at the speed that the device had when the table was
     /// measured: slowness · predicted / measured − 1.
     pub fn error(&self) -> Option<f64> {
         let prediction = self.prediction.as_ref()?;
         Some(prediction.slowness.unwrap_or(1.0) * prediction.latency_ns.ns() / self.latency_ns.ns() - 1.0)
-    }
-}
-
-/// A run's folder: the search's files, and a [`ModelDir`] for each network.
-#[derive(Clone, Debug)]
-pub struct RunDir(pub PathBuf);
-
-impl RunDir {
-    pub fn genotype(&self) -> PathBuf {
-        self.0.join("genotype.json")
-    }
-
-    pub fn search_log(&self) -> PathBuf {
-        self.0.join("search.jsonl")
-    }
-
-    pub fn search_checkpoint(&self) -> PathBuf {
-        self.0.join("checkpoint/search.safetensors")
-    }
-
-    /// The experiment as it was run, with all that its file left to defaults.
-    pub fn experiment(&self) -> PathBuf {
-        self.0.join("experiment.toml")
-    }
-
-    pub fn bench(&self) -> PathBuf {
-        self.0.join("bench.jsonl")
-    }
-
-    pub fn report(&self) -> PathBuf {
-        self.0.join("report.html")
-    }
-
-    /// Where the found network is stored: the run's folder itself.
-    pub fn found(&self) -> ModelDir {
-        ModelDir(self.0.clone())
-    }
-
-    /// Where the baseline is stored.
-    pub fn baseline(&self) -> ModelDir {
-        ModelDir(self.0.join("baseline"))
-    }
-
-    /// The folders of the networks that were trained in this run.
-    pub fn trained(&self) -> Vec<ModelDir> {
-        [self.found(), self.baseline()].into_iter().filter(|m| m.weights().is_file()).collect()
-    }
-}
-
-/// The folder of one network.
-#[derive(Clone, Debug)]
-pub struct ModelDir(pub PathBuf);
-
-impl ModelDir {
-    /// A [`crate::space::Network`]
-    pub fn network(&self) -> PathBuf {
-        self.0.join("network.json")
-    }
-
-    /// A [`TrainedOn`]
-    pub fn trained_on(&self) -> PathBuf {
-        self.0.join("data.json")
-    }
-
-    pub fn weights(&self) -> PathBuf {
-        self.0.join("weights.safetensors")
-    }
-
-    /// [`TrainEpoch`] lines.
-    pub fn train_log(&self) -> PathBuf {
-        self.0.join("train.jsonl")
-    }
-
-    pub fn checkpoint(&self) -> PathBuf {
-        self.0.join("checkpoint/train.safetensors")
-    }
-
-    pub fn onnx(&self) -> PathBuf {
-        self.0.join("model.onnx")
     }
 }

@@ -1,0 +1,217 @@
+use super::{SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
+use crate::artifact::{self, ArtifactError, Digest, Lock};
+use crate::space::{Genotype, Network};
+use nas_exporters::onnx;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// The key of an ONNX file's metadata whose value is the digest of the weights that were exported.
+pub const WEIGHTS: &str = "edge-nas.weights";
+
+/// A run's folder: the search's files, and a [`ModelDir`] for each network.
+#[derive(Clone, Debug)]
+pub struct RunDir(pub PathBuf);
+
+impl RunDir {
+    pub fn genotype(&self) -> PathBuf {
+        self.0.join("genotype.json")
+    }
+
+    pub fn search_log(&self) -> PathBuf {
+        self.0.join("search.jsonl")
+    }
+
+    /// A [`SearchedOn`]
+    pub fn searched_on(&self) -> PathBuf {
+        self.0.join("search.json")
+    }
+
+    /// Where an unfinished search is stored.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished { dir: self.0.join("checkpoint"), stage: "search" }
+    }
+
+    /// The experiment as it was run, with all that its file left to defaults.
+    pub fn experiment(&self) -> PathBuf {
+        self.0.join("experiment.toml")
+    }
+
+    pub fn bench(&self) -> PathBuf {
+        self.0.join("bench.jsonl")
+    }
+
+    pub fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
+    /// Where the found network is stored: the run's folder itself.
+    pub fn found(&self) -> ModelDir {
+        ModelDir(self.0.clone())
+    }
+
+    /// Where the baseline is stored.
+    pub fn baseline(&self) -> ModelDir {
+        ModelDir(self.0.join("baseline"))
+    }
+
+    /// The folders of its networks, whether they were trained or not.
+    pub fn models(&self) -> [ModelDir; 2] {
+        [self.found(), self.baseline()]
+    }
+}
+
+/// The folder of one network.
+#[derive(Clone, Debug)]
+pub struct ModelDir(pub PathBuf);
+
+impl ModelDir {
+    /// A [`crate::space::Network`]
+    pub fn network(&self) -> PathBuf {
+        self.0.join("network.json")
+    }
+
+    /// A [`TrainedOn`]
+    pub fn trained_on(&self) -> PathBuf {
+        self.0.join("data.json")
+    }
+
+    pub fn weights(&self) -> PathBuf {
+        self.0.join("weights.safetensors")
+    }
+
+    /// [`TrainEpoch`] lines.
+    pub fn train_log(&self) -> PathBuf {
+        self.0.join("train.jsonl")
+    }
+
+    /// Where an unfinished training is stored.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished { dir: self.0.join("checkpoint"), stage: "train" }
+    }
+
+    pub fn onnx(&self) -> PathBuf {
+        self.0.join("model.onnx")
+    }
+}
+
+/// The files of trainings and searches that have not ended, beside the results of earlier ones. Their names hold the
+/// first digits of a digest of all that the result depends on, so that one with other settings does not replace them.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    dir: PathBuf,
+    stage: &'static str,
+}
+
+impl Unfinished {
+    pub fn checkpoint(&self, key: &Digest) -> PathBuf {
+        self.file(key, "safetensors")
+    }
+
+    /// A line for each epoch that has ended.
+    pub fn log(&self, key: &Digest) -> PathBuf {
+        self.file(key, "jsonl")
+    }
+
+    fn file(&self, key: &Digest, extension: &str) -> PathBuf {
+        self.dir.join(format!("{}-{}.{extension}", self.stage, &key.as_str()[..12]))
+    }
+
+    /// The log that was written last; none where there is none.
+    pub fn newest_log(&self) -> Option<PathBuf> {
+        let logs = std::fs::read_dir(&self.dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_log = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with(&format!("{}-", self.stage)) && name.ends_with(".jsonl")
+        };
+        logs.filter(is_log).max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok())
+    }
+}
+
+/// A network that was trained.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    pub network: Network,
+    pub on: TrainedOn,
+    pub log: Vec<TrainEpoch>,
+}
+
+/// A network that was exported.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    pub onnx: Vec<u8>,
+    pub digest: Digest,
+}
+
+/// Files that belong together, or in a sentence why they do not.
+pub type Matched<T> = Result<T, String>;
+
+impl RunDir {
+    /// Keeps other processes from changing the run.
+    ///
+    /// # Errors
+    /// Where another process changes it.
+    pub fn lock(&self) -> Result<Lock, ArtifactError> {
+        Lock::of_folder(&self.0)
+    }
+
+    /// The search that found `genotype`; none where it was not found by one.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    pub fn searched(&self, genotype: &Genotype) -> Result<Option<Matched<Vec<SearchEpoch>>>, ArtifactError> {
+        let log = artifact::read_lines(&self.search_log())?;
+        let Some(on) = optional::<SearchedOn>(&self.searched_on())? else {
+            return Ok((!log.is_empty()).then(|| Err("search.jsonl is of an unknown search".into())));
+        };
+        let same = on.genotype == Digest::of(genotype) && on.log == Digest::of_lines(&log);
+        let other = "genotype.json and search.jsonl are of different searches: `nas search` writes them together";
+        Ok(Some(if same { Ok(log) } else { Err(other.into()) }))
+    }
+}
+
+impl ModelDir {
+    /// The network that was trained; none where there is none.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    pub fn trained(&self) -> Result<Option<Matched<Trained>>, ArtifactError> {
+        let Some(on) = optional::<TrainedOn>(&self.trained_on())? else { return Ok(None) };
+        let Some(network) = optional::<Network>(&self.network())? else { return Ok(None) };
+        let log: Vec<TrainEpoch> = artifact::read_lines(&self.train_log())?;
+        let parts = [
+            ("network.json", on.network == Digest::of(&network)),
+            ("train.jsonl", on.log == Digest::of_lines(&log)),
+            ("weights.safetensors", Digest::of_file(&self.weights())?.as_ref() == Some(&on.weights)),
+        ];
+        if let Some((part, _)) = parts.iter().find(|(_, same)| !same) {
+            let dir = self.0.display();
+            return Ok(Some(Err(format!("{part} in {dir} is not of the training that data.json describes"))));
+        }
+        Ok(Some(Ok(Trained { network, on, log })))
+    }
+
+    /// The ONNX file of `trained`; none where there is none.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn exported(&self, trained: &Trained) -> Result<Option<Matched<Exported>>, ArtifactError> {
+        let path = self.onnx();
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let onnx = artifact::read(&path, "nas export")?;
+        let of = onnx::inspect(&onnx).ok().and_then(|model| model.metadata.get(WEIGHTS).cloned());
+        if of.as_deref() != Some(trained.on.weights.as_str()) {
+            return Ok(Some(Err(format!("{} is not of the weights beside it", path.display()))));
+        }
+        Ok(Some(Ok(Exported { digest: Digest::of_bytes(&onnx), onnx })))
+    }
+}
+
+/// Reads a JSON file if it exists.
+fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ArtifactError> {
+    match artifact::read_json(path, "nas search") {
+        Err(ArtifactError::Missing { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
