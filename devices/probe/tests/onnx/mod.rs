@@ -92,7 +92,7 @@ pub fn endless() -> Vec<u8> {
     write(graph)
 }
 
-/// A model that fills a tensor of `bytes` bytes.
+/// A model whose output is a tensor of `bytes` bytes.
 pub fn expands(bytes: i64) -> Vec<u8> {
     let mut shape = TensorProto::new();
     shape.name = "shape".to_owned();
@@ -103,16 +103,16 @@ pub fn expands(bytes: i64) -> Vec<u8> {
     node.op_type = "Expand".to_owned();
     node.input = vec!["x".to_owned(), "shape".to_owned()];
     node.output = vec!["big".to_owned()];
-    let mut sum = NodeProto::new();
-    sum.op_type = "ReduceMax".to_owned();
-    sum.input = vec!["big".to_owned()];
-    sum.output = vec!["y".to_owned()];
+    let mut sin = NodeProto::new();
+    sin.op_type = "Sin".to_owned();
+    sin.input = vec!["big".to_owned()];
+    sin.output = vec!["y".to_owned()];
     let mut graph = GraphProto::new();
     graph.name = "test".to_owned();
     graph.input = vec![value_info("x", &fixed())];
-    graph.output = vec![value_info("y", &[Some(1); 4])];
+    graph.output = vec![value_info("y", &[Some(bytes as usize / 4 / 32), Some(2), Some(4), Some(4)])];
     graph.initializer = vec![shape];
-    graph.node = vec![node, sum];
+    graph.node = vec![node, sin];
     write(graph)
 }
 
