@@ -6,7 +6,6 @@ use onnx_protobuf::{
     AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
 };
-use protobuf::MessageField;
 
 pub const SHAPE: [usize; 4] = [1, 2, 4, 4];
 
@@ -26,12 +25,12 @@ fn value_info(name: &str, shape: &[Option<usize>]) -> ValueInfoProto {
         }
         dims.dim.push(dim);
     }
-    tensor.shape = MessageField::some(dims);
+    tensor.shape = Some(dims).into();
     let mut ty = TypeProto::new();
     ty.set_tensor_type(tensor);
     let mut info = ValueInfoProto::new();
     info.name = name.to_owned();
-    info.type_ = MessageField::some(ty);
+    info.type_ = Some(ty).into();
     info
 }
 
@@ -77,7 +76,7 @@ pub fn endless() -> Vec<u8> {
     let mut attribute = AttributeProto::new();
     attribute.name = "body".to_owned();
     attribute.type_ = AttributeType::GRAPH.into();
-    attribute.g = MessageField::some(body);
+    attribute.g = Some(body).into();
     let mut steps = node("Loop", &["steps", "true", "x"], &["y"]);
     steps.attribute = vec![attribute];
     let mut graph = GraphProto::new();
@@ -143,6 +142,6 @@ fn write(graph: GraphProto) -> Vec<u8> {
     let mut model = ModelProto::new();
     model.ir_version = 8;
     model.opset_import = vec![opset];
-    model.graph = MessageField::some(graph);
+    model.graph = Some(graph).into();
     model.write_to_bytes().unwrap()
 }
