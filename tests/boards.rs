@@ -4,6 +4,8 @@
 
 mod board;
 mod common;
+#[path = "../devices/probe/tests/onnx/mod.rs"]
+mod onnx;
 
 use board::Board;
 use common::{NAS, NAS_PROFILE, Workspace};
@@ -96,6 +98,22 @@ impl Rig {
         let folder = self.board.home().join(".config/edge-nas");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("sites.toml"), format!("[plain]\n{toml}\n")).unwrap();
+    }
+
+    /// `nas bench` on the board, of a model whose first inference never ends.
+    fn bench_endless(&self, args: &str) -> Command {
+        std::fs::write(self.ws.path("endless.onnx"), onnx::endless()).unwrap();
+        let mut command = self.program(NAS);
+        command.args("bench endless.onnx --device plain.toml --runtime ort --run none --ssh".split(' '));
+        command.arg(self.board.ssh_arg()).args(args.split(' '));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// The probe and its children on the board.
+    fn probes(&self) -> String {
+        self.board
+            .run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) echo ${p#/proc/};; esac; done")
     }
 
     /// A script that can be uploaded in place of the probe.
@@ -314,6 +332,104 @@ fn killing_the_host_keeps_rows_and_restores_the_governor() {
     let before = rig.rows();
     wait_for(|| rig.board.run(governor) == was, || ());
     rig.assert_completes(&before);
+}
+
+#[test]
+fn a_host_that_is_killed_leaves_no_probe_and_no_child() {
+    let rig = rig!();
+    for signal in ["KILL", "TERM", "HUP", "INT"] {
+        let mut child = rig.bench_endless("--timeout 1h").spawn().unwrap();
+        // The probe, and the process that measures the memory of the model.
+        wait_for(|| rig.probes().lines().count() == 2, || assert_eq!(child.try_wait().unwrap(), None));
+        let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        child.wait().unwrap();
+        let start = Instant::now();
+        while !rig.probes().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(5), "after SIG{signal}: {}", rig.probes());
+        }
+    }
+}
+
+#[test]
+fn a_model_that_never_ends_fails_with_its_deadline() {
+    let rig = rig!();
+    let error = rig.error(&mut rig.bench_endless("--timeout 2s"));
+    assert!(error.contains("the first inference took longer than 2 s") && error.contains("--timeout"), "{error}");
+    assert_eq!(rig.probes(), "");
+}
+
+#[test]
+fn one_measurement_runs_on_a_board_at_a_time() {
+    let rig = rig!();
+    let mut first = rig.measuring(rig.board.port());
+    let error = rig.error(rig.profile(rig.board.port()).args(["--profiles", "other"]));
+    let running = first.try_wait().unwrap().is_none();
+    let process = error.split("process ").nth(1).and_then(|rest| rest.split([' ', ',', ';']).next());
+    assert!(
+        error.contains("another measurement runs") && (rig.probes().contains(process.unwrap()) || !running),
+        "{error}"
+    );
+    let check = rig.program(NAS).args(["devices", "check", "plain.toml", "--ssh", &rig.board.ssh_arg()]).output();
+    assert!(check.unwrap().status.success(), "a check times nothing");
+    first.wait().unwrap();
+    rig.assert_completes(&rig.rows());
+}
+
+#[test]
+fn a_damaged_probe_is_uploaded_again() {
+    let rig = rig!();
+    rig.assert_completes(&[]);
+    let sum = "cd .cache/edge-nas; sha256sum nas-probe-*";
+    let before = rig.board.run(sum);
+    rig.board.run("cd .cache/edge-nas; printf XXXX | dd of=$(echo nas-probe-*) conv=notrunc seek=100 2>/dev/null");
+    assert_ne!(rig.board.run(sum), before);
+    rig.assert_completes(&rig.rows());
+    assert_eq!(rig.board.run(sum), before);
+}
+
+#[test]
+fn a_probe_that_talks_without_end_is_left() {
+    let rig = rig!();
+    let hello = format!(
+        r#"echo '{{"type":"hello","protocol":{},"probe":"9","runtimes":[],"unavailable":[],"arch":"x86_64","os":"linux","libc":"","cpu":"","cores":1,"conditions":{{}}}}'"#,
+        nas_probe::PROTOCOL
+    );
+    let profile = |talk: &str| {
+        let start = Instant::now();
+        let error =
+            rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", rig.fake_probe(&format!("{hello}; {talk}"))));
+        assert!(start.elapsed() < Duration::from_secs(60), "{error}");
+        error
+    };
+    let error = profile("yes '{\"type\":\"stored\",\"id\":7}'");
+    assert!(error.contains("not a reply"), "{error}");
+    let error = profile("tr '\\0' x </dev/zero");
+    assert!(error.contains("a line of more than"), "{error}");
+    let error = profile("printf '\\033]0;owned\\007\\n'; cat");
+    assert!(error.contains(r"\u{1b}]0;owned\u{7}"), "{error}");
+    let error = profile("printf '\\033[2J gone' >&2; exit 3");
+    assert!(error.contains(r"exit status: 3: \u{1b}[2J gone"), "{error}");
+}
+
+#[test]
+fn wrong_sites_are_reported() {
+    let rig = rig!();
+    let port = rig.board.port();
+    for (entry, why) in [("folder = \"\"", "`folder` is empty"), ("timeout = 0", "at least 1 second")] {
+        rig.site(entry);
+        let error = rig.error(&mut rig.profile(port));
+        assert!(error.contains("sites.toml") && error.contains("[plain]") && error.contains(why), "{error}");
+    }
+    rig.site("");
+    let host = format!("Host plain\n  HostName localhost\n  Port {port}\n  User pi\n");
+    std::fs::write(rig.board.home().join(".ssh/config"), host).unwrap();
+    for again in [format!("pi@127.0.0.1:{port}"), "plain".into()] {
+        let error = rig.error(rig.profile(port).args(["--ssh", &again]));
+        assert!(error.contains("are the same board"), "{error}");
+    }
+    let error = rig.error(rig.profile(port).env_remove("HOME"));
+    assert!(error.contains("HOME is not set"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
+use edge_nas::artifact::Digest;
 use edge_nas::data::{Augment, Batch, Batches, Data, DataSpec, Normalisation};
 use edge_nas::train::{At, Checkpoint, Epochs, Metrics, Net, Placement, Sgd, Task, tensors};
 use nas_exporters::{Graph, Op, Shape, Weights};
@@ -95,8 +96,7 @@ fn train(data: &Data, dir: &Path, mut task: Small) -> (Vec<Line>, Vec<(String, V
         epochs: EPOCHS,
         learning_rate: 0.1,
         log: &dir.join("log.jsonl"),
-        results: vec![],
-        checkpoint: Checkpoint { path: dir.join("checkpoint.safetensors"), key: "key".into() },
+        checkpoint: Checkpoint { path: dir.join("checkpoint.safetensors"), key: Digest::of_bytes(b"key") },
     };
     let log = epochs.run_saving(&mut task, Duration::ZERO).unwrap();
     let numbers = |tensor: Tensor| -> Vec<f64> {

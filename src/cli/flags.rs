@@ -2,6 +2,7 @@
 
 use crate::bounded::{Classes, Threads};
 use crate::data::DataSpec;
+use crate::device::Timeout;
 use crate::run::{BoardSettings, Images, MeasureSettings, Reach};
 use nas_exporters::{Precision, Shape};
 use nas_probe::Runtime;
@@ -49,14 +50,18 @@ pub struct BoardFlags {
     /// Set this scaling governor while measuring, and restore the old one afterwards
     #[arg(long, value_name = "performance")]
     governor: Option<String>,
+    /// How long loading a model, its first inference, and a measurement beyond its planned time may each take
+    /// [default: `timeout` of sites.toml or 60s; 120s on this machine]
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Timeout>,
     #[command(flatten)]
     reach: ReachFlags,
 }
 
 impl BoardFlags {
     pub fn settings(self) -> BoardSettings {
-        let BoardFlags { pin, governor, reach } = self;
-        BoardSettings { pin: pin.map(|Cores(cores)| cores), governor, reach: reach.settings() }
+        let BoardFlags { pin, governor, timeout, reach } = self;
+        BoardSettings { pin: pin.map(|Cores(cores)| cores), governor, timeout, reach: reach.settings() }
     }
 }
 

@@ -1,8 +1,8 @@
+use super::said::Said;
 use super::ssh::{Connection, Upload};
 use super::{Board, DeviceError, Site, parts};
 use crate::environment;
-use nas_probe::Runtime;
-use std::io::{BufRead, BufReader};
+use nas_probe::{Runtime, printable};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ impl Link {
         let path = parts::probe(&board.device)?;
         let failed = |e: std::io::Error| DeviceError::Start { path: path.clone(), reason: e.to_string() };
         let ort = ort_args(board, |path| Ok(path.display().to_string()))?;
-        let folder = board.device.folder.clone().map_or_else(cache_dir, PathBuf::from);
+        let folder = board.device.folder.clone().map_or_else(cache_dir, |folder| Ok(PathBuf::from(folder)))?;
         let mut command = Command::new(&path);
         command.args(probe_args(board, folder.join("models").display().to_string(), ort));
         environment::forget(&mut command);
@@ -70,10 +70,7 @@ impl Link {
         command.stdin(Stdio::from(stdin)).stdout(Stdio::from(OwnedFd::from(theirs))).stderr(Stdio::piped());
         let mut probe = command.spawn().map_err(failed)?;
         let stderr = probe.stderr.take();
-        let last_line = move || {
-            let lines = stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok));
-            lines.last().map(|line| format!(": {line}")).unwrap_or_default()
-        };
+        let last_line = move || stderr.map(|stderr| Said::all(stderr).last_line()).unwrap_or_default();
         Ok(Link { stream, far: Far::Local { probe, stderr: std::thread::spawn(last_line) } })
     }
 
@@ -147,11 +144,13 @@ fn check_arch(connection: &Connection, board: &Board) -> Result<(), DeviceError>
         return Ok(());
     }
     let (device, target) = (board.to_string(), target.clone());
-    Err(DeviceError::WrongArch { device, target, found: found.into() })
+    Err(DeviceError::WrongArch { device, target, found: printable(found) })
 }
 
-fn cache_dir() -> PathBuf {
+/// # Errors
+/// If there is no folder of this user. In one that is shared, others could plant files.
+fn cache_dir() -> Result<PathBuf, DeviceError> {
     let of_user = || Some(environment::path("HOME")?.join(".cache"));
     let cache = environment::path("XDG_CACHE_HOME").or_else(of_user);
-    cache.unwrap_or_else(std::env::temp_dir).join("edge-nas")
+    Ok(cache.ok_or(DeviceError::NoCache)?.join("edge-nas"))
 }

@@ -4,21 +4,25 @@ mod check;
 mod fleet;
 mod link;
 mod parts;
+mod said;
 mod session;
 mod site;
 mod ssh;
+mod timeout;
 
 pub use check::{Finding, findings};
 pub use fleet::Fleet;
 pub use session::{Model, Session, Source, Ticket};
 pub use site::Site;
 pub use ssh::SshError;
+pub use timeout::Timeout;
 
 use crate::artifact::{self, ArtifactError};
 use crate::bounded::Name;
 use nas_probe::{Runtime, Sensors};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -47,7 +51,7 @@ pub enum DeviceError {
     #[error("there is no probe at {path}; build it with `cargo build --release`, or set NAS_PROBE to its path", path = path.display())]
     NoProbe { path: PathBuf },
     #[error(
-        "`{command}` is needed, but it is neither above this program nor above the current folder; run this in a clone of edge-nas, or set NAS_PROBE to a probe for the board and `ort_dylib` in the device file to a library on the board"
+        "`{command}` is needed, but this program is not in the clone of edge-nas in which it was built; run target/release/nas of a clone, or set NAS_PROBE to a probe for the board and `ort_dylib` in the device file to a library on the board"
     )]
     NoScript { command: String },
     #[error("`{command}` failed ({reason}); see its messages above")]
@@ -64,6 +68,14 @@ pub enum DeviceError {
     Ended { doing: String, reason: String },
     #[error("the probe wrote something that is not a reply ({doing}): {line}")]
     Garbage { doing: String, line: String },
+    #[error("{model} has {bytes} bytes, but at most {most} can be sent to a device")]
+    TooLarge { model: String, bytes: usize, most: u64 },
+    #[error("no folder for models is known: set HOME or XDG_CACHE_HOME, or `folder` in the device file")]
+    NoCache,
+    #[error("HOME is not set; set it to the folder that has .ssh, with the keys and the hosts that are known")]
+    NoHome,
+    #[error("{one} and {other} are the same board; name each board once")]
+    Twice { one: String, other: String },
     #[error("{runtime} is not available on {device}: {reason}")]
     NoRuntime { runtime: Runtime, device: String, reason: String },
     #[error("{model} failed with {runtime}: {reason}")]
@@ -142,13 +154,27 @@ pub struct Board {
     pub pin: Vec<usize>,
     /// Scaling governor to set while the probe runs.
     pub governor: Option<String>,
+    /// How long loading a model, its first inference, and a measurement beyond its planned time may each take; `None`
+    /// for the timeout of the site, or two minutes on this machine.
+    pub timeout: Option<Timeout>,
+    /// Whether nothing else may measure on the device at the same time.
+    pub alone: bool,
 }
+
+/// How long a part of a request may take on this machine.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Board {
     /// A device that is this machine, with all of its runtimes.
     pub fn local(device: Device) -> Board {
         let runtimes = device.runtimes.clone();
-        Board { device, site: None, runtimes, pin: vec![], governor: None }
+        Board { device, site: None, runtimes, pin: vec![], governor: None, timeout: None, alone: false }
+    }
+
+    /// How long a part of a request may take.
+    fn timeout(&self) -> Duration {
+        let own = || self.site.as_ref().map_or(LOCAL_TIMEOUT, |site| site.timeout);
+        self.timeout.map_or_else(own, Timeout::duration)
     }
 }
 
@@ -221,6 +247,8 @@ impl Device {
             "`runtimes` is empty; it must name tract, ort or both"
         } else if self.link == LinkKind::Ssh && self.target.is_none() {
             "a device with link = \"ssh\" needs a `target`, such as aarch64-unknown-linux-gnu"
+        } else if self.folder.as_deref() == Some("") {
+            "`folder` is empty; name a folder, or leave the key out"
         } else if musl && self.runtimes.contains(&Runtime::Ort) {
             "a static musl probe cannot load ONNX Runtime; leave \"ort\" out of `runtimes`"
         } else {

@@ -32,7 +32,8 @@ pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
             script("setup", &["--ort", arch]).map(|printed| Some(PathBuf::from(printed.trim())))
         }
         _ => {
-            Ok(environment::path("ORT_DYLIB_PATH").or_else(|| above(Path::new(".deps/onnxruntime/libonnxruntime.so"))))
+            let set_up = || in_clone(Path::new(".deps/onnxruntime/libonnxruntime.so"));
+            Ok(environment::path("ORT_DYLIB_PATH").or_else(set_up))
         }
     }
 }
@@ -57,17 +58,18 @@ fn own_probe() -> PathBuf {
     }
 }
 
-/// A file of the repository, which is searched for in all folders above this program and above the current folder.
-fn above(file: &Path) -> Option<PathBuf> {
-    let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
-    let folders = starts.iter().flatten().flat_map(|start| start.ancestors());
-    folders.map(|dir| dir.join(file)).find(|path| path.is_file())
+/// A file of the clone in which this program was built, as `target/PROFILE/nas`. A program that was copied elsewhere has
+/// none: in other folders, others could plant it.
+fn in_clone(file: &Path) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let target = own.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "target"))?;
+    Some(target.parent()?.join(file)).filter(|path| path.is_file())
 }
 
 /// Runs a script of the repository, whose messages on stderr are shown, and returns its stdout.
 fn script(name: &str, args: &[&str]) -> Result<String, DeviceError> {
     let command = format!("scripts/{name} {}", args.join(" "));
-    let Some(path) = above(&Path::new("scripts").join(name)) else {
+    let Some(path) = in_clone(&Path::new("scripts").join(name)) else {
         return Err(DeviceError::NoScript { command });
     };
     let run = Command::new(path).args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).output();

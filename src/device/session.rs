@@ -3,20 +3,26 @@ mod runs;
 pub use runs::Ticket;
 
 use super::link::Link;
+use super::said::excerpt;
 use super::{Board, DeviceError};
 use crate::progress;
 use nas_exporters::{Graph, Precision, onnx};
-use nas_probe::{Conditions, DeployedGraph, Hello, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, sha256};
-use std::io::{BufRead, BufReader, Write};
+use nas_probe::{
+    Conditions, DeployedGraph, Hello, Line, MOST_REPLY_BYTES, MOST_REQUEST_BYTES, PROTOCOL, Reply, Request, Runtime,
+    RuntimeInfo, printable, read_line, sha256,
+};
+use std::io::{BufReader, Write};
 use std::net::Shutdown;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-/// How long a local probe may take to answer, beyond the time that a measurement takes: it may have to load a runtime
-/// or a model.
-const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a probe may take to end once its stdin is closed: it may have to restore a governor.
 const PARTING: Duration = Duration::from_secs(3);
+/// How long an answer may take beyond what the probe itself allows, before the host gives up.
+const SLACK: Duration = Duration::from_secs(10);
+/// Lines that are read ahead.
+const AHEAD: usize = 16;
 
 /// A probe process on a device, which ends when this is dropped.
 pub struct Session {
@@ -24,7 +30,7 @@ pub struct Session {
     timeout: Duration,
     /// `None` once the probe has ended.
     link: Option<Link>,
-    lines: Receiver<std::io::Result<String>>,
+    lines: Receiver<Line>,
     hello: Hello,
     ready: Ready,
     next_id: u64,
@@ -63,13 +69,13 @@ impl Session {
     /// If the board cannot be reached, if the probe does not answer or is of another version, or if the board cannot be
     /// set up as requested.
     pub fn open(board: &Board) -> Result<Session, DeviceError> {
-        let timeout = board.site.as_ref().map_or(LOCAL_TIMEOUT, |site| site.timeout);
+        let timeout = board.timeout();
         let link = Link::open(board)?;
         let broken = |e: std::io::Error| DeviceError::Ended { doing: "starting".into(), reason: e.to_string() };
         link.stream.set_write_timeout(Some(timeout)).map_err(broken)?;
         let stdout = link.stream.try_clone().map_err(broken)?;
-        let (send, lines) = channel();
-        std::thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| send.send(line)));
+        let (send, lines) = sync_channel(AHEAD);
+        std::thread::spawn(move || read(stdout, &send));
         let mut session = Session {
             board: board.to_string(),
             timeout,
@@ -92,8 +98,10 @@ impl Session {
 
     fn set_up(&mut self, board: &Board) -> Result<(), DeviceError> {
         let (sensors, pin, governor) = (board.device.sensors.clone(), board.pin.clone(), board.governor.clone());
+        let (timeout_ns, alone) = (u64::try_from(self.timeout.as_nanos()).unwrap_or(u64::MAX), board.alone);
         let doing = "setting the board up";
-        let id = self.send(doing, |id| Request::Setup { id, sensors, pin, governor })?;
+        let id = self.send(doing, |id| Request::Setup { id, sensors, pin, governor, timeout_ns, alone })?;
+        // The probe waits a few seconds for another one that is about to end.
         match self.served(id, doing)? {
             Reply::Ready { conditions, pinned, notes, .. } => {
                 notes.iter().for_each(|note| log::warn!("{}: {note}", self.board));
@@ -220,6 +228,10 @@ impl Session {
         let id = self.next_id;
         self.next_id += 1;
         let mut line = serde_json::to_string(&request(id)).unwrap_or_default();
+        if line.len() as u64 > MOST_REQUEST_BYTES {
+            let (model, bytes, most) = (doing.into(), line.len(), MOST_REQUEST_BYTES);
+            return Err(DeviceError::TooLarge { model, bytes, most });
+        }
         line.push('\n');
         let Some(link) = &mut self.link else { return Err(self.ended(doing)) };
         match link.stream.write_all(line.as_bytes()) {
@@ -231,7 +243,7 @@ impl Session {
 
     /// The reply to a request that runs no model; a failure is an error.
     fn served(&mut self, id: u64, doing: &str) -> Result<Reply, DeviceError> {
-        match self.answer(id, doing, self.timeout)? {
+        match self.answer(id, doing, self.timeout.saturating_add(SLACK))? {
             Reply::Failed { error, .. } => {
                 Err(DeviceError::Refused { device: self.board.clone(), doing: doing.into(), reason: error })
             }
@@ -247,9 +259,16 @@ impl Session {
 
     fn receive(&mut self, doing: &str, deadline: Duration) -> Result<Reply, DeviceError> {
         match self.lines.recv_timeout(deadline) {
-            Ok(Ok(line)) => serde_json::from_str(&line).map_err(|_| DeviceError::Garbage { doing: doing.into(), line }),
+            Ok(Line::Whole(line)) => serde_json::from_slice(&line).map_err(|error| {
+                let text = printable(&excerpt(&String::from_utf8_lossy(&line)));
+                DeviceError::Garbage { doing: doing.into(), line: format!("{text} ({error})") }
+            }),
+            Ok(Line::TooLong) => {
+                let line = format!("a line of more than {MOST_REPLY_BYTES} bytes");
+                Err(DeviceError::Garbage { doing: doing.into(), line })
+            }
             Err(RecvTimeoutError::Timeout) => Err(self.silent(doing, deadline)),
-            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(self.ended(doing)),
+            Ok(Line::Ended) | Err(RecvTimeoutError::Disconnected) => Err(self.ended(doing)),
         }
     }
 
@@ -268,7 +287,19 @@ impl Session {
 }
 
 fn garbage(doing: &str, reply: &Reply) -> DeviceError {
-    DeviceError::Garbage { doing: doing.into(), line: format!("{reply:?}") }
+    DeviceError::Garbage { doing: doing.into(), line: excerpt(&format!("{reply:?}")) }
+}
+
+/// Passes the lines of a probe on until it ends, or writes one that is too long. Lines that nobody takes are not read.
+fn read(stdout: UnixStream, send: &SyncSender<Line>) {
+    let mut stdout = BufReader::new(stdout);
+    loop {
+        let line = read_line(&mut stdout, MOST_REPLY_BYTES).unwrap_or(Line::Ended);
+        let last = line == Line::Ended;
+        if send.send(line).is_err() || last {
+            return;
+        }
+    }
 }
 
 impl Drop for Session {
@@ -276,7 +307,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         let Some(link) = self.link.take() else { return };
         let _ = link.stream.shutdown(Shutdown::Write);
-        while self.lines.recv_timeout(PARTING).is_ok() {}
+        // One deadline for all that it may still say.
+        let until = Instant::now() + PARTING;
+        while let Ok(Line::Whole(_)) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {}
         link.abandon();
     }
 }

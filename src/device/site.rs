@@ -1,9 +1,10 @@
-use super::{Device, DeviceError, LinkKind};
+use super::{Device, DeviceError, LinkKind, Timeout};
 use crate::{artifact, environment};
 use serde::Deserialize;
 use ssh2_config::{HostParams, ParseRule, SshConfig};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,13 +63,22 @@ impl Site {
                 None => Ok(vec![]),
             };
         }
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let home = environment::path("HOME").ok_or(DeviceError::NoHome)?;
         let file = sites_file(&home);
         let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
         if file.is_file() {
             entries = artifact::read_toml(&file)?;
         }
         let entry = entries.remove(&device.name).unwrap_or_default();
+        let invalid = |reason: String| DeviceError::Invalid {
+            path: file.clone(),
+            reason: format!("[{}]: {reason}", device.name),
+        };
+        if entry.folder.as_deref() == Some("") {
+            return Err(invalid("`folder` is empty; name a folder on the board, or leave the key out".into()));
+        }
+        let timeout = entry.timeout.map(|seconds| Timeout::new(Duration::from_secs(seconds))).transpose();
+        let timeout = timeout.map_err(|reason| invalid(format!("`timeout`: {reason}")))?.map(Timeout::duration);
         let config = ssh_config(&home)?;
         let named = |name: &str| config.query(name);
         let mut addresses = if ssh.is_empty() { entry.ssh.clone() } else { ssh.to_vec() };
@@ -93,13 +103,35 @@ impl Site {
                 user: typed.user.or(user).or_else(me).ok_or_else(no_user)?,
                 keys: keys.iter().map(expand).collect(),
                 folder: entry.folder.clone().or(device.folder.clone()).unwrap_or(FOLDER.into()),
-                timeout: entry.timeout.map_or(TIMEOUT, Duration::from_secs),
+                timeout: timeout.unwrap_or(TIMEOUT),
                 accept_new_host_key,
                 home: home.clone(),
             })
         };
-        addresses.iter().map(site).collect()
+        let sites = addresses.iter().map(site).collect::<Result<Vec<Site>, DeviceError>>()?;
+        different(&sites)?;
+        Ok(sites)
     }
+}
+
+/// Checks that no board is named twice, also by two names.
+fn different(sites: &[Site]) -> Result<(), DeviceError> {
+    if sites.len() < 2 {
+        return Ok(());
+    }
+    let addresses = |site: &Site| -> Vec<SocketAddr> {
+        (site.host.as_str(), site.port).to_socket_addrs().map_or(vec![], Iterator::collect)
+    };
+    let sites: Vec<(&Site, Vec<SocketAddr>)> = sites.iter().map(|site| (site, addresses(site))).collect();
+    for (i, (one, of_one)) in sites.iter().enumerate() {
+        for (other, of_other) in &sites[i + 1..] {
+            let same_name = (&one.host, one.port) == (&other.host, other.port);
+            if same_name || of_one.iter().any(|address| of_other.contains(address)) {
+                return Err(DeviceError::Twice { one: one.to_string(), other: other.to_string() });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn sites_file(home: &Path) -> PathBuf {

@@ -3,7 +3,7 @@
 use super::RunError;
 use crate::bounded::Threads;
 use crate::data::{Data, DataSpec};
-use crate::device::{Board, Device, DeviceError, LinkKind, Session, Site};
+use crate::device::{Board, Device, DeviceError, LinkKind, Session, Site, Timeout};
 use crate::profile;
 use crate::space::{Networks, SearchSpace};
 use crate::table::{Difference, Header, LatencyTable, TableError, TableName};
@@ -56,6 +56,9 @@ pub struct BoardSettings {
     /// Scaling governor while measuring.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub governor: Option<String>,
+    /// How long loading a model, its first inference, and a measurement beyond its planned time may each take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Timeout>,
     /// Where a board is, only its owner knows: no experiment file has it.
     #[serde(skip)]
     pub reach: Reach,
@@ -136,7 +139,8 @@ impl BoardSettings {
         };
         let (mut sessions, mut lost) = (vec![], vec![]);
         for board in self.reach.boards(device, runtimes)? {
-            let board = Board { pin: pin.clone(), governor: self.governor.clone(), ..board };
+            let (pin, governor, timeout) = (pin.clone(), self.governor.clone(), self.timeout);
+            let board = Board { pin, governor, timeout, alone: true, ..board };
             match Session::open(&board) {
                 Ok(session) => sessions.push(session),
                 Err(why) => lost.push(why),

@@ -1,21 +1,19 @@
 //! Sets the scaling governor for a session, and restores the previous one however the session ends.
 
-use crate::sensors::{joined, text};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
-    low_level::emulate_default_handler,
+use crate::{
+    private,
+    sensors::{joined, text},
 };
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// Name of the note, a file in the folder of models that exists while a governor is set. It holds the
 /// governors to restore, as JSON pairs of path and text. A running probe keeps it locked. If the probe is
-/// killed, the note remains, and the next probe restores the governors from it.
+/// killed, the note remains, and the next probe restores the governors from it. Only this user can write it.
 const LEFT: &str = "governor.left";
 
 #[derive(Debug, thiserror::Error)]
@@ -49,26 +47,6 @@ struct Held {
 }
 
 impl Governor {
-    /// Returns a governor that is also restored before SIGTERM, SIGHUP or SIGINT ends the process. SIGPIPE
-    /// needs no handler: Rust ignores it, and the failed write ends the probe.
-    ///
-    /// # Errors
-    /// If the signal handlers cannot be installed.
-    pub fn start() -> io::Result<Arc<Governor>> {
-        let governor = Arc::new(Governor::default());
-        let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
-        let shared = Arc::clone(&governor);
-        std::thread::spawn(move || {
-            for signal in signals.forever() {
-                // The lock is held until the process ends, so that no governor is set in the meantime.
-                let mut held = shared.held();
-                held.take();
-                let _ = emulate_default_handler(signal);
-            }
-        });
-        Ok(governor)
-    }
-
     /// Sets `governor` in all `files`, after restoring one that was set before. The governors to restore are
     /// first written to the note in `folder`. Returns them, joined by commas if they differ.
     ///
@@ -95,6 +73,13 @@ impl Governor {
         self.held().take();
     }
 
+    /// Restores the governors from before [`Governor::set`]. None is set while the guard lives.
+    pub fn end(&self) -> impl Drop {
+        let mut held = self.held();
+        held.take();
+        held
+    }
+
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,8 +89,7 @@ impl Held {
     fn note(was: Vec<(PathBuf, String)>, folder: &Path) -> Result<Held, Error> {
         let note = folder.join(LEFT);
         let write = || -> io::Result<Option<File>> {
-            fs::create_dir_all(folder)?;
-            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&note)?;
+            let mut file = private::open(folder, LEFT)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -130,33 +114,45 @@ impl Drop for Held {
     }
 }
 
-/// Restores the governors from the note that a killed probe has left in `folder`. Does nothing if that probe
-/// is still running.
-pub fn restore_left_behind(folder: &Path) {
-    let note = folder.join(LEFT);
-    let Ok(file) = File::open(&note) else { return };
+/// Restores those of `governors` that are in the note which a killed probe has left in `folder`. Does nothing if that
+/// probe is still running, or if another user could have written the note. A note with other files is kept for a setup
+/// that names them.
+pub fn restore_left_behind(folder: &Path, governors: &[PathBuf]) {
+    let Ok(mut file) = private::existing(folder, LEFT) else { return };
     if file.try_lock().is_err() {
         return;
     }
+    let mut text = String::new();
     // An incomplete note means that the probe was killed before it set a governor.
     let was: Vec<(PathBuf, String)> =
-        fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    restore(&was, &note);
+        file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let (named, other): (Vec<_>, Vec<_>) = was.into_iter().partition(|(path, _)| governors.contains(path));
+    let note = folder.join(LEFT);
+    match other.is_empty() {
+        true => restore(&named, &note),
+        false => drop(put_back(&named)),
+    }
 }
 
 /// Writes the previous text to each file, then removes the note, unless a file could not be written.
 fn restore(was: &[(PathBuf, String)], note: &Path) {
+    if put_back(was) {
+        let _ = fs::remove_file(note);
+    }
+}
+
+/// Writes the previous text to each file. Returns whether all of them have it now.
+fn put_back(was: &[(PathBuf, String)]) -> bool {
     let mut all = true;
     let changed = |(path, text): &&(PathBuf, String)| read(path).ok().as_ref() != Some(text);
     for (path, text) in was.iter().filter(changed) {
         if let Err(error) = put(path, text) {
-            eprintln!("nas-probe: {error}");
+            // Nobody may read stderr any more.
+            let _ = writeln!(io::stderr(), "nas-probe: {error}");
             all = false;
         }
     }
-    if all {
-        let _ = fs::remove_file(note);
-    }
+    all
 }
 
 fn read(path: &Path) -> Result<String, Error> {
@@ -236,7 +232,7 @@ mod tests {
         let (files, folder) = policies(root.path(), ["ondemand", "ondemand"]);
         let one = Governor::default();
         one.set(&files, "performance", &folder).unwrap();
-        restore_left_behind(&folder);
+        restore_left_behind(&folder, &files);
         assert_eq!(now(&files), ["performance"; 2]);
         let two = Governor::default();
         assert!(matches!(two.set(&files, "powersave", &folder), Err(Error::Another(_))));
@@ -244,23 +240,63 @@ mod tests {
         assert_eq!(now(&files), ["ondemand"; 2]);
     }
 
+    /// A note as a killed probe leaves it.
+    fn leave(folder: &Path, text: &str) {
+        private::open(folder, LEFT).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
     #[test]
     fn a_note_left_behind_is_restored_and_an_incomplete_one_removed() {
         let root = tempfile::tempdir().unwrap();
         let (files, folder) = policies(root.path(), ["performance", "performance"]);
         let note = folder.join(LEFT);
-        fs::create_dir(&folder).unwrap();
-        fs::write(&note, serde_json::to_vec(&[(&files[1], "ondemand")]).unwrap()).unwrap();
-        restore_left_behind(&folder);
+        leave(&folder, &serde_json::to_string(&[(&files[1], "ondemand")]).unwrap());
+        restore_left_behind(&folder, &files);
         assert_eq!(now(&files), ["performance", "ondemand"]);
         assert!(!note.exists());
-        fs::write(&note, "[[\"/sys").unwrap();
-        restore_left_behind(&folder);
+        leave(&folder, "[[\"/sys");
+        restore_left_behind(&folder, &files);
         assert!(!note.exists());
         // The note is kept if a file cannot be restored.
-        fs::write(&note, serde_json::to_vec(&[(root.path().join("gone"), "ondemand")]).unwrap()).unwrap();
-        restore_left_behind(&folder);
+        let gone = root.path().join("gone");
+        leave(&folder, &serde_json::to_string(&[(&gone, "ondemand")]).unwrap());
+        restore_left_behind(&folder, &[gone]);
         assert!(note.exists());
-        restore_left_behind(root.path());
+        restore_left_behind(root.path(), &files);
+    }
+
+    #[test]
+    fn only_governor_files_are_restored_and_only_from_a_note_of_this_user() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let (files, folder) = policies(root.path(), ["performance", "performance"]);
+        let note = folder.join(LEFT);
+        let planted = root.path().join("shadow");
+        fs::write(&planted, "secret").unwrap();
+        leave(&folder, &serde_json::to_string(&[(&planted, "root::0"), (&files[0], "ondemand")]).unwrap());
+        restore_left_behind(&folder, &files);
+        assert_eq!(fs::read_to_string(&planted).unwrap(), "secret");
+        assert_eq!(now(&files), ["ondemand", "performance"]);
+        fs::remove_file(&note).unwrap();
+
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let refused = || {
+            restore_left_behind(&folder, &files);
+            assert_eq!(now(&files), ["ondemand", "performance"]);
+        };
+        let text = serde_json::to_string(&[(&files[1], "ondemand")]).unwrap();
+        leave(&folder, &text);
+        mode(&note, 0o666);
+        refused();
+        mode(&note, 0o600);
+        mode(&folder, 0o777);
+        refused();
+        mode(&folder, 0o700);
+        fs::rename(&note, root.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("elsewhere"), &note).unwrap();
+        refused();
+        fs::rename(root.path().join("elsewhere"), &note).unwrap();
+        restore_left_behind(&folder, &files);
+        assert_eq!(now(&files), ["ondemand", "ondemand"]);
     }
 }

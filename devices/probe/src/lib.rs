@@ -11,9 +11,9 @@
 mod wire;
 
 pub use wire::{
-    Conditions, DeployedGraph, Hello, MeasurePlan, ModelRef, Rail, Reply, Request, Runtime, RuntimeInfo, Samples,
-    Sensors, TensorData, Throttle, ThrottleKind, sha256,
+    Conditions, DeployedGraph, Hello, Line, MOST_REPLY_BYTES, MOST_REQUEST_BYTES, MeasurePlan, ModelRef, Rail, Reply,
+    Request, Runtime, RuntimeInfo, Samples, Sensors, TensorData, Throttle, ThrottleKind, printable, read_line, sha256,
 };
 
 /// Version of the protocol, raised whenever the meaning of a line changes. Both sides refuse other versions.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;

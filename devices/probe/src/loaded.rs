@@ -72,7 +72,7 @@ mod tests {
         let mut loads = 0;
         for (name, bytes) in models {
             let model = ModelRef { model: name.to_string(), runtime: Runtime::Tract, threads: 1 };
-            let file = || Ok(ModelFile { path: name.to_string().into(), bytes, temporary: false });
+            let file = || Ok(ModelFile { path: name.to_string().into(), bytes, temporary: None });
             let load = |_: &Path| {
                 loads += 1;
                 Ok(Box::new(spins(Duration::ZERO)) as Box<dyn Model>)

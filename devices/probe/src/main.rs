@@ -5,26 +5,34 @@
 
 mod affinity;
 mod busy;
+mod children;
+mod deadline;
 mod device;
 mod governor;
+mod life;
 mod loaded;
 mod measure;
 mod memory;
 mod noise;
+mod occupied;
 mod options;
+mod private;
 mod runtime;
 mod sensors;
 mod serve;
 mod store;
+mod temporary;
 mod words;
 
 use governor::Governor;
-use nas_probe::Reply;
+use life::Life;
+use nas_probe::{Line, MOST_REQUEST_BYTES, Reply, read_line};
 use options::Options;
 use serve::Probe;
 use std::{
-    io::{self, BufRead, Write},
+    io::{self, Write},
     process::ExitCode,
+    sync::Arc,
 };
 
 const USAGE: &str = "\
@@ -74,15 +82,17 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nas-probe: {error}");
+            // Nobody may read stderr any more.
+            let _ = writeln!(io::stderr(), "nas-probe: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(options: Options) -> Result<(), String> {
-    let governor = Governor::start().map_err(|e| format!("can't install the signal handlers: {e}"))?;
-    let probe = Probe::start(options, governor)?;
+    let governor = Arc::new(Governor::default());
+    let life = Life::start(&governor, true).map_err(|e| format!("can't install the signal handlers: {e}"))?;
+    let probe = Probe::start(options, governor, life)?;
     talk(probe).map_err(|e| format!("lost the connection to the host: {e}"))
 }
 
@@ -94,8 +104,12 @@ fn talk(mut probe: Probe) -> io::Result<()> {
         out.flush()
     };
     send(&Reply::Hello(probe.hello()))?;
-    for line in io::stdin().lock().split(b'\n') {
-        send(&probe.answer(&line?))?;
+    let mut requests = io::stdin().lock();
+    loop {
+        match read_line(&mut requests, MOST_REQUEST_BYTES)? {
+            Line::Ended => return Ok(()),
+            Line::Whole(line) => send(&probe.answer(Some(&line)))?,
+            Line::TooLong => send(&probe.answer(None))?,
+        }
     }
-    Ok(())
 }

@@ -2,6 +2,8 @@
 
 use crate::{
     busy::Busy,
+    deadline::Deadline,
+    life::Life,
     noise::feed,
     runtime::{Error, Model},
     sensors::Watch,
@@ -9,6 +11,8 @@ use crate::{
 use nas_probe::{MeasurePlan, Samples};
 use std::time::{Duration, Instant};
 
+/// How a deadline names the first run of a model, in which a runtime may still allocate and compile.
+pub const FIRST: &str = "the first inference";
 const FEWEST_WARMUP_RUNS: usize = 3;
 const FEWEST_SAMPLES: usize = 5;
 /// The model is not warm yet if the median run of a block is faster than that of the block before by more
@@ -19,21 +23,27 @@ const RECENT: usize = 1024;
 
 /// Times a model on fixed pseudo-random inputs in [-1, 1]. `pinned` holds the cores that the process is
 /// pinned to, and is empty if it is not pinned.
+///
+/// # Errors
+/// Those of the model; [`Error::Late`] if the first inference or the measurement takes longer than `life` allows.
 pub fn measure(
     model: &mut dyn Model,
     plan: &MeasurePlan,
     watch: &mut Watch,
     pinned: &[usize],
+    life: &Life,
 ) -> Result<Samples, Error> {
     if plan.samples == 0 {
         return Err(Error::NoSamples);
     }
     feed(model)?;
+    time(model, 1, life.part(FIRST, Duration::ZERO))?;
+    let deadline = life.part("the measurement", plan.longest());
     // This includes the warm-up, since sampling alone may be too short for an estimate.
     let busy = Busy::now();
     let half = Duration::from_nanos(plan.warmup_ns.div_ceil(2));
     // If the clock is too coarse for a single run, the batch must still be finite.
-    let one = warm_up(|| block(model, half))?.max(1.0);
+    let one = warm_up(|| block(model, half, deadline))?.max(1.0);
     let batch = (plan.min_sample_ns as f64 / one).ceil().max(1.0) as u64;
 
     let before = watch.read();
@@ -42,11 +52,11 @@ pub fn measure(
     let mut sample_until = |samples: usize, fewest: usize, limit_ns: u64| -> Result<(), Error> {
         if ns.len() < samples {
             // The first run after a pause is not recorded, since other programs may have filled the caches.
-            time(model, batch)?;
+            time(model, batch, deadline)?;
         }
         let limit = Duration::from_nanos(limit_ns);
         while ns.len() < samples && (ns.len() < fewest || start.elapsed() < limit) {
-            ns.push(time(model, batch)? / batch as f64);
+            ns.push(time(model, batch, deadline)? / batch as f64);
         }
         Ok(())
     };
@@ -75,12 +85,12 @@ fn warm_up(mut block: impl FnMut() -> Result<(f64, usize), Error>) -> Result<f64
 
 /// Runs the model for at least the time `least`, and at least once. Returns the median of the last runs, in
 /// nanoseconds, and the number of all runs.
-fn block(model: &mut dyn Model, least: Duration) -> Result<(f64, usize), Error> {
+fn block(model: &mut dyn Model, least: Duration, deadline: Deadline) -> Result<(f64, usize), Error> {
     let mut recent = Vec::new();
     let mut runs = 0;
     let start = Instant::now();
     while runs == 0 || start.elapsed() < least {
-        let ns = time(model, 1)?;
+        let ns = time(model, 1, deadline)?;
         match recent.get_mut(runs % RECENT) {
             Some(oldest) => *oldest = ns,
             None => recent.push(ns),
@@ -92,12 +102,14 @@ fn block(model: &mut dyn Model, least: Duration) -> Result<(f64, usize), Error> 
 }
 
 /// Nanoseconds that `batch` inferences take together.
-fn time(model: &mut dyn Model, batch: u64) -> Result<f64, Error> {
+fn time(model: &mut dyn Model, batch: u64, deadline: Deadline) -> Result<f64, Error> {
     let start = Instant::now();
     for _ in 0..batch {
         model.run()?;
     }
-    Ok(start.elapsed().as_nanos() as f64)
+    let elapsed = start.elapsed();
+    deadline.check(start + elapsed)?;
+    Ok(elapsed.as_nanos() as f64)
 }
 
 #[cfg(test)]
@@ -138,7 +150,7 @@ pub mod tests {
 
     fn measure(model: &mut dyn Model, plan: &MeasurePlan) -> Result<Samples, Error> {
         let mut watch = Watch::new(Path::new("/"), &Sensors::default(), &[]).unwrap();
-        super::measure(model, plan, &mut watch, &[])
+        super::measure(model, plan, &mut watch, &[], &Life::default())
     }
 
     #[test]
@@ -192,15 +204,31 @@ pub mod tests {
     }
 
     #[test]
+    fn a_model_that_is_too_slow_is_late_at_its_first_run_or_later() {
+        let life = Life::default();
+        life.set_timeout(Duration::from_millis(50));
+        let late = |first: u64, later: u64| {
+            let time = move |run| Duration::from_millis(if run == 0 { first } else { later });
+            let mut watch = Watch::new(Path::new("/"), &Sensors::default(), &[]).unwrap();
+            let plan = MeasurePlan { warmup_ns: 0, min_sample_ns: 0, samples: 1, limit_ns: 0 };
+            super::measure(&mut Spins(0, time), &plan, &mut watch, &[], &life).map_err(|e| e.to_string())
+        };
+        assert!(late(60, 1).unwrap_err().starts_with(FIRST));
+        assert!(late(1, 60).unwrap_err().starts_with("the measurement took longer"));
+        assert!(late(1, 1).is_ok());
+    }
+
+    #[test]
     fn a_block_has_its_minimum_duration_and_at_least_one_run() {
+        let deadline = Deadline::new("the test", Duration::from_secs(60));
         let start = Instant::now();
-        let (median, runs) = block(&mut spins(Duration::from_micros(100)), Duration::from_millis(5)).unwrap();
+        let (median, runs) = block(&mut spins(Duration::from_micros(100)), Duration::from_millis(5), deadline).unwrap();
         assert!(start.elapsed() >= Duration::from_millis(5) && median >= 100_000.0);
         assert!((1..=50).contains(&runs), "{runs}");
-        assert_eq!(block(&mut spins(Duration::from_millis(1)), Duration::ZERO).unwrap().1, 1);
+        assert_eq!(block(&mut spins(Duration::from_millis(1)), Duration::ZERO, deadline).unwrap().1, 1);
         // If a model gets faster, only the last runs count.
         let mut faster = Spins(0, |run| Duration::from_micros(if run < RECENT as u32 { 20 } else { 2 }));
-        let (median, _) = block(&mut faster, Duration::from_millis(100)).unwrap();
+        let (median, _) = block(&mut faster, Duration::from_millis(100), deadline).unwrap();
         assert!((2_000.0..20_000.0).contains(&median), "{median}");
     }
 }

@@ -1,6 +1,12 @@
-//! Measures the peak memory of a model, in a new process of this program that runs only this model.
+//! Measures the peak memory of a model, in a new process of this program that runs only this model. It is the first
+//! process that loads a model, so it has limits of time and of memory.
 
 use crate::{
+    children,
+    deadline::Deadline,
+    governor::Governor,
+    life::Life,
+    measure::FIRST,
     noise::feed,
     options::Options,
     runtime,
@@ -13,15 +19,23 @@ use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 /// The argument that makes the program measure its own peak memory with one model:
-/// `--peak RUNTIME THREADS MODEL`, after all other arguments. It is not in the usage, since only the probe
-/// itself passes it.
+/// `--peak RUNTIME THREADS MODEL MILLISECONDS BYTES`, after all other arguments. It is not in the usage, since only the
+/// probe itself passes it.
 pub const PEAK: &str = "--peak";
 
 const RUNS: usize = 3;
+/// Parts of the child's work that each have the timeout: loading, the first inference, and the others.
+const PARTS: u32 = 3;
+/// How long the child may take beyond that, to open a runtime and to say that it is late.
+const GRACE: Duration = Duration::from_secs(10);
+/// How runtimes and Rust say that they got no memory.
+const NO_MEMORY: [&str; 4] = ["memory allocation of", "bad_alloc", "bad allocation", "Failed to allocate memory"];
 
 /// What the child prints, as JSON.
 #[derive(Serialize, Deserialize)]
@@ -29,11 +43,33 @@ struct Peak {
     bytes: u64,
 }
 
+/// Limits of the child.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Of each part of its work.
+    pub timeout: Duration,
+    /// Of its data, as RLIMIT_DATA counts them, in bytes.
+    pub memory: Option<u64>,
+}
+
+impl Limits {
+    /// Three quarters of the memory that is free.
+    pub fn new(timeout: Duration, free_bytes: Option<u64>) -> Limits {
+        Limits { timeout, memory: free_bytes.map(|free| free / 4 * 3) }
+    }
+
+    /// How long the child may take.
+    pub fn longest(&self) -> Duration {
+        self.timeout.saturating_mul(PARTS).saturating_add(GRACE)
+    }
+}
+
 /// Peak resident memory, in bytes, of a new process that loads the model of a file and runs it.
 ///
 /// # Errors
-/// Why the process could not be run; or its exit status, with the last line that it wrote to stderr.
-pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path) -> Result<u64, String> {
+/// Why the process could not be run; or what it says itself; or its exit status, with the last line that it wrote to
+/// stderr.
+pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path, limits: Limits) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|e| format!("can't find this program: {e}"))?;
     let mut child = Command::new(program);
     if let Some(library) = &options.ort_library {
@@ -42,19 +78,30 @@ pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path) -
     if !options.providers.is_empty() {
         child.arg("--providers").arg(options.providers.join(","));
     }
-    child.arg(PEAK).arg(runtime.name()).arg(threads.to_string()).arg(model).stdin(Stdio::null());
-    end_with_this(&mut child);
-    let output = child.output().map_err(|e| format!("can't start the process that measures memory: {e}"))?;
+    child.arg(PEAK).arg(runtime.name()).arg(threads.to_string()).arg(model);
+    child.arg(limits.timeout.as_millis().to_string()).arg(limits.memory.unwrap_or(u64::MAX).to_string());
+    let output = children::output(&mut child, limits.longest()).map_err(|e| match e.kind() {
+        io::ErrorKind::TimedOut => Deadline::new("measuring its memory", limits.longest()).late().to_string(),
+        _ => format!("can't run the process that measures memory: {e}"),
+    })?;
     if output.status.success() {
-        let reported: Result<Peak, _> = serde_json::from_slice(&output.stdout);
+        let reported: Result<Peak, _> = serde_json::from_str(&output.stdout);
         return reported
             .map(|peak| peak.bytes)
             .map_err(|e| format!("the process that measures memory reported no peak: {e}"));
     }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let last = stderr.lines().last().map(|line| line.strip_prefix("nas-probe: ").unwrap_or(line));
-    let last = last.map_or(String::new(), |words| format!(": {words}"));
-    Err(format!("the process that measures memory failed, {}{last}", output.status))
+    if let (Some(limit), true) = (limits.memory, NO_MEMORY.iter().any(|words| output.stderr.contains(words))) {
+        let mb = limit / 1_000_000;
+        return Err(format!("it needs more than {mb} MB of memory, three quarters of what is free on the device"));
+    }
+    let last = output.stderr.lines().last().map(|line| line.strip_prefix("nas-probe: ").unwrap_or(line));
+    match (output.status.code(), last) {
+        (Some(1), Some(reason)) => Err(reason.to_owned()),
+        (_, last) => {
+            let last = last.map_or(String::new(), |words| format!(": {words}"));
+            Err(format!("the process that measures memory failed, {}{last}", output.status))
+        }
+    }
 }
 
 /// Runs a model as the arguments after [`PEAK`] say, and prints the peak memory of this process.
@@ -62,24 +109,59 @@ pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path) -
 /// # Errors
 /// One line about what failed.
 pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
-    let [runtime, threads, model] = args else {
-        return Err(format!("{PEAK} takes a runtime, threads and a model"));
+    let [runtime, threads, model, millis, bytes] = args else {
+        return Err(format!("{PEAK} takes a runtime, threads, a model, milliseconds and bytes"));
     };
     let text = |arg: &OsStr| arg.to_string_lossy().into_owned();
+    let number = |arg: &OsStr| text(arg).parse::<u64>().map_err(|e| format!("{}: {e}", arg.display()));
     let runtime: Runtime = text(runtime).parse()?;
-    let threads = text(threads).parse().map_err(|e| format!("{}: {e}", threads.display()))?;
+    let threads = number(threads)? as usize;
+    let life = Life::start(&Arc::new(Governor::default()), false)
+        .map_err(|e| format!("can't install the signal handlers: {e}"))?;
+    life.set_timeout(Duration::from_millis(number(millis)?));
+    limit_memory(number(bytes)?).map_err(|e| format!("can't limit the memory: {e}"))?;
     let run = || -> Result<(), runtime::Error> {
         let opened = runtime::open(runtime, options.ort_library.as_deref(), &options.providers);
+        life.begin(0);
+        let loading = life.part(runtime::LOADING, Duration::ZERO);
         let mut model = runtime::load(&opened, Path::new(model), threads)?;
+        loading.check(Instant::now())?;
         feed(model.as_mut())?;
-        (0..RUNS).try_for_each(|_| model.run())
+        let first = life.part(FIRST, Duration::ZERO);
+        model.run()?;
+        first.check(Instant::now())?;
+        life.part("a few inferences", Duration::ZERO);
+        (1..RUNS).try_for_each(|_| model.run())
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(ran) => ran.map_err(|e| one_line(&e.to_string()))?,
         Err(panic) => return Err(format!("the runtime panicked: {}", one_line(&words(panic)))),
     }
+    life.done();
     let peak = Peak { bytes: own_peak().map_err(|e| format!("the system reports no peak memory: {e}"))? };
     println!("{}", serde_json::to_string(&peak).map_err(|e| e.to_string())?);
+    Ok(())
+}
+
+/// Limits the private memory that this process can write. A process that gets no memory leaves no core file.
+fn limit_memory(bytes: u64) -> io::Result<()> {
+    for (what, most) in [(libc::RLIMIT_DATA, bytes), (libc::RLIMIT_CORE, 0)] {
+        // What does not fit into the number of a 32-bit system is no limit there.
+        #[allow(clippy::useless_conversion)]
+        let most = libc::rlim_t::try_from(most).unwrap_or(libc::RLIM_INFINITY);
+        // SAFETY: zeros are a valid rlimit, and the calls read or fill it.
+        let set = unsafe {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            libc::getrlimit(what, &mut limit);
+            // A lower limit stays as it is.
+            limit.rlim_max = limit.rlim_max.min(most);
+            limit.rlim_cur = limit.rlim_cur.min(most);
+            libc::setrlimit(what, &limit)
+        };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
     Ok(())
 }
 
@@ -91,25 +173,3 @@ fn own_peak() -> io::Result<u64> {
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("/proc/self/status has no VmHWM"))
 }
-
-/// Makes the kernel kill the child when this process ends, however it ends.
-#[cfg(target_os = "linux")]
-fn end_with_this(child: &mut Command) {
-    use std::os::unix::process::CommandExt;
-    let parent = std::process::id();
-    let ask = move || {
-        // SAFETY: both calls take plain numbers and are safe between fork and exec.
-        let (asked, has) =
-            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong), libc::getppid()) };
-        if asked != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // The parent may have ended before the call.
-        if has as u32 == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
-    };
-    // SAFETY: the closure allocates nothing and takes no lock.
-    unsafe { child.pre_exec(ask) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn end_with_this(_: &mut Command) {}

@@ -3,9 +3,20 @@
 use crate::runtime::{Error, Model};
 use nas_probe::TensorData;
 
+/// Maximum number of values of an input: 1 GiB.
+const MOST_VALUES: usize = 1 << 28;
+
 /// Sets the inputs of a model to fixed pseudo-random values in [-1, 1].
+///
+/// # Errors
+/// Those of the model; [`Error::Input`] if an input is too large.
 pub fn feed(model: &mut dyn Model) -> Result<(), Error> {
-    model.set_inputs(model.input_shapes()?.into_iter().map(noise).collect())
+    let shapes = model.input_shapes()?;
+    for (index, shape) in shapes.iter().enumerate() {
+        let values = shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+        values.filter(|values| *values <= MOST_VALUES).ok_or(Error::too_large(index))?;
+    }
+    model.set_inputs(shapes.into_iter().map(noise).collect())
 }
 
 /// A tensor of fixed pseudo-random values, uniform in [-1, 1]: the top 24 bits of a linear congruential

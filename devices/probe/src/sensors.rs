@@ -1,12 +1,14 @@
 //! Reads the state of the device, from the files that its description names or the standard files of Linux.
 
-use nas_probe::{Conditions, Rail, Sensors, Throttle, ThrottleKind};
+use crate::children;
+use nas_probe::{Conditions, Rail, Sensors, Throttle, ThrottleKind, printable};
 use std::{
     collections::BTreeSet,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
+    time::Duration,
 };
 
 const POLICIES: &str = "sys/devices/system/cpu/cpufreq/policy*/scaling_governor";
@@ -17,6 +19,9 @@ const COOLING_TYPES: &str = "sys/class/thermal/cooling_device*/type";
 /// Prefixes of the types of cooling devices that lower the CPU's clock, unlike a fan, which is a cooling
 /// device too: the kernel's cpufreq_cooling, by its name before and since Linux 5.12, and that of ACPI.
 const COOLING_BY_CLOCK: [&str; 3] = ["thermal-cpufreq-", "cpufreq-", "Processor"];
+
+/// How long the command of a power rail may take.
+const COMMAND: Duration = Duration::from_secs(2);
 
 /// The files to read, after they were looked up.
 pub struct Watch {
@@ -104,20 +109,26 @@ impl Watch {
         &self.governor
     }
 
+    /// Memory that can still be used without swapping, in bytes.
+    pub fn free_bytes(&self) -> Option<u64> {
+        text(&self.root.join("proc/meminfo")).ok().as_deref().and_then(free)
+    }
+
+    /// The present state. A value that is out of its bounds is not reported.
     pub fn read(&mut self) -> Conditions {
-        let governors: Vec<_> = self.governor.iter().filter_map(|file| text(file).ok()).collect();
+        let governors: Vec<_> = self.governor.iter().filter_map(|file| Some(printable(&text(file).ok()?))).collect();
         let load = text(&self.root.join("proc/loadavg")).ok();
-        let memory = text(&self.root.join("proc/meminfo")).ok();
-        Conditions {
+        let read = Conditions {
             governor: joined(governors.iter().map(String::as_str)),
             khz: self.clock.iter().filter_map(|file| text(file).ok()?.parse().ok()).min(),
             // A thermal zone that is switched off gives an error instead of a temperature.
             millicelsius: self.temperature.iter().filter_map(|file| text(file).ok()?.parse().ok()).max(),
             load1: load.and_then(|load| load.split_whitespace().next()?.parse().ok()),
-            free_bytes: memory.as_deref().and_then(free),
+            free_bytes: self.free_bytes(),
             throttled: self.throttled(),
             power_mw: self.power(),
-        }
+        };
+        read.plausible()
     }
 
     /// Whether any of the files that can be read reports throttling; `None` if none can be read.
@@ -158,8 +169,8 @@ impl Source {
             Source::Product { millivolts, milliamps } => Some(number(millivolts)? * number(milliamps)? / 1e3),
             Source::Command(command) => {
                 let (program, arguments) = command.split_first()?;
-                let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
-                output.status.success().then(|| adc(&String::from_utf8_lossy(&output.stdout)))?
+                let output = children::output(Command::new(program).args(arguments), COMMAND).ok()?;
+                output.status.success().then(|| adc(&output.stdout))?
             }
         }
     }

@@ -3,21 +3,24 @@
 use crate::{
     affinity, device,
     governor::{self, Governor},
+    life::Life,
     loaded::Loaded,
-    measure::measure,
-    memory::peak,
+    measure::{FIRST, measure},
+    memory::{Limits, peak},
+    occupied::Occupied,
     options::Options,
-    runtime::{self, Error, Model, Opened},
+    runtime::{self, Error, LOADING, Model, Opened},
     sensors::Watch,
     store::Store,
     words::{name, one_line, short, words},
 };
-use nas_probe::{Hello, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
+use nas_probe::{Hello, MOST_REQUEST_BYTES, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 pub struct Probe {
@@ -27,6 +30,8 @@ pub struct Probe {
     store: Store,
     watch: Watch,
     governor: Arc<Governor>,
+    life: Arc<Life>,
+    occupied: Option<Occupied>,
     /// The cores that the process was allowed to use when it started.
     all: Vec<usize>,
     /// The cores that it is pinned to; empty if it is not pinned.
@@ -36,16 +41,16 @@ pub struct Probe {
 impl Probe {
     /// # Errors
     /// If the standard files of Linux cannot be looked up.
-    pub fn start(options: Options, governor: Arc<Governor>) -> Result<Probe, String> {
+    pub fn start(options: Options, governor: Arc<Governor>, life: Arc<Life>) -> Result<Probe, String> {
+        let mut watch = generic()?;
         if let Some(folder) = &options.models {
-            governor::restore_left_behind(folder);
+            governor::restore_left_behind(folder, watch.governors());
         }
         let open = |runtime| {
             let library = options.ort_library.as_deref();
             let opened = catch_unwind(|| runtime::open(runtime, library, &options.providers));
             (runtime, opened.unwrap_or_else(|panic| Err(words(panic))))
         };
-        let mut watch = generic()?;
         Ok(Probe {
             runtimes: Runtime::ALL.map(open).into(),
             loaded: Loaded::new(watch.read().free_bytes),
@@ -53,6 +58,8 @@ impl Probe {
             options,
             watch,
             governor,
+            life,
+            occupied: None,
             all: affinity::allowed().unwrap_or_default(),
             pinned: Vec::new(),
         })
@@ -88,26 +95,35 @@ impl Probe {
         }
     }
 
-    /// The reply to one line. Invalid lines and panics are answered by [`Reply::Failed`].
-    pub fn answer(&mut self, line: &[u8]) -> Reply {
+    /// The reply to one line; `None` for a line that was too long to be kept. Invalid lines and panics are answered by
+    /// [`Reply::Failed`].
+    pub fn answer(&mut self, line: Option<&[u8]>) -> Reply {
+        let failed = |id, error: String| Reply::Failed { id, error: one_line(&error) };
+        let Some(line) = line else {
+            return failed(0, format!("a request has at most {MOST_REQUEST_BYTES} bytes; send a smaller model"));
+        };
         let request: Request = match serde_json::from_slice(line) {
             Ok(request) => request,
             Err(e) => {
-                let error = format!("not a request of protocol {PROTOCOL}: {e}");
-                return Reply::Failed { id: 0, error };
+                let id = serde_json::from_slice(line).map_or(0, |Numbered { id }| id);
+                return failed(id, format!("not a request of protocol {PROTOCOL}: {e}"));
             }
         };
         let id = request.id();
+        self.life.begin(id);
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(request)));
+        // After this, no deadline can end the process before the reply is sent.
+        self.life.done();
         served
             .unwrap_or_else(|panic| Err(format!("the probe panicked: {}", words(panic))))
-            .unwrap_or_else(|error| Reply::Failed { id, error: one_line(&error) })
+            .unwrap_or_else(|error| failed(id, error))
     }
 
     fn serve(&mut self, request: Request) -> Result<Reply, String> {
         match request {
-            Request::Setup { id, sensors, pin, governor } => {
-                let governor_was = self.set_up(&sensors, &pin, governor.as_deref())?;
+            Request::Setup { id, sensors, pin, governor, timeout_ns, alone } => {
+                self.life.set_timeout(Duration::from_nanos(timeout_ns));
+                let governor_was = self.set_up(&sensors, &pin, governor.as_deref(), alone)?;
                 let (conditions, pinned) = (self.watch.read(), self.pinned.clone());
                 let notes = self.watch.notes().to_vec();
                 Ok(Reply::Ready { id, conditions, pinned, governor_was, notes })
@@ -125,13 +141,18 @@ impl Probe {
                 Err(error) => Err(format!("{}: {error}", short(&model))),
             },
             Request::Measure { id, model, plan } => {
-                let samples = self.run(model, |model, watch, pinned| measure(model, &plan, watch, pinned))?;
+                let life = Arc::clone(&self.life);
+                let samples = self.run(model, |model, watch, pinned| measure(model, &plan, watch, pinned, &life))?;
                 Ok(Reply::Samples { id, samples })
             }
             Request::Infer { id, model, inputs } => {
+                let life = Arc::clone(&self.life);
                 let outputs = self.run(model, |model, _, _| {
                     model.set_inputs(inputs)?;
-                    model.infer()
+                    let first = life.part(FIRST, Duration::ZERO);
+                    let outputs = model.infer()?;
+                    first.check(Instant::now())?;
+                    Ok(outputs)
                 })?;
                 Ok(Reply::Outputs { id, outputs })
             }
@@ -145,13 +166,26 @@ impl Probe {
 
     /// Replaces an earlier setup. After an error, no setup is in effect. Returns the previous governor if
     /// `governor` is given.
-    fn set_up(&mut self, sensors: &Sensors, pin: &[usize], governor: Option<&str>) -> Result<Option<String>, String> {
+    fn set_up(
+        &mut self,
+        sensors: &Sensors,
+        pin: &[usize],
+        governor: Option<&str>,
+        alone: bool,
+    ) -> Result<Option<String>, String> {
         self.release()?;
         let mut set = || {
+            if alone {
+                let folder = self.store.folder().map_err(|e| e.to_string())?;
+                self.occupied = Some(Occupied::new(folder).map_err(|e| e.to_string())?);
+            }
             if !pin.is_empty() {
                 self.pinned = affinity::pin(pin, &self.all)?;
             }
             self.watch = Watch::new(Path::new("/"), sensors, &self.pinned)?;
+            if let Ok(folder) = self.store.folder() {
+                governor::restore_left_behind(folder, self.watch.governors());
+            }
             let Some(governor) = governor else { return Ok(None) };
             let folder = self.store.folder().map_err(|e| e.to_string())?;
             self.governor.set(self.watch.governors(), governor, folder).map(Some).map_err(|e| e.to_string())
@@ -167,6 +201,7 @@ impl Probe {
 
     fn release(&mut self) -> Result<(), String> {
         self.governor.restore();
+        self.occupied = None;
         self.watch = generic()?;
         if !std::mem::take(&mut self.pinned).is_empty() {
             affinity::allow(&self.all).map_err(|e| format!("can't undo the pinning: {e}"))?;
@@ -183,7 +218,12 @@ impl Probe {
         let done = catch_unwind(AssertUnwindSafe(|| {
             let runtime = self.runtimes.get(&model.runtime).ok_or("this probe has no such runtime")?;
             let file = || self.store.file(&model.model).map_err(|e| e.to_string());
-            let load = |path: &Path| runtime::load(runtime, path, model.threads).map_err(|e| e.to_string());
+            let load = |path: &Path| {
+                let loading = self.life.part(LOADING, Duration::ZERO);
+                let loaded = runtime::load(runtime, path, model.threads).map_err(|e| e.to_string())?;
+                loading.check(Instant::now()).map_err(|e| e.to_string())?;
+                Ok(loaded)
+            };
             let loaded = self.loaded.get(&model, file, load)?;
             act(loaded, &mut self.watch, &self.pinned).map_err(|e| e.to_string())
         }));
@@ -194,10 +234,12 @@ impl Probe {
         })
     }
 
-    fn memory(&self, model: ModelRef) -> Result<u64, String> {
+    fn memory(&mut self, model: ModelRef) -> Result<u64, String> {
         let ModelRef { model, runtime, threads } = model;
         let file = self.store.file(&model).map_err(|e| e.to_string())?;
-        peak(&self.options, runtime, threads, &file.path)
+        let limits = Limits::new(self.life.timeout(), self.watch.free_bytes());
+        self.life.part("measuring the memory", limits.longest());
+        peak(&self.options, runtime, threads, &file.path, limits)
     }
 }
 
@@ -205,6 +247,12 @@ impl Drop for Probe {
     fn drop(&mut self) {
         self.governor.restore();
     }
+}
+
+/// What is known of a line that is not a request.
+#[derive(serde::Deserialize)]
+struct Numbered {
+    id: u64,
 }
 
 fn generic() -> Result<Watch, String> {
@@ -249,13 +297,13 @@ mod tests {
         };
         let opened = Opened { version: "0".to_owned(), providers: vec![], refused: vec![], load: Box::new(load) };
         let options = Options { models: Some(folder.path().to_owned()), ..Options::default() };
-        let mut probe = Probe::start(options, Arc::default()).unwrap();
+        let mut probe = Probe::start(options, Arc::default(), Arc::default()).unwrap();
         probe.runtimes = [(Runtime::Tract, Ok(opened))].into();
         probe.store.put(DIGEST, b"abc").unwrap();
         let model = ModelRef { model: DIGEST.to_owned(), runtime: Runtime::Tract, threads: 1 };
         for id in [1, 2] {
             let line = serde_json::to_vec(&Request::Infer { id, model: model.clone(), inputs: vec![] }).unwrap();
-            let Reply::Failed { id: answered, error } = probe.answer(&line) else {
+            let Reply::Failed { id: answered, error } = probe.answer(Some(&line)) else {
                 panic!("a panic did not fail the request");
             };
             assert_eq!(answered, id);

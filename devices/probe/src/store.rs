@@ -1,7 +1,8 @@
 //! The models on the device, identified by the SHA-256 of their ONNX bytes: graphs in memory, and files
 //! `FOLDER/DIGEST.onnx`.
 
-use nas_exporters::{Graph, Precision, onnx};
+use crate::{private::make_folder, temporary::Temporary};
+use nas_exporters::{Graph, Param, Precision, onnx};
 use nas_probe::DeployedGraph;
 use sha2::{Digest, Sha256};
 use std::{
@@ -23,11 +24,16 @@ pub enum Error {
     Digest(String),
     #[error("can't write {path} ({bytes} bytes): {error}")]
     Write { path: PathBuf, bytes: u64, error: io::Error },
+    #[error("its graph has more than {MOST_WEIGHTS} weights; a device measures smaller networks only")]
+    Large,
     #[error("its graph cannot be written as ONNX: {0}")]
     Graph(String),
     #[error("its graph gives the digest {0} on the device; build host and probe from the same version")]
     Differs(String),
 }
+
+/// Maximum number of weights of a graph: its file takes 1 GiB.
+const MOST_WEIGHTS: usize = 1 << 28;
 
 /// The models of a device: files in a folder, and graphs from which such files are made.
 pub struct Store {
@@ -39,15 +45,8 @@ pub struct Store {
 pub struct ModelFile {
     pub path: PathBuf,
     pub bytes: u64,
-    pub temporary: bool,
-}
-
-impl Drop for ModelFile {
-    fn drop(&mut self) {
-        if self.temporary {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
+    #[allow(dead_code)]
+    pub temporary: Option<Temporary>,
 }
 
 impl Store {
@@ -65,10 +64,16 @@ impl Store {
     /// Keeps networks as graphs.
     ///
     /// # Errors
-    /// [`Error::NoFolder`], [`Error::Name`].
+    /// [`Error::NoFolder`], [`Error::Name`], [`Error::Large`].
     pub fn keep(&mut self, graphs: Vec<DeployedGraph>) -> Result<(), Error> {
         for DeployedGraph { model, graph, precision } in graphs {
             self.path_of(&model)?;
+            let weights = |sum: usize, param: Param| {
+                param.dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).and_then(|n| sum.checked_add(n))
+            };
+            if graph.params().into_iter().try_fold(0, weights).is_none_or(|weights| weights > MOST_WEIGHTS) {
+                return Err(Error::Large);
+            }
             self.graphs.insert(model, (graph, precision));
         }
         Ok(())
@@ -89,9 +94,10 @@ impl Store {
             }
             // Two probes may write the same model at the same time.
             let path = path.with_extension(format!("{}.onnx", std::process::id()));
-            let file = ModelFile { path, bytes: bytes.len() as u64, temporary: true };
+            let temporary = Some(Temporary::new(path.clone()));
+            let file = ModelFile { path, bytes: bytes.len() as u64, temporary };
             let write = || {
-                fs::create_dir_all(self.folder.as_deref().unwrap_or(Path::new(".")))?;
+                make_folder(self.folder.as_deref().unwrap_or(Path::new(".")))?;
                 fs::write(&file.path, &bytes)
             };
             return match write() {
@@ -100,7 +106,7 @@ impl Store {
             };
         }
         let bytes = fs::metadata(&path).map_err(|_| Error::Absent)?.len();
-        if path.is_file() { Ok(ModelFile { path, bytes, temporary: false }) } else { Err(Error::Absent) }
+        if path.is_file() { Ok(ModelFile { path, bytes, temporary: None }) } else { Err(Error::Absent) }
     }
 
     /// Those of `models` that are not stored completely. Their digests are checked, since a power failure may
@@ -130,16 +136,13 @@ impl Store {
             return Err(Error::Digest(digest));
         }
         // Two probes may store the same model at the same time.
-        let part = path.with_extension(format!("{}.part", std::process::id()));
+        let part = Temporary::new(path.with_extension(format!("{}.part", std::process::id())));
         let write = || {
-            fs::create_dir_all(folder)?;
-            fs::write(&part, bytes)?;
-            fs::rename(&part, &path)
+            make_folder(folder)?;
+            fs::write(part.path(), bytes)?;
+            fs::rename(part.path(), &path)
         };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&part);
-            Error::Write { path, bytes: bytes.len() as u64, error }
-        })
+        write().map_err(|error| Error::Write { path, bytes: bytes.len() as u64, error })
     }
 
     fn path_of(&self, model: &str) -> Result<PathBuf, Error> {

@@ -1,6 +1,6 @@
 //! Parts of error messages.
 
-use nas_probe::ModelRef;
+use nas_probe::{ModelRef, printable};
 use std::any::Any;
 
 /// How an error names a model: by the first 12 digits of its digest.
@@ -21,6 +21,7 @@ pub fn words(panic: Box<dyn Any + Send>) -> String {
     }
 }
 
+/// A message of a runtime or the system in one line, which a terminal can show.
 pub fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(&message.split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -1,6 +1,6 @@
 //! The requests that run models on a device.
 
-use super::{Model, Session, garbage};
+use super::{Model, SLACK, Session, garbage};
 use crate::device::DeviceError;
 use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, Samples, TensorData};
 use std::time::Duration;
@@ -29,8 +29,14 @@ impl Session {
     ) -> Result<Ticket, DeviceError> {
         let place = ModelRef { model: model.digest.clone(), runtime, threads };
         let id = self.send(&model.name, |id| Request::Measure { id, model: place, plan })?;
-        let deadline = plan.longest().saturating_add(self.timeout);
+        let deadline = self.of_model(plan.longest());
         Ok(Ticket { id, model: model.name.clone(), runtime, deadline })
+    }
+
+    /// How long the host waits for a request that runs a model: the probe has a deadline for loading it, for its first
+    /// inference, and for the rest, and ends if one of them is missed.
+    fn of_model(&self, planned: Duration) -> Duration {
+        self.timeout.saturating_mul(3).saturating_add(planned).saturating_add(2 * SLACK)
     }
 
     /// Waits for a measurement. Measurements must be finished in the order in which they were begun.
@@ -75,7 +81,7 @@ impl Session {
         let place = ModelRef { model: model.digest.clone(), runtime, threads: 1 };
         let doing = format!("{} with {runtime}", model.name);
         let id = self.send(&doing, |id| Request::Infer { id, model: place, inputs })?;
-        match self.answer(id, &doing, self.timeout)? {
+        match self.answer(id, &doing, self.of_model(Duration::ZERO))? {
             Reply::Outputs { outputs, .. } => Ok(outputs),
             Reply::Failed { error, .. } => {
                 Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })
@@ -93,7 +99,7 @@ impl Session {
         let place = ModelRef { model: model.digest.clone(), runtime, threads };
         let doing = format!("the memory of {} with {runtime}", model.name);
         let id = self.send(&doing, |id| Request::Memory { id, model: place })?;
-        match self.answer(id, &doing, self.timeout)? {
+        match self.answer(id, &doing, self.of_model(Duration::ZERO))? {
             Reply::Memory { peak_bytes, .. } => Ok(peak_bytes),
             Reply::Failed { error, .. } => {
                 Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })

@@ -1,5 +1,6 @@
 use super::{Connection, SshError, asks};
 use dialoguer::Password;
+use nas_probe::printable;
 use ssh2::{KeyboardInteractivePrompt, Prompt};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -118,9 +119,9 @@ struct Terminal;
 impl KeyboardInteractivePrompt for Terminal {
     fn prompt<'a>(&mut self, _: &str, instructions: &str, prompts: &[Prompt<'a>]) -> Vec<String> {
         if !instructions.is_empty() {
-            log::info!("{instructions}");
+            log::info!("{}", printable(instructions));
         }
-        let answer = |prompt: &Prompt| ask(prompt.text.trim().trim_end_matches(':')).unwrap_or_default();
+        let answer = |prompt: &Prompt| ask(&printable(prompt.text.trim().trim_end_matches(':'))).unwrap_or_default();
         prompts.iter().map(answer).collect()
     }
 }

@@ -8,6 +8,7 @@ mod upload;
 pub use upload::Upload;
 
 use super::Site;
+use nas_probe::printable;
 use rustix::net::sockopt;
 use ssh2::Session;
 use std::io::{IsTerminal, Read};
@@ -89,13 +90,13 @@ impl Connection {
         let mut channel = self.session.channel_session().map_err(failed)?;
         channel.exec(command).map_err(failed)?;
         let (mut out, mut err) = (String::new(), String::new());
-        channel.read_to_string(&mut out).map_err(broken)?;
-        channel.stderr().read_to_string(&mut err).map_err(broken)?;
+        channel.by_ref().take(MOST_OUTPUT).read_to_string(&mut out).map_err(broken)?;
+        channel.stderr().take(MOST_OUTPUT).read_to_string(&mut err).map_err(broken)?;
         channel.wait_close().map_err(failed)?;
         let ended = pump::ended(&channel);
         if ended != pump::WELL {
             let last = err.lines().last().unwrap_or("no message on stderr");
-            let (to, reason) = (self.site.to_string(), format!("{ended}: {last}"));
+            let (to, reason) = (self.site.to_string(), format!("{ended}: {}", printable(last)));
             return Err(SshError::Failed { to, doing, reason });
         }
         Ok(out)
@@ -111,18 +112,20 @@ impl Connection {
         if error.kind() == std::io::ErrorKind::TimedOut {
             return self.silent(doing);
         }
-        SshError::Failed { to: self.site.to_string(), doing: doing.into(), reason: error.to_string() }
+        SshError::Failed { to: self.site.to_string(), doing: doing.into(), reason: printable(&error.to_string()) }
     }
 
     fn failed(&self, doing: &str, error: ssh2::Error) -> SshError {
         let (to, doing) = (self.site.to_string(), doing.to_string());
         match error.code() {
             ssh2::ErrorCode::Session(SOCKET_TIMEOUT | TIMED_OUT) => self.silent(&doing),
-            _ => SshError::Failed { to, doing, reason: error.message().to_string() },
+            _ => SshError::Failed { to, doing, reason: printable(error.message()) },
         }
     }
 }
 
+/// More of what a command prints is not read.
+const MOST_OUTPUT: u64 = 1 << 20;
 /// How often an idle link is checked.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// libssh2's LIBSSH2_ERROR_TIMEOUT and LIBSSH2_ERROR_SOCKET_TIMEOUT.

@@ -1,6 +1,8 @@
 //! A program on a board, as a local socket. A thread moves the bytes between the socket and the SSH channel.
 
+use super::super::said::Said;
 use super::{Connection, KEEP_ALIVE, SshError};
+use nas_probe::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel};
 use std::collections::VecDeque;
@@ -52,10 +54,10 @@ impl Connection {
                 down: VecDeque::new(),
                 up: VecDeque::new(),
                 up_ended: false,
-                said: vec![],
+                said: Said::default(),
             };
             let broken = pump.run().err();
-            let last = pump.last_line();
+            let last = pump.said.last_line();
             // The reader asks for the reason as soon as the socket ends, so the reason must be known before.
             let ended = match broken {
                 Some(error) => format!("the link to {} broke: {error}", pump.connection.site),
@@ -77,8 +79,8 @@ struct Pump {
     /// Bytes for the board that the channel has not taken yet.
     up: VecDeque<u8>,
     up_ended: bool,
-    /// The last bytes of stderr.
-    said: Vec<u8>,
+    /// The end of stderr.
+    said: Said,
 }
 
 impl Pump {
@@ -93,8 +95,7 @@ impl Pump {
                 moved |= got > 0;
             }
             let got = some(self.channel.stderr().read(&mut buffer))?;
-            self.said.extend(&buffer[..got]);
-            self.said.drain(..self.said.len().saturating_sub(CHUNK));
+            self.said.push(&buffer[..got]);
             moved |= got > 0;
             moved |= pass(&mut self.down, &mut self.local)?;
             if self.up.is_empty() && !self.up_ended {
@@ -126,14 +127,15 @@ impl Pump {
         let mut local = PollFlags::empty();
         local.set(PollFlags::IN, self.up.is_empty() && !self.up_ended);
         local.set(PollFlags::OUT, !self.down.is_empty());
-        let mut fds = vec![PollFd::new(&self.connection.stream, remote)];
-        if !local.is_empty() {
-            fds.push(PollFd::new(&self.local, local));
-        }
+        let mut fds = [PollFd::new(&self.connection.stream, remote), PollFd::new(&self.local, local)];
         let idle = Timespec { tv_sec: IDLE.as_secs() as i64, tv_nsec: 0 };
         match poll(&mut fds, Some(&idle)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+        }
+        // The socket is shut in both directions: the link is closed, by which the program learns that it is to end.
+        if fds[1].revents().contains(PollFlags::HUP) {
+            return Err(std::io::Error::other("it was given up"));
         }
         // This sends nothing before KEEP_ALIVE has passed. A dead link acknowledges no message, and the kernel then
         // closes it (TCP_USER_TIMEOUT).
@@ -149,12 +151,6 @@ impl Pump {
         self.connection.session.set_blocking(true);
         self.channel.close().and_then(|()| self.channel.wait_close()).map_err(Into::into)
     }
-
-    /// The last line that the program wrote to stderr.
-    fn last_line(&self) -> String {
-        let said = String::from_utf8_lossy(&self.said);
-        said.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!(": {line}")).unwrap_or_default()
-    }
 }
 
 /// libssh2's LIBSSH2_ERROR_EAGAIN.
@@ -164,7 +160,7 @@ const AGAIN: i32 = -37;
 /// reports the exit status 0, so the signal is checked first.
 pub fn ended(channel: &Channel) -> String {
     match channel.exit_signal() {
-        Ok(ssh2::ExitSignal { exit_signal: Some(signal), .. }) => format!("signal: SIG{signal}"),
+        Ok(ssh2::ExitSignal { exit_signal: Some(signal), .. }) => format!("signal: SIG{}", printable(&signal)),
         _ => match channel.exit_status() {
             Ok(status) => format!("exit status: {status}"),
             Err(error) => error.message().to_string(),

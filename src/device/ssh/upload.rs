@@ -1,6 +1,6 @@
 use super::{Connection, SshError};
 use crate::progress;
-use nas_probe::sha256;
+use nas_probe::{printable, sha256};
 use ssh2::{OpenFlags, OpenType};
 use std::io::Write;
 use std::path::Path;
@@ -30,15 +30,20 @@ impl Connection {
         let failed = |e| self.failed(&doing, e);
         let sftp = self.session.sftp().map_err(failed)?;
         let size = file.bytes.len() as u64;
-        if sftp.stat(Path::new(&path)).is_ok_and(|stat| stat.size == Some(size)) {
+        let found = sftp.stat(Path::new(&path));
+        // It may have been damaged or replaced since it was uploaded.
+        if found.as_ref().is_ok_and(|stat| stat.size == Some(size)) && self.digest(&path)? == digest {
             return Ok(path);
         }
         self.make_folder(&sftp)?;
         let part = format!("{path}.part");
         let sent = self.send(&sftp, &part, file).and_then(|()| {
-            let theirs = self.run(&format!("sha256sum {}", shell_words::quote(&part)))?;
-            if !theirs.trim_start_matches('\\').starts_with(&digest) {
+            if self.digest(&part)? != digest {
                 return Err(SshError::Damaged { to: self.site.to_string(), name: file.name.into() });
+            }
+            if found.is_ok() {
+                // SFTP does not replace a file.
+                sftp.unlink(Path::new(&path)).map_err(failed)?;
             }
             sftp.rename(Path::new(&part), Path::new(&path), None).map_err(failed)
         });
@@ -46,6 +51,13 @@ impl Connection {
             let _ = sftp.unlink(Path::new(&part));
         }
         sent.map(|()| path)
+    }
+
+    /// SHA-256 of a file on the board, as the board computes it.
+    fn digest(&self, path: &str) -> Result<String, SshError> {
+        let printed = self.run(&format!("sha256sum {}", shell_words::quote(path)))?;
+        // A backslash marks a name with special characters.
+        Ok(printed.trim_start_matches('\\').chars().take(64).collect())
     }
 
     fn make_folder(&self, sftp: &ssh2::Sftp) -> Result<(), SshError> {
@@ -97,6 +109,6 @@ impl Connection {
 
     fn unwritable(&self, path: &str, error: &ssh2::Error) -> SshError {
         let (to, user) = (self.site.to_string(), self.site.user.clone());
-        SshError::Folder { to, path: path.into(), user, reason: error.message().into() }
+        SshError::Folder { to, path: path.into(), user, reason: printable(error.message()) }
     }
 }

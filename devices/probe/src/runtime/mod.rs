@@ -5,8 +5,14 @@ mod ort;
 #[cfg(feature = "tract")]
 mod tract;
 
+use crate::deadline::Late;
 use nas_probe::{Runtime, TensorData};
 use std::path::Path;
+
+/// How a deadline names the loading of a model.
+pub const LOADING: &str = "loading the model";
+/// Maximum number of threads that a model runs on.
+const MOST_THREADS: usize = 1024;
 
 /// A model that one runtime has loaded and optimised.
 pub trait Model {
@@ -59,10 +65,11 @@ pub fn open(runtime: Runtime, library: Option<&Path>, providers: &[String]) -> R
 /// Loads a model with a runtime, given the result of opening it.
 ///
 /// # Errors
-/// The errors of the runtime; [`Error::Unavailable`], [`Error::NoThreads`].
+/// The errors of the runtime; [`Error::Unavailable`], [`Error::NoThreads`], [`Error::TooManyThreads`].
 pub fn load(opened: &Result<Opened, String>, model: &Path, threads: usize) -> Result<Box<dyn Model>, Error> {
     match opened {
         _ if threads == 0 => Err(Error::NoThreads),
+        _ if threads > MOST_THREADS => Err(Error::TooManyThreads(threads)),
         Ok(opened) => (opened.load)(model, threads),
         Err(why) => Err(Error::Unavailable(why.clone())),
     }
@@ -75,6 +82,8 @@ pub enum Error {
     Unavailable(String),
     #[error("0 threads can't run a model; ask for 1 or more")]
     NoThreads,
+    #[error("{0} threads are too many; ask for {MOST_THREADS} at most")]
+    TooManyThreads(usize),
     #[cfg(feature = "tract")]
     #[error("tract runs on 1 thread in this build, not on {0}; use 1 thread, or ort")]
     OneThread(usize),
@@ -90,12 +99,18 @@ pub enum Error {
     Run(String),
     #[error("the plan asks for 0 samples; ask for 1 or more")]
     NoSamples,
+    #[error(transparent)]
+    Late(#[from] Late),
 }
 
 impl Error {
     fn open_shape(index: usize) -> Error {
         let what = "has a dynamic dimension; export it with every dimension fixed".to_owned();
         Error::Input { index, what }
+    }
+
+    pub fn too_large(index: usize) -> Error {
+        Error::Input { index, what: "is too large to be filled with numbers; export it with a smaller shape".into() }
     }
 
     fn not_f32(index: usize, found: impl std::fmt::Display) -> Error {

@@ -1,3 +1,4 @@
+use super::bounds;
 use serde::{Deserialize, Serialize};
 
 /// An inference runtime that the probe can measure with.
@@ -44,19 +45,25 @@ impl std::str::FromStr for Runtime {
 pub struct Hello {
     pub protocol: u32,
     /// The probe's own version.
+    #[serde(deserialize_with = "bounds::text")]
     pub probe: String,
     /// Runtimes that the probe can use on this device.
     pub runtimes: Vec<RuntimeInfo>,
     /// Why each runtime that is not in `runtimes`, and each requested execution provider that is not used, is
     /// unavailable; one line each.
+    #[serde(deserialize_with = "bounds::texts")]
     pub unavailable: Vec<String>,
     /// CPU architecture, as Rust names it: x86_64, aarch64.
+    #[serde(deserialize_with = "bounds::text")]
     pub arch: String,
+    #[serde(deserialize_with = "bounds::text")]
     pub os: String,
     /// `glibc 2.36` or `musl`.
+    #[serde(deserialize_with = "bounds::text")]
     pub libc: String,
     /// Model name of the CPU in /proc/cpuinfo; on arm64, where that has none, the implementer and part number
     /// of each kind of core (`0x41/0xd08`).
+    #[serde(deserialize_with = "bounds::text")]
     pub cpu: String,
     /// Cores that this process may use.
     pub cores: usize,
@@ -74,10 +81,11 @@ impl Hello {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeInfo {
     pub runtime: Runtime,
+    #[serde(deserialize_with = "bounds::text")]
     pub version: String,
     /// The execution providers that ONNX Runtime uses, in the order in which they can claim nodes of a model;
     /// `cpu` if none were requested. Empty for tract.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::texts")]
     pub providers: Vec<String>,
 }
 
@@ -85,12 +93,16 @@ pub struct RuntimeInfo {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conditions {
     /// Scaling governor; different ones are joined by commas.
+    #[serde(default, deserialize_with = "bounds::some_text")]
     pub governor: Option<String>,
     /// Lowest of the clocks that are read, in kHz.
+    #[serde(default, deserialize_with = "bounds::khz")]
     pub khz: Option<u64>,
     /// Highest of the temperatures that are read, in thousandths of a degree Celsius.
+    #[serde(default, deserialize_with = "bounds::millicelsius")]
     pub millicelsius: Option<i64>,
     /// Load average of the last minute.
+    #[serde(default, deserialize_with = "bounds::load")]
     pub load1: Option<f64>,
     /// Memory that can still be used without swapping, in bytes.
     pub free_bytes: Option<u64>,
@@ -98,5 +110,19 @@ pub struct Conditions {
     /// that only counts such events, whether one was counted since the last reading.
     pub throttled: Option<bool>,
     /// Sum of the power rails, in milliwatts.
+    #[serde(default, deserialize_with = "bounds::milliwatts")]
     pub power_mw: Option<f64>,
+}
+
+impl Conditions {
+    /// Without what is out of its bounds, as a broken sensor reports it.
+    pub fn plausible(self) -> Conditions {
+        Conditions {
+            khz: self.khz.filter(bounds::is_khz),
+            millicelsius: self.millicelsius.filter(bounds::is_millicelsius),
+            load1: self.load1.filter(bounds::is_load),
+            power_mw: self.power_mw.filter(bounds::is_milliwatts),
+            ..self
+        }
+    }
 }

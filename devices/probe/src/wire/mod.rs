@@ -1,5 +1,7 @@
 mod base64;
+mod bounds;
 mod device;
+mod line;
 mod reply;
 mod request;
 mod sensors;
@@ -7,6 +9,7 @@ mod sensors;
 mod tests;
 
 pub use device::{Conditions, Hello, Runtime, RuntimeInfo};
+pub use line::{Line, MOST_REPLY_BYTES, MOST_REQUEST_BYTES, printable, read_line};
 pub use reply::{Reply, Samples};
 pub use request::{DeployedGraph, MeasurePlan, ModelRef, Request, TensorData};
 pub use sensors::{Rail, Sensors, Throttle, ThrottleKind};

@@ -1,4 +1,4 @@
-use super::{Conditions, Hello, TensorData};
+use super::{Conditions, Hello, TensorData, bounds};
 use serde::{Deserialize, Serialize};
 
 /// A reply of the probe.
@@ -12,8 +12,10 @@ pub enum Reply {
         /// The cores that the probe is pinned to; empty if it is not pinned.
         pinned: Vec<usize>,
         /// The governor before the request set one; `None` if the request sets none.
+        #[serde(default, deserialize_with = "bounds::some_text")]
         governor_was: Option<String>,
         /// Files that [`super::Sensors`] names and the device does not have, one line each.
+        #[serde(deserialize_with = "bounds::texts")]
         notes: Vec<String>,
     },
     Known {
@@ -25,6 +27,7 @@ pub enum Reply {
     Missing {
         id: u64,
         /// Digests of the models that are not stored completely.
+        #[serde(deserialize_with = "bounds::texts")]
         models: Vec<String>,
     },
     Stored {
@@ -43,12 +46,14 @@ pub enum Reply {
         id: u64,
         /// Peak resident memory, in bytes, of a process that loaded the model and ran it three times. It
         /// includes the program and the code of the runtime.
+        #[serde(deserialize_with = "bounds::positive")]
         peak_bytes: u64,
     },
-    /// The request could not be served. The probe continues with the next one. `id` is 0 if the line was not
-    /// a request.
+    /// The request could not be served. The probe continues with the next one, or ends if it says so. `id` is 0 if the
+    /// line has none.
     Failed {
         id: u64,
+        #[serde(deserialize_with = "bounds::text")]
         error: String,
     },
 }
@@ -74,8 +79,10 @@ impl Reply {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
     /// Inferences in each sample.
+    #[serde(deserialize_with = "bounds::positive")]
     pub batch: u64,
     /// Nanoseconds of one inference, by sample: the duration of the sample divided by `batch`.
+    #[serde(deserialize_with = "bounds::durations")]
     pub ns: Vec<f64>,
     /// Right before the first sample, after the warm-up.
     pub before: Conditions,
@@ -86,5 +93,6 @@ pub struct Samples {
     /// How many cores other processes kept busy during warm-up and sampling: of the cores that the probe is
     /// pinned to, or of all if it is not pinned. `None` if the device does not report it, or if less than
     /// 50 ms elapsed.
+    #[serde(default, deserialize_with = "bounds::load")]
     pub others: Option<f64>,
 }

@@ -1,6 +1,6 @@
 use super::{Runtime, Sensors, base64};
 use nas_exporters::{Graph, Precision};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::time::Duration;
 
 /// A request of the host. Every request has an `id`, which its reply repeats. Any request may be answered by
@@ -19,6 +19,11 @@ pub enum Request {
         /// Scaling governor that is written to every file of `sensors.governor`; `None` leaves it unchanged.
         /// The previous one is restored when the probe ends, or, if the probe is killed, by the next probe.
         governor: Option<String>,
+        /// How long each part of a later request may take, beyond the time that was planned for it, in nanoseconds:
+        /// loading a model, its first inference, and the rest.
+        timeout_ns: u64,
+        /// Whether no other probe with the same folder of models may be set up like this at the same time.
+        alone: bool,
     },
     /// Passes untrained networks as graphs, which the probe keeps until it ends; answered by
     /// [`super::Reply::Known`]. The ONNX file of a graph exists only while a request needs it.
@@ -90,7 +95,8 @@ pub struct MeasurePlan {
     /// Minimum duration of a sample, in nanoseconds. A shorter model is run several times per sample, so that
     /// the resolution of the clock does not matter.
     pub min_sample_ns: u64,
-    /// Maximum number of samples.
+    /// Maximum number of samples, at most [`MeasurePlan::MOST_SAMPLES`].
+    #[serde(deserialize_with = "most_samples")]
     pub samples: usize,
     /// Duration after which sampling stops, but not before 5 samples, in nanoseconds.
     pub limit_ns: u64,
@@ -99,11 +105,23 @@ pub struct MeasurePlan {
 impl MeasurePlan {
     /// Maximum number of warm-up blocks, which take `warmup_ns / 2` each.
     pub const MOST_BLOCKS: u32 = 8;
+    /// Maximum number of samples of a plan.
+    pub const MOST_SAMPLES: usize = 1 << 20;
 
     /// The time after which no further run starts, apart from the minimum number of runs.
     pub fn longest(&self) -> Duration {
         let blocks = Duration::from_nanos(self.warmup_ns / 2).saturating_mul(Self::MOST_BLOCKS);
         blocks.saturating_add(Duration::from_nanos(self.limit_ns))
+    }
+}
+
+fn most_samples<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    match usize::deserialize(d)? {
+        samples @ 0..=MeasurePlan::MOST_SAMPLES => Ok(samples),
+        samples => Err(D::Error::custom(format_args!(
+            "{samples} samples are too many; ask for {} at most",
+            MeasurePlan::MOST_SAMPLES
+        ))),
     }
 }
 

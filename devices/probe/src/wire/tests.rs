@@ -48,7 +48,14 @@ fn requests_match_the_golden_file() {
     golden(
         include_str!("../../tests/golden/requests.jsonl"),
         &[
-            Request::Setup { id: 1, sensors: sensors(), pin: vec![2, 3], governor: Some("performance".to_owned()) },
+            Request::Setup {
+                id: 1,
+                sensors: sensors(),
+                pin: vec![2, 3],
+                governor: Some("performance".to_owned()),
+                timeout_ns: 60_000_000_000,
+                alone: true,
+            },
             Request::Graphs {
                 id: 7,
                 graphs: vec![DeployedGraph { model: digest(), graph, precision: Precision::Fp32 }],
@@ -130,6 +137,50 @@ fn floats_are_transferred_bit_by_bit() {
     let bits = |t: &TensorData| t.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&got), bits(&sent));
     assert!(serde_json::from_str::<TensorData>(r#"{"shape":[1],"values":"AAA="}"#).is_err());
+}
+
+#[test]
+fn numbers_out_of_bounds_are_refused() {
+    let samples = include_str!("../../tests/golden/replies.jsonl").lines().nth(5).unwrap();
+    let memory = r#"{"type":"memory","id":6,"peak_bytes":1}"#;
+    let read = |line: &str| serde_json::from_str::<Reply>(line).map_err(|e| e.to_string());
+    assert!(read(samples).is_ok() && read(memory).is_ok());
+    for (line, good, bad) in [
+        (samples, "1199.0", "-5.0"),
+        (samples, "1199.0", "0"),
+        (samples, "1199.0", "1e300"),
+        (samples, "1199.0", "1e999"),
+        (samples, "1199.0", "null"),
+        (samples, "\"batch\":4", "\"batch\":0"),
+        (samples, "0.125", "-1"),
+        (samples, "-1000", "-300000"),
+        (samples, "1500000", "0"),
+        (samples, "2500.5", "1e12"),
+        (memory, "\"peak_bytes\":1", "\"peak_bytes\":0"),
+    ] {
+        assert!(line.contains(good));
+        assert!(read(&line.replace(good, bad)).is_err(), "{bad} in {line}");
+    }
+    let plan =
+        include_str!("../../tests/golden/requests.jsonl").replace("\"samples\":50", "\"samples\":18446744073709551615");
+    let error = serde_json::from_str::<Request>(plan.lines().nth(4).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("samples are too many"), "{error}");
+}
+
+#[test]
+fn text_of_a_device_cannot_control_a_terminal() {
+    let line = r#"{"type":"failed","id":1,"error":"\u001b]0;owned\u0007 na\u00efve \u202e\u009b2J"}"#;
+    let Reply::Failed { error, .. } = serde_json::from_str(line).unwrap() else { panic!() };
+    assert_eq!(error, r"\u{1b}]0;owned\u{7} naïve \u{202e}\u{9b}2J");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_skipped() {
+    let mut text: &[u8] = b"12345\n123456\n\nend";
+    let mut next = || read_line(&mut text, 5).unwrap();
+    assert_eq!(next(), Line::Whole(b"12345".to_vec()));
+    assert_eq!(next(), Line::TooLong);
+    assert_eq!([next(), next(), next()], [Line::Whole(vec![]), Line::Whole(b"end".to_vec()), Line::Ended]);
 }
 
 #[test]

@@ -3,10 +3,9 @@
 #![allow(dead_code)]
 
 use onnx_protobuf::{
-    GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, tensor_proto::DataType, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
 };
-use protobuf::MessageField;
 
 pub const SHAPE: [usize; 4] = [1, 2, 4, 4];
 
@@ -26,12 +25,12 @@ fn value_info(name: &str, shape: &[Option<usize>]) -> ValueInfoProto {
         }
         dims.dim.push(dim);
     }
-    tensor.shape = MessageField::some(dims);
+    tensor.shape = Some(dims).into();
     let mut ty = TypeProto::new();
     ty.set_tensor_type(tensor);
     let mut info = ValueInfoProto::new();
     info.name = name.to_owned();
-    info.type_ = MessageField::some(ty);
+    info.type_ = Some(ty).into();
     info
 }
 
@@ -46,6 +45,74 @@ pub fn model(shape: &[Option<usize>], c: f32, nodes: &[(&str, &[&str], &str)]) -
 pub fn dense(width: usize) -> Vec<u8> {
     let weights = (&[width as i64; 2][..], vec![0.5; width * width]);
     build(&[Some(1), Some(width)], weights, &[("MatMul", &["x", "c"], "y")])
+}
+
+/// A model whose only inference takes longer than anybody waits: a loop of 2⁶² steps.
+pub fn endless() -> Vec<u8> {
+    let scalar = |name: &str, kind: DataType| {
+        let mut info = value_info(name, &[]);
+        info.type_.mut_or_insert_default().mut_tensor_type().elem_type = kind as i32;
+        info
+    };
+    let constant = |name: &str, kind: DataType, int64: Vec<i64>, int32: Vec<i32>| {
+        let mut tensor = TensorProto::new();
+        tensor.name = name.to_owned();
+        tensor.data_type = kind as i32;
+        (tensor.int64_data, tensor.int32_data) = (int64, int32);
+        tensor
+    };
+    let node = |op: &str, inputs: &[&str], outputs: &[&str]| {
+        let mut node = NodeProto::new();
+        node.op_type = op.to_owned();
+        node.input = inputs.iter().map(|i| (*i).to_owned()).collect();
+        node.output = outputs.iter().map(|o| (*o).to_owned()).collect();
+        node
+    };
+    let mut body = GraphProto::new();
+    body.name = "body".to_owned();
+    body.input = vec![scalar("i", DataType::INT64), scalar("again", DataType::BOOL), value_info("v", &fixed())];
+    body.output = vec![scalar("once_more", DataType::BOOL), value_info("w", &fixed())];
+    body.node = vec![node("Identity", &["again"], &["once_more"]), node("Sin", &["v"], &["w"])];
+    let mut attribute = AttributeProto::new();
+    attribute.name = "body".to_owned();
+    attribute.type_ = AttributeType::GRAPH.into();
+    attribute.g = Some(body).into();
+    let mut steps = node("Loop", &["steps", "true", "x"], &["y"]);
+    steps.attribute = vec![attribute];
+    let mut graph = GraphProto::new();
+    graph.name = "test".to_owned();
+    graph.input = vec![value_info("x", &fixed())];
+    graph.output = vec![value_info("y", &fixed())];
+    graph.initializer = vec![
+        constant("steps", DataType::INT64, vec![1 << 62], vec![]),
+        constant("true", DataType::BOOL, vec![], vec![1]),
+    ];
+    graph.node = vec![steps];
+    write(graph)
+}
+
+/// A model whose output is a tensor of `bytes` bytes.
+pub fn expands(bytes: i64) -> Vec<u8> {
+    let mut shape = TensorProto::new();
+    shape.name = "shape".to_owned();
+    shape.dims = vec![4];
+    shape.data_type = DataType::INT64 as i32;
+    shape.int64_data = vec![bytes / 4 / 32, 2, 4, 4];
+    let mut node = NodeProto::new();
+    node.op_type = "Expand".to_owned();
+    node.input = vec!["x".to_owned(), "shape".to_owned()];
+    node.output = vec!["big".to_owned()];
+    let mut sin = NodeProto::new();
+    sin.op_type = "Sin".to_owned();
+    sin.input = vec!["big".to_owned()];
+    sin.output = vec!["y".to_owned()];
+    let mut graph = GraphProto::new();
+    graph.name = "test".to_owned();
+    graph.input = vec![value_info("x", &fixed())];
+    graph.output = vec![value_info("y", &[Some(bytes as usize / 4 / 32), Some(2), Some(4), Some(4)])];
+    graph.initializer = vec![shape];
+    graph.node = vec![node, sin];
+    write(graph)
 }
 
 fn build(shape: &[Option<usize>], c: (&[i64], Vec<f32>), nodes: &[(&str, &[&str], &str)]) -> Vec<u8> {
@@ -66,11 +133,15 @@ fn build(shape: &[Option<usize>], c: (&[i64], Vec<f32>), nodes: &[(&str, &[&str]
         node.output = vec![(*output).to_owned()];
         graph.node.push(node);
     }
+    write(graph)
+}
+
+fn write(graph: GraphProto) -> Vec<u8> {
     let mut opset = OperatorSetIdProto::new();
     opset.version = 17;
     let mut model = ModelProto::new();
     model.ir_version = 8;
     model.opset_import = vec![opset];
-    model.graph = MessageField::some(graph);
+    model.graph = Some(graph).into();
     model.write_to_bytes().unwrap()
 }

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+const MINUTE: u64 = 60_000_000_000;
+
 /// A running probe. It is killed when this is dropped.
 pub struct Probe {
     pub child: Child,
@@ -52,7 +54,13 @@ impl Probe {
 
     pub fn set_up(&mut self, sensors: Sensors, pin: &[usize], governor: Option<&str>) -> Reply {
         let governor = governor.map(str::to_owned);
-        self.ask(&Request::Setup { id: 1, sensors, pin: pin.to_vec(), governor })
+        self.ask(&Request::Setup { id: 1, sensors, pin: pin.to_vec(), governor, timeout_ns: MINUTE, alone: false })
+    }
+
+    /// Sets the probe up with a limit for each part of a request.
+    pub fn limit(&mut self, timeout: Duration, alone: bool) -> Reply {
+        let timeout_ns = timeout.as_nanos() as u64;
+        self.ask(&Request::Setup { id: 1, sensors: Sensors::default(), pin: vec![], governor: None, timeout_ns, alone })
     }
 
     pub fn signal(&self, name: &str) {
@@ -77,6 +85,14 @@ impl Drop for Probe {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A stream that has ended.
+pub fn nothing() -> BufReader<ChildStdout> {
+    let mut other = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = other.stdout.take().unwrap();
+    other.wait().unwrap();
+    BufReader::new(stdout)
 }
 
 pub fn error(reply: &Reply) -> &str {
