@@ -1,5 +1,5 @@
 use super::Folder;
-use nas_probe::{Reply, Request, Runtime};
+use nas_probe::{Reply, Request, Runtime, Sensors};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,14 +8,28 @@ use std::time::{Duration, Instant};
 
 /// What the probe, and the process in which it loads a model first, may each take.
 const MOST_BYTES: u64 = 1 << 30;
-/// Within this, the probe answers.
-const DEADLINE: Duration = Duration::from_secs(9);
+/// What the probe is told that each part of a request may take.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// Within this, the probe answers: a request has three parts, and ten seconds to open a runtime.
+const DEADLINE: Duration = Duration::from_secs(13);
+
+/// After so many requests, another probe is started.
+const MOST_REQUESTS: usize = 1000;
 
 /// A real probe, `NAS_PROBE` or `target/release/nas-probe`, which is killed when this process ends.
 pub struct Probe {
     child: Child,
     replies: Receiver<String>,
     runtimes: Vec<Runtime>,
+    asked: usize,
+    failed_to_measure: bool,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.processes().iter().for_each(|process| drop(kill(*process)));
+        let _ = self.child.wait();
+    }
 }
 
 impl Probe {
@@ -35,11 +49,14 @@ impl Probe {
         let Some(stdout) = child.stdout.take() else { panic!("the probe has no stdout") };
         let (send, replies) = channel();
         std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| send.send(l)));
-        let mut probe = Probe { child, replies, runtimes: vec![] };
+        let mut probe = Probe { child, replies, runtimes: vec![], asked: 0, failed_to_measure: false };
         match probe.answer("starting") {
             Reply::Hello(hello) => probe.runtimes = hello.runtimes.iter().map(|info| info.runtime).collect(),
             other => panic!("{other:?}"),
         }
+        let timeout_ns = TIMEOUT.as_nanos() as u64;
+        let (sensors, pin, governor) = (Sensors::default(), vec![], None);
+        assert!(probe.ask(&Request::Setup { id: 1, sensors, pin, governor, timeout_ns, alone: false }));
         probe
     }
 
@@ -64,7 +81,10 @@ impl Probe {
         assert!(matches!(sent, Some(Ok(()))), "{doing}: the probe has ended: {:?}", self.child.try_wait());
         let reply = self.answer(&doing);
         assert_eq!(reply.id(), Some(request.id()), "{doing}");
-        !matches!(reply, Reply::Failed { .. })
+        let served = !matches!(reply, Reply::Failed { .. });
+        self.asked += 1;
+        self.failed_to_measure |= !served && matches!(request, Request::Measure { .. });
+        served
     }
 
     fn answer(&mut self, doing: &str) -> Reply {
@@ -85,9 +105,16 @@ impl Probe {
         }
     }
 
+    /// Whether it may be asked again. A probe that is late says so and ends, and one that has many models loaded takes
+    /// memory for them.
+    pub fn goes_on(&self) -> bool {
+        self.asked < MOST_REQUESTS && !self.failed_to_measure
+    }
+
     /// Panics, without a probe that goes on.
     fn check(&mut self, holds: bool, message: impl Fn() -> String) {
         if !holds {
+            // The panic ends this process without dropping anything.
             self.processes().iter().for_each(|process| drop(kill(*process)));
             panic!("{}", message());
         }

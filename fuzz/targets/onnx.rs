@@ -16,19 +16,22 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    if onnx::inspect(input).is_err() {
+    if onnx::precision_of(input).is_err() {
         return;
     }
-    let Ok(mut probe) = PROBE.lock() else { return };
-    let probe = probe.get_or_insert_with(|| Probe::start(&FOLDER));
+    let Ok(mut running) = PROBE.lock() else { return };
+    let probe = running.get_or_insert_with(|| Probe::start(&FOLDER));
     let model = sha256(input);
     probe.ask(&Request::Put { id: 1, model: model.clone(), bytes: input.to_vec() });
     for runtime in probe.runtimes() {
         let model = ModelRef { model: model.clone(), runtime, threads: 1 };
         let plan = MeasurePlan { warmup_ns: 1_000_000, min_sample_ns: 1_000, samples: 5, limit_ns: 1_000_000 };
-        if probe.ask(&Request::Memory { id: 2, model: model.clone() }) {
+        if probe.goes_on() && probe.ask(&Request::Memory { id: 2, model: model.clone() }) {
             probe.ask(&Request::Measure { id: 3, model, plan });
         }
+    }
+    if !probe.goes_on() {
+        *running = None;
     }
     let _ = std::fs::remove_file(FOLDER.path(&format!("models/{model}.onnx")));
 });
