@@ -1,8 +1,10 @@
 //! The input is the files of a run's folder, each after a line `--- NAME`, from which the report is made.
 #![no_main]
 
-use edge_nas::record::RunDir;
+use edge_nas::artifact::{self, Digest};
+use edge_nas::record::{ModelDir, RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use edge_nas::report::Run;
+use edge_nas::space::{Genotype, Network};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use nas_fuzz::Folder;
 use std::sync::LazyLock;
@@ -24,6 +26,31 @@ const FILES: [&str; 12] = [
     "weights.safetensors",
 ];
 
+/// Makes the digests of a training match its files, so that the report does not leave them out.
+fn join_training(dir: &ModelDir) {
+    let (network, log) = (artifact::read_json::<Network>(&dir.network(), ""), artifact::read_lines(&dir.train_log()));
+    let (on, weights) = (artifact::read_json::<TrainedOn>(&dir.trained_on(), ""), Digest::of_file(&dir.weights()));
+    if let (Ok(network), Ok::<Vec<TrainEpoch>, _>(log), Ok(on), Ok(Some(weights))) = (network, log, on, weights) {
+        let on = TrainedOn { network: Digest::of(&network), log: Digest::of_lines(&log), weights, ..on };
+        let _ = artifact::write_json(&dir.trained_on(), &on);
+    }
+}
+
+/// The same for a search.
+fn join_search(dir: &RunDir) {
+    let genotype = artifact::read_json::<Genotype>(&dir.genotype(), "");
+    if let (Ok(genotype), Ok::<Vec<SearchEpoch>, _>(log)) = (genotype, artifact::read_lines(&dir.search_log())) {
+        let on = SearchedOn {
+            data: String::new(),
+            data_digest: String::new(),
+            table: Digest::of_bytes(b""),
+            genotype: Digest::of(&genotype),
+            log: Digest::of_lines(&log),
+        };
+        let _ = artifact::write_json(&dir.searched_on(), &on);
+    }
+}
+
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     nas_fuzz::mutate_json_lines(data, size, max_size, seed)
 });
@@ -41,6 +68,8 @@ fuzz_target!(|input: &[u8]| {
     }
     save(file);
     let dir = RunDir(FOLDER.path(""));
+    dir.models().iter().for_each(join_training);
+    join_search(&dir);
     let Ok(run) = Run::load(&dir) else { return };
     let _ = (run.settings(), run.rows(), run.table());
     if let Ok(page) = run.write(&dir) {

@@ -34,6 +34,10 @@ impl Args {
         let _lock = RunDir(run.clone()).lock()?;
         let benched = bench(&Bench { run, models, rounds: rounds.get(), measure, board })?;
         let rows = &benched.rows;
+        if rows.is_empty() {
+            benched.complete()?;
+            return Ok(());
+        }
         print(json, rows, || {
             let row = |r: &BenchRow| {
                 vec![
