@@ -16,7 +16,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    if onnx::precision_of(input).is_err() {
+    if onnx::inspect(input).is_err() {
         return;
     }
     let Ok(mut running) = PROBE.lock() else { return };

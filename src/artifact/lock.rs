@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Lock {
     file: PathBuf,
-    /// The folder, if it was created for the lock. Where nothing is written to it, it goes with the lock.
-    created: Option<PathBuf>,
+    /// The folders that were created for the lock, the innermost first. They go with it where they stay empty.
+    created: Vec<PathBuf>,
     _held: File,
 }
 
@@ -35,8 +35,8 @@ impl Lock {
     }
 
     fn take(what: &Path, path: PathBuf) -> Result<Lock, ArtifactError> {
-        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        let created = (!folder.as_os_str().is_empty() && !folder.exists()).then_some(folder);
+        let folders = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+        let created = folders.take_while(|folder| !folder.exists()).map(PathBuf::from).collect();
         create_parent(&path)?;
         loop {
             let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -66,10 +66,8 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.file);
-        if let Some(folder) = &self.created {
-            // This removes only an empty folder.
-            let _ = std::fs::remove_dir(folder);
-        }
+        // This removes only empty folders.
+        self.created.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
     }
 }
 
@@ -81,7 +79,7 @@ mod tests {
     #[test]
     fn a_second_lock_names_the_process_that_holds_the_first() {
         let dir = tempfile::tempdir().unwrap();
-        let run = dir.path().join("run");
+        let run = dir.path().join("runs/run");
         let of_file = || Lock::of_file(&dir.path().join("t.jsonl"));
         let of_folder = || Lock::of_folder(&run);
         for take in [&of_file as &dyn Fn() -> _, &of_folder] {

@@ -60,7 +60,7 @@ pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
     Ok(Searched {
         networks,
         constraints,
-        table: table.digest()?,
+        table: table.digest(),
         foreign: foreign.map(|difference| difference.to_string()),
     })
 }
