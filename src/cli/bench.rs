@@ -7,9 +7,8 @@ use std::path::PathBuf;
 
 /// Measure exported networks on a device, and compare the latencies with the predictions
 ///
-/// Measures the run's networks, and any other ONNX files with fixed shapes, float inputs
-/// and weights inside the file, in turn. Writes bench.jsonl to the run's
-/// folder.
+/// Measures the run's networks, and any other ONNX files with fixed shapes, float inputs and weights inside the file, in
+/// turn. Writes bench.jsonl to the run's folder.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run

@@ -20,6 +20,7 @@ pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
+#[cfg(feature = "torch")]
 /// `1 epoch`, `2 epochs`
 pub fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
