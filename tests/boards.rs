@@ -112,7 +112,8 @@ impl Rig {
 
     /// The probe and its children on the board.
     fn probes(&self) -> String {
-        self.board.run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) echo ${p#/proc/};; esac; done")
+        self.board
+            .run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) echo ${p#/proc/};; esac; done")
     }
 
     /// A script that can be uploaded in place of the probe.
@@ -365,7 +366,10 @@ fn one_measurement_runs_on_a_board_at_a_time() {
     let error = rig.error(rig.profile(rig.board.port()).args(["--profiles", "other"]));
     let running = first.try_wait().unwrap().is_none();
     let process = error.split("process ").nth(1).and_then(|rest| rest.split([' ', ',', ';']).next());
-    assert!(error.contains("another measurement runs") && (rig.probes().contains(process.unwrap()) || !running), "{error}");
+    assert!(
+        error.contains("another measurement runs") && (rig.probes().contains(process.unwrap()) || !running),
+        "{error}"
+    );
     let check = rig.program(NAS).args(["devices", "check", "plain.toml", "--ssh", &rig.board.ssh_arg()]).output();
     assert!(check.unwrap().status.success(), "a check times nothing");
     first.wait().unwrap();
@@ -393,7 +397,8 @@ fn a_probe_that_talks_without_end_is_left() {
     );
     let profile = |talk: &str| {
         let start = Instant::now();
-        let error = rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", rig.fake_probe(&format!("{hello}; {talk}"))));
+        let error =
+            rig.error(rig.profile(rig.board.port()).env("NAS_PROBE", rig.fake_probe(&format!("{hello}; {talk}"))));
         assert!(start.elapsed() < Duration::from_secs(60), "{error}");
         error
     };

@@ -24,7 +24,7 @@ fn is_running(argument: &Path) -> bool {
 fn workspace() -> Workspace {
     let ws = Workspace::new();
     fs::write(ws.path("endless.onnx"), onnx::endless()).unwrap();
-    fs::write(ws.path("large.onnx"), onnx::expands(1 << 42)).unwrap();
+    fs::write(ws.path("large.onnx"), onnx::pads(1 << 37)).unwrap();
     ws
 }
 
@@ -99,7 +99,10 @@ fn a_program_outside_its_clone_loads_nothing_from_the_folders_around_it() {
     let output = command.env_remove("ORT_DYLIB_PATH").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("no library was named") && !said.contains("planted"), "{said}");
-    ws.write("board.toml", "description = \"\"\nlink = \"local\"\ntarget = \"aarch64-unknown-linux-gnu\"\nruntimes = [\"tract\"]\n");
+    ws.write(
+        "board.toml",
+        "description = \"\"\nlink = \"local\"\ntarget = \"aarch64-unknown-linux-gnu\"\nruntimes = [\"tract\"]\n",
+    );
     let mut command = ws.command(ws.path("bin/nas").to_str().unwrap(), "devices check board.toml");
     let output = command.env_remove("NAS_PROBE").output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();

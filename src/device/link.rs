@@ -1,5 +1,5 @@
-use super::ssh::{Connection, Upload};
 use super::said::Said;
+use super::ssh::{Connection, Upload};
 use super::{Board, DeviceError, Site, parts};
 use crate::environment;
 use nas_probe::{Runtime, printable};

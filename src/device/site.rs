@@ -70,8 +70,9 @@ impl Site {
             entries = artifact::read_toml(&file)?;
         }
         let entry = entries.remove(&device.name).unwrap_or_default();
-        let invalid = |reason: String| {
-            DeviceError::Invalid { path: file.clone(), reason: format!("[{}]: {reason}", device.name) }
+        let invalid = |reason: String| DeviceError::Invalid {
+            path: file.clone(),
+            reason: format!("[{}]: {reason}", device.name),
         };
         if entry.folder.as_deref() == Some("") {
             return Err(invalid("`folder` is empty; name a folder on the board, or leave the key out".into()));

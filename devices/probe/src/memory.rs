@@ -69,13 +69,7 @@ impl Limits {
 /// # Errors
 /// Why the process could not be run; or what it says itself; or its exit status, with the last line that it wrote to
 /// stderr.
-pub fn peak(
-    options: &Options,
-    runtime: Runtime,
-    threads: usize,
-    model: &Path,
-    limits: Limits,
-) -> Result<u64, String> {
+pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path, limits: Limits) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|e| format!("can't find this program: {e}"))?;
     let mut child = Command::new(program);
     if let Some(library) = &options.ort_library {

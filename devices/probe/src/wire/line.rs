@@ -39,7 +39,8 @@ pub fn read_line(from: &mut impl BufRead, most: u64) -> io::Result<Line> {
 /// as `\u{…}`, since a terminal would obey them.
 pub fn printable(text: &str) -> String {
     let obeyed = |c: char| {
-        let hides = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        let hides =
+            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
         c.is_control() || hides
     };
     let shown = |c: char| if obeyed(c) { c.escape_unicode().collect() } else { String::from(c) };

@@ -161,7 +161,8 @@ fn numbers_out_of_bounds_are_refused() {
         assert!(line.contains(good));
         assert!(read(&line.replace(good, bad)).is_err(), "{bad} in {line}");
     }
-    let plan = include_str!("../../tests/golden/requests.jsonl").replace("\"samples\":50", "\"samples\":18446744073709551615");
+    let plan =
+        include_str!("../../tests/golden/requests.jsonl").replace("\"samples\":50", "\"samples\":18446744073709551615");
     let error = serde_json::from_str::<Request>(plan.lines().nth(4).unwrap()).unwrap_err().to_string();
     assert!(error.contains("samples are too many"), "{error}");
 }

@@ -60,14 +60,7 @@ impl Probe {
     /// Sets the probe up with a limit for each part of a request.
     pub fn limit(&mut self, timeout: Duration, alone: bool) -> Reply {
         let timeout_ns = timeout.as_nanos() as u64;
-        self.ask(&Request::Setup {
-            id: 1,
-            sensors: Sensors::default(),
-            pin: vec![],
-            governor: None,
-            timeout_ns,
-            alone,
-        })
+        self.ask(&Request::Setup { id: 1, sensors: Sensors::default(), pin: vec![], governor: None, timeout_ns, alone })
     }
 
     pub fn signal(&self, name: &str) {
