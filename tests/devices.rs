@@ -24,7 +24,7 @@ fn is_running(argument: &Path) -> bool {
 fn workspace() -> Workspace {
     let ws = Workspace::new();
     fs::write(ws.path("endless.onnx"), onnx::endless()).unwrap();
-    fs::write(ws.path("large.onnx"), onnx::expands(1 << 42)).unwrap();
+    fs::write(ws.path("large.onnx"), onnx::pads(1 << 37)).unwrap();
     ws
 }
 

@@ -152,7 +152,7 @@ fn the_process_that_measures_memory_has_a_deadline_and_a_limit_of_memory() {
     let rig = rig!();
     let mut probe = rig.probe();
     let endless = rig.put(&mut probe, onnx::endless());
-    let large = rig.put(&mut probe, onnx::expands(1 << 42));
+    let large = rig.put(&mut probe, onnx::pads(1 << 37));
     probe.limit(Duration::from_secs(1), false);
     let late = probe.ask(&Request::Memory { id: 4, model: endless });
     assert!(error(&late).contains("the first inference took longer than 1 s"), "{late:?}");
@@ -163,7 +163,7 @@ fn the_process_that_measures_memory_has_a_deadline_and_a_limit_of_memory() {
         assert!(error.contains(": it needs more than ") && error.contains(" MB of memory"), "{error}");
     }
     assert!(!is_running(Path::new("--peak")));
-    let small = rig.put(&mut probe, onnx::expands(1 << 20));
+    let small = rig.put(&mut probe, onnx::pads(1 << 20));
     let reply = probe.ask(&Request::Memory { id: 6, model: small });
     assert!(matches!(reply, Reply::Memory { id: 6, peak_bytes: 1.. }), "{reply:?}");
 }

@@ -91,27 +91,24 @@ pub fn endless() -> Vec<u8> {
     write(graph)
 }
 
-/// A model whose output is a tensor of `bytes` bytes.
-pub fn expands(bytes: i64) -> Vec<u8> {
-    let mut shape = TensorProto::new();
-    shape.name = "shape".to_owned();
-    shape.dims = vec![4];
-    shape.data_type = DataType::INT64 as i32;
-    shape.int64_data = vec![bytes / 4 / 32, 2, 4, 4];
+/// A model that pads its input to a tensor of `bytes` bytes.
+pub fn pads(bytes: i64) -> Vec<u8> {
+    let batch = bytes / 4 / 32;
+    let mut sizes = TensorProto::new();
+    sizes.name = "sizes".to_owned();
+    sizes.dims = vec![8];
+    sizes.data_type = DataType::INT64 as i32;
+    sizes.int64_data = vec![0, 0, 0, 0, batch - 1, 0, 0, 0];
     let mut node = NodeProto::new();
-    node.op_type = "Expand".to_owned();
-    node.input = vec!["x".to_owned(), "shape".to_owned()];
-    node.output = vec!["big".to_owned()];
-    let mut sin = NodeProto::new();
-    sin.op_type = "Sin".to_owned();
-    sin.input = vec!["big".to_owned()];
-    sin.output = vec!["y".to_owned()];
+    node.op_type = "Pad".to_owned();
+    node.input = vec!["x".to_owned(), "sizes".to_owned()];
+    node.output = vec!["y".to_owned()];
     let mut graph = GraphProto::new();
     graph.name = "test".to_owned();
     graph.input = vec![value_info("x", &fixed())];
-    graph.output = vec![value_info("y", &[Some(bytes as usize / 4 / 32), Some(2), Some(4), Some(4)])];
-    graph.initializer = vec![shape];
-    graph.node = vec![node, sin];
+    graph.output = vec![value_info("y", &[Some(batch as usize), Some(2), Some(4), Some(4)])];
+    graph.initializer = vec![sizes];
+    graph.node = vec![node];
     write(graph)
 }
 
