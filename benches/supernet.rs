@@ -5,18 +5,18 @@
 mod table;
 
 use divan::{Bencher, counter::ItemsCount};
+use edge_nas::bounded::Threads;
 use edge_nas::latency::Target;
 use edge_nas::model::LatencyModel;
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{Networks, SearchSpace};
 use edge_nas::train::{Adam, Gate, Placement, Sgd, Supernet, alpha_step, fix, weight_step};
 use nas_exporters::Shape;
-use std::num::NonZeroUsize;
 use table::filled;
 use tch::{Device, Kind, Tensor};
 
 fn main() {
-    fix(NonZeroUsize::MIN, 0);
+    fix(Threads::of(1), 0);
     divan::main();
 }
 
