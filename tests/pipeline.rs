@@ -161,10 +161,13 @@ fn a_target_of_0_percent_finds_the_fastest_network() {
 }
 
 #[test]
-fn the_results_of_an_earlier_training_are_removed() {
+fn the_model_of_an_earlier_training_is_not_measured() {
     let ws = Workspace::new();
     ws.nas(&format!("{TRAIN} --run r --genotype conv_3x3,skip,skip")).assert().success();
     ws.nas("export --run r --data folder:images --images 1").assert().success();
     ws.nas(&format!("{TRAIN} --run r --genotype skip,skip,skip")).assert().success();
-    assert!(ws.error("bench --run r").contains("r/model.onnx is missing; `nas export` writes it"));
+    assert!(
+        ws.error("bench --run r")
+            .contains("r/model.onnx is not of the weights beside it; `nas export --run r` writes it anew")
+    );
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 16 --run r";
+const TRAIN: &str = "train --data folder:images --batch-size 16 --run r";
 const SEARCH: &str = "search --data folder:images --space tiny.toml --batch-size 16 --run r --target-latency 60%";
 const EXPORT: &str = "export --data folder:images --run r --images 2";
 const BENCH: &str = "bench --run r --runtime tract --rounds 1";
@@ -18,7 +18,7 @@ const BENCH: &str = "bench --run r --runtime tract --rounds 1";
 /// A run with a trained and exported network.
 fn exported() -> Workspace {
     let ws = Workspace::profiled();
-    ws.nas(&format!("{TRAIN} --epochs 1 --genotype conv_3x3,skip,conv_3x3")).assert().success();
+    ws.nas(&format!("{TRAIN} --epochs 1 --space tiny.toml --genotype conv_3x3,skip,conv_3x3")).assert().success();
     ws.nas(EXPORT).assert().success();
     ws
 }
@@ -61,7 +61,7 @@ fn a_training_that_fails_or_is_interrupted_keeps_the_results_before() {
         files
     };
     let before = results(&ws);
-    let train = TRAIN.replace("--run r", "--run r --genotype skip,skip,conv_3x3");
+    let train = TRAIN.replace("--run r", "--run r --space tiny.toml --genotype skip,skip,conv_3x3");
     for command in
         [format!("{train} --epochs 3 --learning-rate 1e30"), format!("{SEARCH} --epochs 3 --learning-rate 1e30")]
     {
@@ -142,14 +142,14 @@ fn a_model_that_cannot_be_measured_does_not_keep_others_from_it() {
     // A table that cannot be used is reported before anything is measured.
     ws.write("profiles/host/tiny.3x8x8.tract.fp32.jsonl", "no table\n");
     let before = ws.read("r/bench.jsonl");
-    assert!(ws.error(&format!("{BENCH} good.onnx")).contains("is not a latency table"));
+    assert!(ws.error(&format!("{BENCH} good.onnx")).contains("tiny.3x8x8.tract.fp32.jsonl, line 1"));
     assert_eq!(ws.read("r/bench.jsonl"), before);
 }
 
 #[test]
 fn one_process_at_a_time_changes_a_run() {
     let ws = Workspace::new();
-    let long = format!("{TRAIN} --epochs 5000 --genotype conv_3x3,skip,conv_3x3");
+    let long = format!("{TRAIN} --epochs 5000 --space tiny.toml --genotype conv_3x3,skip,conv_3x3");
     let mut first = Command::new(NAS)
         .args(long.split_whitespace())
         .current_dir(ws.dir())
@@ -169,7 +169,7 @@ fn one_process_at_a_time_changes_a_run() {
     }
     first.kill().unwrap();
     first.wait().unwrap();
-    ws.nas(&format!("{TRAIN} --epochs 1 --genotype skip,skip,conv_3x3")).assert().success();
+    ws.nas(&format!("{TRAIN} --epochs 1 --space tiny.toml --genotype skip,skip,conv_3x3")).assert().success();
     assert!(!ws.path("r/.lock").exists());
 }
 
@@ -196,7 +196,7 @@ fn outputs_replace_neither_inputs_nor_other_files() {
     ws.nas(&format!("profile export {TABLE} --csv /dev/stdout")).assert().success().stdout(csv);
     assert!(fs::symlink_metadata("/dev/stdout").unwrap().is_symlink());
 
-    ws.nas(&format!("{TRAIN} --epochs 1 --genotype skip,skip,skip")).assert().success();
+    ws.nas(&format!("{TRAIN} --epochs 1 --space tiny.toml --genotype skip,skip,skip")).assert().success();
     ws.write("r/report.html", "<p>mine</p>");
     assert!(ws.error("report --run r").contains("r/report.html exists already"));
     assert_eq!(ws.read("r/report.html"), "<p>mine</p>");
@@ -209,7 +209,7 @@ fn outputs_replace_neither_inputs_nor_other_files() {
 fn a_file_that_cannot_be_written_leaves_the_old_one_and_no_part() {
     let ws = exported();
     let before = fs::read(ws.path("r/weights.safetensors")).unwrap();
-    let train = format!("{TRAIN} --epochs 1 --seed 5 --genotype conv_5x5,conv_5x5,conv_5x5");
+    let train = format!("{TRAIN} --epochs 1 --seed 5 --space tiny.toml --genotype conv_5x5,conv_5x5,conv_5x5");
     let limited = format!("ulimit -f 4; exec {NAS} {train}");
     let output = Command::new("bash").args(["-c", &limited]).current_dir(ws.dir()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
