@@ -295,7 +295,7 @@ fn read(stdout: UnixStream, send: &SyncSender<Line>) {
     let mut stdout = BufReader::new(stdout);
     loop {
         let line = read_line(&mut stdout, MOST_REPLY_BYTES).unwrap_or(Line::Ended);
-        let last = line == Line::Ended;
+        let last = !matches!(line, Line::Whole(_));
         if send.send(line).is_err() || last {
             return;
         }

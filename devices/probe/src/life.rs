@@ -54,7 +54,7 @@ impl Life {
         let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
         let ends = Arc::clone(governor);
         std::thread::spawn(move || {
-            for signal in signals.forever() {
+            if let Some(signal) = signals.forever().next() {
                 undo(&ends, || drop(emulate_default_handler(signal)));
             }
         });

@@ -30,7 +30,7 @@ use nas_probe::{Line, MOST_REQUEST_BYTES, Reply, read_line};
 use options::Options;
 use serve::Probe;
 use std::{
-    io::{self, Write},
+    io::{self, BufRead, Write},
     process::ExitCode,
     sync::Arc,
 };
@@ -109,7 +109,10 @@ fn talk(mut probe: Probe) -> io::Result<()> {
         match read_line(&mut requests, MOST_REQUEST_BYTES)? {
             Line::Ended => return Ok(()),
             Line::Whole(line) => send(&probe.answer(Some(&line)))?,
-            Line::TooLong => send(&probe.answer(None))?,
+            Line::TooLong => {
+                requests.skip_until(b'\n')?;
+                send(&probe.answer(None))?;
+            }
         }
     }
 }

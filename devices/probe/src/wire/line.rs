@@ -10,7 +10,7 @@ pub const MOST_REPLY_BYTES: u64 = 64 << 20;
 pub enum Line {
     /// A line, without its end.
     Whole(Vec<u8>),
-    /// A line longer than the limit, which was skipped.
+    /// The beginning of a line longer than the limit, whose rest was not read.
     TooLong,
     Ended,
 }
@@ -28,8 +28,6 @@ pub fn read_line(from: &mut impl BufRead, most: u64) -> io::Result<Line> {
     if line.last() == Some(&b'\n') {
         line.pop();
     } else if line.len() as u64 == limit {
-        drop(line);
-        from.skip_until(b'\n')?;
         return Ok(Line::TooLong);
     }
     Ok(Line::Whole(line))
