@@ -254,11 +254,7 @@ fn latency_moves_alpha_only_above_the_target() {
     let x = images(4, networks.input);
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
     let expected_after = |target: Latency, weight: f64| {
-<<<<<<< HEAD
-        fix(edge_nas::bounded::Threads::of(1), 7);
-=======
         fix(Threads::of(1), 7);
->>>>>>> input
         let net = supernet(&networks);
         let constraints = within(&model, target);
         let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
@@ -273,11 +269,7 @@ fn latency_moves_alpha_only_above_the_target() {
 /// Every parameter of every branch gets a gradient, and every alpha moves.
 #[test]
 fn the_supernet_of_mobile_learns_in_all_branches() {
-<<<<<<< HEAD
-    fix(edge_nas::bounded::Threads::of(1), 0);
-=======
     fix(Threads::of(1), 0);
->>>>>>> input
     let input = Shape::new(3, 32, 32);
     let networks = Networks::new(SearchSpace::load("mobile").unwrap(), input, [10]).unwrap();
     let net = supernet(&networks);
