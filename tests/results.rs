@@ -204,6 +204,21 @@ fn outputs_replace_neither_inputs_nor_other_files() {
     ws.nas("report --run r").assert().success();
 }
 
+#[test]
+fn text_of_others_cannot_control_a_terminal() {
+    let ws = Workspace::profiled();
+    const TABLE: &str = "profiles/host/tiny.3x8x8.tract.fp32.jsonl";
+    let text = ws.read(TABLE);
+    let cpu = text.split("\"cpu\":\"").nth(1).unwrap().split('"').next().unwrap().to_string();
+    ws.write(TABLE, &text.replacen(&cpu, "\\u001b[2Jabacus", 1));
+    let escaped = predicate::str::contains("\\u{1b}[2Jabacus").and(predicate::str::contains("\u{1b}").not());
+    ws.nas(&format!("profile show {TABLE}")).assert().success().stdout(escaped);
+    assert!(ws.error(&format!("{SEARCH} --epochs 2")).contains("CPU \\u{1b}[2Jabacus"));
+    // Also in the message of a parser.
+    ws.write(TABLE, &text.replacen("\"conv_3x3\"", "\"\\u001b[31mconv\"", 1));
+    assert!(ws.error(&format!("profile show {TABLE}")).contains("\\u{1b}[31mconv"));
+}
+
 /// As on a full disk: the limit is below the size of the weights.
 #[test]
 fn a_file_that_cannot_be_written_leaves_the_old_one_and_no_part() {

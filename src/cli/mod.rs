@@ -94,7 +94,7 @@ pub fn main(json: bool, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     end_without_memory();
     let Err(error) = utf8(json).and_then(|()| run()) else { return ExitCode::SUCCESS };
     // Where stderr cannot be written, the exit code still says it.
-    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let _ = writeln!(std::io::stderr(), "error: {}", output::shown(&format!("{error:#}")));
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 

@@ -1,5 +1,6 @@
 //! How results are printed: for people, or as JSON with `--json`.
 
+use nas_probe::printable;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
@@ -7,8 +8,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Writes the result to stdout. If the reader has gone away, as in `| head`, that is not an error.
 pub fn print(json: bool, result: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-    let text = if json { serde_json::to_string_pretty(result)? } else { text() };
+    let text = if json { serde_json::to_string_pretty(result)? } else { shown(&text()) };
     write(format!("{}\n", text.trim_end()).as_bytes())
+}
+
+/// A text for a terminal: files of others may hold characters that a terminal would obey.
+pub fn shown(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// As [`print`].

@@ -111,7 +111,7 @@ fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
     for (path, name) in others.iter().zip(distinct(others, &own)) {
         let read = || -> Result<File, RunError> {
             let onnx = artifact::read(path, "nas export")?;
-            let unfit = |source| RunError::Model { path: path.clone(), source };
+            let unfit = |reason| RunError::Model { path: path.clone(), reason };
             let model = onnx::inspect(&onnx).map_err(unfit)?;
             Ok(File { name, digest: Digest::of_bytes(&onnx), model, onnx, network: None })
         };
@@ -134,7 +134,7 @@ fn own(run: &RunDir, dir: &ModelDir) -> Result<Option<File>, RunError> {
     let missing = || ArtifactError::Missing { path: dir.onnx(), maker: "nas export" };
     let stale = |reason| RunError::Stale { run: run.0.clone(), reason };
     let Exported { onnx, digest } = dir.exported(&trained)?.ok_or_else(missing)?.map_err(stale)?;
-    let unfit = |source| RunError::Model { path: dir.onnx(), source };
+    let unfit = |reason| RunError::Model { path: dir.onnx(), reason };
     let (name, network) = (trained.network.name(), Some(trained.network));
     Ok(Some(File { name, model: onnx::inspect(&onnx).map_err(unfit)?, onnx, digest, network }))
 }

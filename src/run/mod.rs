@@ -81,8 +81,8 @@ pub enum RunError {
     Stale { run: PathBuf, reason: String },
     #[error("not everything was measured: {reasons}")]
     Unmeasured { reasons: String },
-    #[error("{path}: {source}", path = path.display())]
-    Model { path: PathBuf, source: nas_exporters::EncodeError },
+    #[error("{path}: {reason}", path = path.display())]
+    Model { path: PathBuf, reason: nas_exporters::EncodeError },
     #[error("cannot write the experiment: {0}")]
     Toml(String),
 }
