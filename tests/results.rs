@@ -204,6 +204,27 @@ fn outputs_replace_neither_inputs_nor_other_files() {
     ws.nas("report --run r").assert().success();
 }
 
+/// With these variables, waiting threads do not spin.
+#[test]
+fn an_export_starts_with_the_variables_that_make_libtorch_fast() {
+    let ws = exported();
+    let mut export = Command::new(NAS)
+        .args(EXPORT.split_whitespace())
+        .current_dir(ws.dir())
+        .env("XDG_CACHE_HOME", ws.path("cache"))
+        .env_remove("OMP_WAIT_POLICY")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let environment = format!("/proc/{}/environ", export.id());
+    let mut passive = false;
+    while export.try_wait().unwrap().is_none() {
+        let variables = fs::read(&environment).unwrap_or_default();
+        passive |= variables.split(|byte| *byte == 0).any(|variable| variable == b"OMP_WAIT_POLICY=passive");
+    }
+    assert!(passive);
+}
+
 #[test]
 fn text_of_others_cannot_control_a_terminal() {
     let ws = Workspace::profiled();

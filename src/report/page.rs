@@ -208,17 +208,21 @@ fn conditions(run: &Run) -> String {
     }
     if !run.search.is_empty() {
         let seconds = run.search.iter().map(|e| e.seconds).sum();
-        rows.push(vec!["search".into(), format!("{} epochs in {}", run.search.len(), duration(seconds))]);
+        rows.push(vec!["search".into(), format!("{} in {}", epochs(run.search.len()), duration(seconds))]);
     }
     for Model { name, train, data, .. } in run.models.iter().filter(|m| !m.train.is_empty()) {
         let seconds = train.iter().map(|e| e.seconds).sum();
         let on = data.as_ref().map(|data| format!(" on {data}")).unwrap_or_default();
-        rows.push(vec![format!("training of {name}"), format!("{} epochs{on} in {}", train.len(), duration(seconds))]);
+        rows.push(vec![format!("training of {name}"), format!("{}{on} in {}", epochs(train.len()), duration(seconds))]);
     }
     match rows.is_empty() {
         true => missing("Nothing was searched, trained or measured in this run", "nas run"),
         false => table(2, &["what", "how"], &rows),
     }
+}
+
+fn epochs(number: usize) -> String {
+    if number == 1 { "1 epoch".into() } else { format!("{number} epochs") }
 }
 
 fn duration(seconds: f64) -> String {
