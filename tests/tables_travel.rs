@@ -292,7 +292,7 @@ fn wrong_files_are_told_in_one_line() {
     );
     write(&ws, "good.jsonl", header(), 0, &[row(Subject::Call(INPUT), 1.0, 1)]);
     for (file, said) in [
-        ("text.jsonl", "text.jsonl, line 1"),
+        ("text.jsonl", "text.jsonl is not a latency table of format 3: line 1"),
         ("empty.jsonl", "it is empty"),
         ("other.jsonl", "is not a latency table of format 3"),
         ("old.jsonl", "it has format 2"),

@@ -91,8 +91,7 @@ impl LatencyTable {
         let mut lines = artifact::read_each_line::<serde_json::Value>(path)?.into_iter();
         let format = |reason: String| TableError::Format { path: path.into(), reason };
         let (_, header) = lines.next().ok_or_else(|| format("it is empty".into()))?;
-        let damaged = |reason| ArtifactError::Json { path: path.into(), line: 1, reason };
-        let header = header.map_err(damaged)?;
+        let header = header.map_err(|reason| format(format!("line 1: {reason}")))?;
         if header["latency_table"].as_u64() != Some(FORMAT.into()) {
             let version = header["latency_table"].as_u64();
             let version = version.map_or("no format number".into(), |version| format!("format {version}"));
