@@ -99,14 +99,13 @@ impl Entry {
         if self.count == 0 {
             return Err("its count is 0".into());
         }
-        if !(self.mean > 0.0 && self.mean.is_finite()) {
-            return Err(format!("its mean is {}, which is not a latency", self.mean));
-        }
-        if !(deviation >= 0.0 && deviation.is_finite()) {
-            return Err("its std or var is not a deviation".into());
-        }
-        let ns = |ms: f64| Latency::from_ns(1e6 * ms);
-        Ok(Mean { mean_ns: ns(self.mean), std_ns: ns(deviation), count: self.count })
+        // As a latency is read from the table that is written.
+        let latency = |ms: f64| Latency::try_from(1e6 * ms).ok();
+        let mean_ns = latency(self.mean).filter(|mean| *mean > Latency::ZERO);
+        let mean_ns = mean_ns.ok_or_else(|| format!("its mean is {}, which is not a latency", self.mean))?;
+        let std_ns = latency(deviation).filter(|std| *std >= Latency::ZERO);
+        let std_ns = std_ns.ok_or("its std or var is not a deviation")?;
+        Ok(Mean { mean_ns, std_ns, count: self.count })
     }
 }
 
