@@ -173,6 +173,7 @@ fn damaged_tables_are_refused_in_one_line_and_nothing_is_written() {
         ("just words".into(), "is not a published table"),
         (format!("{KEY}:\n  count: 3\n  mean: -1.5\n  std: 0.1\n"), "its mean is -1.5"),
         (format!("{KEY}:\n  count: 3\n  mean: .inf\n  std: 0.1\n"), "its mean is inf"),
+        (format!("{KEY}:\n  count: 3\n  mean: 1e34\n  std: 0.1\n"), "its mean is 1"),
         (format!("{KEY}:\n  count: 3\n  mean: 1.0\n  var: -0.1\n"), "not a deviation"),
         (format!("{KEY}:\n  count: 0\n  mean: 1.0\n  std: 0.1\n"), "its count is 0"),
         (format!("{KEY}:\n  count: 3\n  mean: 1.0\n"), "either std or var"),
