@@ -394,3 +394,21 @@ fn numbers_that_cannot_be_are_an_error_and_losses_beyond_an_axis_do_not_hang() {
     std::fs::write(dir.search_log(), text.replace("\"train_loss\":1.0", "\"train_loss\":-1e308")).unwrap();
     page(&dir);
 }
+
+#[test]
+fn what_has_not_ended_is_mentioned_where_nothing_has() {
+    let (_temp, dir) = folder();
+    complete_run(&dir);
+    let leave = |folder: &std::path::Path, from: std::path::PathBuf, name: &str| {
+        artifact::write(&folder.join("checkpoint").join(name), &std::fs::read(from).unwrap()).unwrap();
+    };
+    leave(&dir.0, dir.found().train_log(), "train-0123456789ab.jsonl");
+    leave(&dir.0, dir.search_log(), "search-0123456789ab.jsonl");
+    assert_eq!(Run::load(&dir).unwrap().notes, [""; 0]);
+    for file in ["data.json", "genotype.json", "search.json", "search.jsonl"] {
+        std::fs::remove_file(dir.0.join(file)).unwrap();
+    }
+    let run = Run::load(&dir).unwrap();
+    assert!(run.notes.iter().any(|note| note == "a search has not ended: 8 epochs are done"), "{:?}", run.notes);
+    assert_eq!(run.search.len(), EPOCHS);
+}

@@ -87,7 +87,9 @@ impl Run {
         let (mut notes, mut models) = (vec![], vec![]);
         let mut genotype: Option<Genotype> = optional(&dir.genotype())?;
         for (i, folder) in dir.models().into_iter().enumerate() {
-            let mut trained = kept(folder.trained()?, &mut notes);
+            let ended = folder.trained()?;
+            let unfinished = if ended.is_none() { folder.unfinished().newest_log() } else { None };
+            let mut trained = kept(ended, &mut notes);
             let found = if i == 0 { genotype.clone().map(Network::Genotype) } else { None };
             if let (Some(found), Some(other)) = (&found, &trained)
                 && *found != other.network
@@ -101,12 +103,7 @@ impl Run {
             let Some(network) = found.or_else(|| trained.as_ref().map(|trained| trained.network.clone())) else {
                 continue;
             };
-            let unfinished: Option<Vec<TrainEpoch>> = folder
-                .unfinished()
-                .newest_log()
-                .filter(|_| trained.is_none())
-                .map(|log| artifact::read_lines(&log))
-                .transpose()?;
+            let unfinished: Option<Vec<TrainEpoch>> = unfinished.map(|log| artifact::read_lines(&log)).transpose()?;
             if let Some(epochs) = unfinished {
                 notes.push(format!(
                     "a training in {} has not ended: {} epochs are done",
@@ -197,14 +194,13 @@ fn search(
     genotype: Option<&Genotype>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<SearchEpoch>, ArtifactError> {
-    let ended = genotype.map(|genotype| dir.searched(genotype)).transpose()?.flatten();
-    if let Some(log) = kept(ended, notes) {
-        return Ok(log);
+    if let Some(genotype) = genotype {
+        return Ok(kept(dir.searched(genotype)?, notes).unwrap_or_default());
     }
     let Some(log) = dir.unfinished().newest_log() else { return Ok(vec![]) };
     let log: Vec<SearchEpoch> = artifact::read_lines(&log)?;
     notes.push(format!("a search has not ended: {} epochs are done", log.len()));
-    Ok(if genotype.is_none() { log } else { vec![] })
+    Ok(log)
 }
 
 /// The newest row of each model and setting, of models that the run has now or that are not its own.
