@@ -1,7 +1,7 @@
 use super::{SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use crate::artifact::{self, ArtifactError, Digest, Lock};
 use crate::space::{Genotype, Network};
-use nas_exporters::onnx;
+use nas_exporters::onnx::{self, Inspected};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
@@ -140,6 +140,7 @@ pub struct Trained {
 pub struct Exported {
     pub onnx: Vec<u8>,
     pub digest: Digest,
+    pub model: Inspected,
 }
 
 /// Files that belong together, or in a sentence why they do not.
@@ -200,11 +201,12 @@ impl ModelDir {
             return Ok(None);
         }
         let onnx = artifact::read(&path, "nas export")?;
-        let of = onnx::inspect(&onnx).ok().and_then(|model| model.metadata.get(WEIGHTS).cloned());
-        if of.as_deref() != Some(trained.on.weights.as_str()) {
-            return Ok(Some(Err(format!("{} is not of the weights beside it", path.display()))));
-        }
-        Ok(Some(Ok(Exported { digest: Digest::of_bytes(&onnx), onnx })))
+        Ok(Some(match onnx::inspect(&onnx) {
+            Ok(model) if model.metadata.get(WEIGHTS).map(String::as_str) == Some(trained.on.weights.as_str()) => {
+                Ok(Exported { digest: Digest::of_bytes(&onnx), onnx, model })
+            }
+            _ => Err(format!("{} is not of the weights beside it", path.display())),
+        }))
     }
 }
 

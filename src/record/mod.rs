@@ -1,7 +1,8 @@
 //! What the files of a run hold, where they are, and which of them belong together.
 //!
 //! Each result names what it is of by digests: a training its network, its log and its weights ([`TrainedOn`]), an
-//! exported model the weights ([`WEIGHTS`]), a benchmark the model, and a search the genotype ([`SearchedOn`]). What does not match was made of something else, and is not used.
+//! exported model the weights ([`WEIGHTS`]), a benchmark the model, and a search the genotype ([`SearchedOn`]). What does
+//! not match was made of something else, and is not used.
 
 mod folder;
 

@@ -133,10 +133,9 @@ fn own(run: &RunDir, dir: &ModelDir) -> Result<Option<File>, RunError> {
     let trained = trained.map_err(mixed)?;
     let missing = || ArtifactError::Missing { path: dir.onnx(), maker: "nas export" };
     let stale = |reason| RunError::Stale { run: run.0.clone(), reason };
-    let Exported { onnx, digest } = dir.exported(&trained)?.ok_or_else(missing)?.map_err(stale)?;
-    let unfit = |reason| RunError::Model { path: dir.onnx(), reason };
+    let Exported { onnx, digest, model } = dir.exported(&trained)?.ok_or_else(missing)?.map_err(stale)?;
     let (name, network) = (trained.network.name(), Some(trained.network));
-    Ok(Some(File { name, model: onnx::inspect(&onnx).map_err(unfit)?, onnx, digest, network }))
+    Ok(Some(File { name, model, onnx, digest, network }))
 }
 
 /// A name for each path, which none of the others and none of `taken` has: the last parts of the path, as few as are

@@ -47,12 +47,10 @@ impl Args {
             log::info!("note: {note}");
         }
         let csv = csv(&lines)?;
-        let header = csv.lines().next().unwrap_or_default();
-        if let Some(path) = &self.csv {
-            artifact::check_output(path, &[&self.table], self.force, |bytes| bytes.starts_with(header.as_bytes()))?;
-        }
         match &self.csv {
             Some(path) => {
+                let header = csv.lines().next().unwrap_or_default().as_bytes();
+                artifact::check_output(path, &[&self.table], self.force, |bytes| bytes.starts_with(header))?;
                 artifact::write(path, csv.as_bytes())?;
                 print(json, path, || path.display().to_string())
             }
