@@ -69,6 +69,8 @@ bounded! {
     Classes(usize): "a number of classes from 1 to 100000", |n| n >= 1 && n <= 100_000;
     /// Whole networks that a latency model is fitted to: a fit of fewer is no better than a plain sum.
     FittedNetworks(usize): "a number of networks from 20 to 10000", |n| n >= 20 && n <= 10_000;
+    /// Networks that a search compares.
+    NetworkCount(usize): "a number of networks from 1 to 100000", |n| n >= 1 && n <= 100_000;
     /// Rounds of a benchmark.
     Rounds(usize): "a number of rounds from 1 to 65535", |n| n >= 1 && n <= 65_535;
     /// Step size of an optimizer.

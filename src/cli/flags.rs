@@ -129,11 +129,16 @@ impl SpaceFlags {
 /// Declares a group of flags, one for each field of a settings struct, with its defaults.
 #[cfg(feature = "torch")]
 macro_rules! flags_of {
-    ($flags:ident = $settings:path, $heading:literal, { $($(#[$doc:meta])* $name:ident: $kind:ty,)* }) => {
+    (
+        $flags:ident = $settings:path, $heading:literal,
+        { $($(#[$doc:meta])* $name:ident: $kind:ty,)* }
+        $(switches { $($(#[$switch_doc:meta])* $switch:ident,)* })?
+    ) => {
         #[derive(Clone, Debug, clap::Args)]
         #[command(next_help_heading = $heading)]
         pub struct $flags {
             $($(#[$doc])* #[arg(long, default_value_t = <$settings>::default().$name)] $name: $kind,)*
+            $($($(#[$switch_doc])* #[arg(long)] $switch: bool,)*)?
             /// Do not mirror training images, as is right for digits and letters
             #[arg(long)]
             no_flip: bool,
@@ -145,17 +150,20 @@ macro_rules! flags_of {
 
         impl $flags {
             pub fn settings(self) -> $settings {
-                let $flags { $($name,)* no_flip, threads } = self;
-                $settings { $($name,)* no_flip, threads }
+                let $flags { $($name,)* $($($switch,)*)? no_flip, threads } = self;
+                $settings { $($name,)* $($($switch,)*)? no_flip, threads }
             }
         }
     };
 }
 
 #[cfg(feature = "torch")]
-use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, Weight};
+use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Weight};
 #[cfg(feature = "torch")]
-use crate::train::{fit::TrainSettings, search::SearchSettings};
+use crate::train::{
+    fit::TrainSettings,
+    search::{Algorithm, Components, SearchSettings},
+};
 
 #[cfg(feature = "torch")]
 flags_of!(TrainFlags = TrainSettings, "Training", {
@@ -178,13 +186,15 @@ flags_of!(TrainFlags = TrainSettings, "Training", {
 
 #[cfg(feature = "torch")]
 flags_of!(SearchFlags = SearchSettings, "Search", {
-    /// Passes over the training split
+    /// How to search: oneshot, gradient, mixture, random or evolution; docs/search.md compares them
+    algorithm: Algorithm,
+    /// Passes over the training split that train the supernet
     epochs: EpochCount,
-    /// Number of epochs at the start that train only the weights; fewer than --epochs
+    /// Number of epochs at the start in which mixture and gradient train only the weights; fewer than --epochs
     warmup_epochs: usize,
     /// Images per step
     batch_size: BatchSize,
-    /// Share of the training images that is held out to train alpha
+    /// Share of the training images that networks are chosen by, and weights are not trained on
     held_out: HeldOut,
     /// Peak learning rate of the weights, which a cosine lowers to 0; usual are 0.01 to 0.1
     learning_rate: LearningRate,
@@ -193,14 +203,32 @@ flags_of!(SearchFlags = SearchSettings, "Search", {
     /// Weight decay: by how much convolution and linear weights are drawn to 0, against overfitting; usual are 1e-5 to
     /// 1e-3, more for few images
     weight_decay: Weight,
-    /// Learning rate of alpha, the scores by which the search chooses; usual are 3e-4 to 3e-2
+    /// Learning rate of alpha, the scores by which mixture and gradient choose; usual are 3e-4 to 3e-2
     alpha_learning_rate: LearningRate,
     /// Weight decay of alpha: draws the scores of a layer together, against an early decision; usual are 0 to 1e-3
     alpha_weight_decay: Weight,
-    /// λ, the weight of the latency term in the loss of alpha; with 0, only the derivation keeps to the target
+    /// λ, the weight of the limits in the loss of alpha: constant in mixture; in gradient, by how much it grows in a
+    /// step whose networks cost twice as much as they may
     latency_weight: Weight,
+    /// Probability with which skip is left out of a step of mixture and gradient at first; it falls to 0
+    skip_dropout: Share,
+    /// End mixture and gradient when the best network is the same after so many epochs; 0 for never
+    patience: usize,
+    /// Parts of the algorithm that are used: sandwich, distillation, recalibration, sharing (all of oneshot) and
+    /// reranking, separated by commas, or none
+    components: Components,
+    /// Networks that are scored for each target: by the supernet in oneshot, by a short training in random and
+    /// evolution
+    candidates: NetworkCount,
+    /// Of these, the best, which are told apart by short trainings
+    finalists: NetworkCount,
+    /// Passes over the training split in a short training
+    trial_epochs: EpochCount,
     /// Shift training images by up to this many pixels; no more than their size
     padding: usize,
     /// Seed of all random numbers
     seed: u64,
+} switches {
+    /// Let the gradient of alpha take into account how the weights follow it (second order), in mixture
+    unrolled,
 });

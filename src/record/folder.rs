@@ -26,6 +26,11 @@ impl RunDir {
         self.0.join("search.json")
     }
 
+    /// [`super::CandidateRow`] lines.
+    pub fn candidates(&self) -> PathBuf {
+        self.0.join("candidates.jsonl")
+    }
+
     /// Where an unfinished search is stored.
     pub fn unfinished(&self) -> Unfinished {
         Unfinished { dir: self.0.join("checkpoint"), stage: "search" }
@@ -110,6 +115,16 @@ impl Unfinished {
     /// A line for each epoch that has ended.
     pub fn log(&self, key: &Digest) -> PathBuf {
         self.file(key, "jsonl")
+    }
+
+    /// What was found out about networks so far: [`super::CandidateRow`] lines.
+    pub fn candidates(&self, key: &Digest) -> PathBuf {
+        Unfinished { stage: "candidates", ..self.clone() }.file(key, "jsonl")
+    }
+
+    /// Where an unfinished short training is stored.
+    pub fn trial(&self) -> Unfinished {
+        Unfinished { stage: "trial", ..self.clone() }
     }
 
     fn file(&self, key: &Digest, extension: &str) -> PathBuf {

@@ -51,7 +51,7 @@ pub struct TrainedOn {
 }
 
 /// An epoch of the search: a line of `search.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SearchEpoch {
     /// From 1.
     pub epoch: usize,
@@ -62,16 +62,37 @@ pub struct SearchEpoch {
     /// trained.
     pub validation_loss: Option<f64>,
     pub validation_accuracy: Option<Share>,
-    /// What the search keeps within limits, at the epoch's end.
+    /// What the search keeps within limits, at the epoch's end; empty where the supernet is trained without them.
     pub constraints: Vec<Expected>,
+    /// By constraint, by what its excess is multiplied in the loss, where that changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub multipliers: Vec<f64>,
     /// In what the latency table differs from the device's own, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
     /// Architecture weights at the epoch's end: a row for each layer that has several choices, a value for each of
-    /// them.
+    /// them. Empty where there are none.
     pub alpha: Vec<Vec<f64>>,
+    /// Of softmax(alpha), by the same layers, in nats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entropies: Vec<f64>,
     /// The names of these choices.
     pub choices: Vec<Vec<String>>,
+    pub seconds: f64,
+}
+
+/// What a search found out about one network: a line of `candidates.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CandidateRow {
+    /// The names of the choices of the layers that have several.
+    pub ops: Vec<String>,
+    /// That it was trained from scratch; 0 where it has the weights of the supernet.
+    pub epochs: usize,
+    /// Cross-entropy on held-out images with the weights of the supernet; the mean over the epochs of that on training
+    /// images, where it was trained from scratch.
+    pub loss: f64,
+    /// Share of held-out images that are classified right.
+    pub accuracy: Option<Share>,
     pub seconds: f64,
 }
 

@@ -12,7 +12,6 @@ use crate::record::{ModelDir, RunDir};
 use crate::report;
 use crate::space::{Baseline, Network, SearchSpace};
 use crate::train::fit::{TrainSettings, fit};
-use crate::train::mixable;
 use crate::train::search::SearchSettings;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -118,7 +117,6 @@ impl Experiment {
         let sizes = Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
         // What cannot be done is reported before hours are spent on other stages.
         let baseline_network = Network::baseline(&self.baseline.architecture, sizes)?;
-        mixable(&networks)?;
         self.search.check()?;
         self.search.augment(&data)?;
         [Some(&self.train), self.baseline.train.as_ref()]

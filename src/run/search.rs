@@ -8,7 +8,9 @@ use crate::record::{RunDir, SearchedOn};
 use crate::search::{self, Constraint, Cost, latency_range};
 use crate::space::{Genotype, SearchSpace};
 use crate::table::LatencyTable;
-use crate::train::search::{SearchSettings, Searched, train_supernet};
+use crate::search::Limits;
+use crate::space::Networks;
+use crate::train::search::{self as train_search, SearchSettings};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,16 @@ pub struct Search {
     pub data: DataSpec,
     pub measure: MeasureSettings,
     pub settings: SearchSettings,
+}
+
+/// What is searched, and what for.
+pub struct Searched {
+    pub networks: Networks,
+    pub constraints: Vec<Constraint>,
+    /// Of the latency table that they are by.
+    pub table: Digest,
+    /// In what the latency table differs from the device's own, where that was allowed.
+    pub foreign: Option<String>,
 }
 
 /// What a search found.
@@ -72,8 +84,14 @@ pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
 /// Where the loss diverges, or a file cannot be written.
 pub fn search(run: &Path, searched: &Searched, data: &Data, settings: &SearchSettings) -> Result<Found, RunError> {
     let run = RunDir(run.into());
-    let (log, scores) = train_supernet(searched, data, settings, &run)?;
-    let genotype = search::derive(&searched.networks, &scores, &searched.constraints)?;
+    let Searched { networks, constraints, foreign, .. } = searched;
+    let search = train_search::Search::new(networks, constraints, foreign.clone(), data, settings, &run)?;
+    let trained = search.train()?;
+    let limits = Limits { constraints: constraints.clone(), band: 0.05 };
+    let (candidates, rows) = search.candidates(&trained, &limits)?;
+    let genotype = Genotype::new(networks.clone(), candidates[0].choices.clone());
+    let log = trained.log;
+    artifact::write_lines(&run.candidates(), &rows)?;
     artifact::write_lines(&run.search_log(), &log)?;
     artifact::write_json(&run.genotype(), &genotype)?;
     let on = SearchedOn {

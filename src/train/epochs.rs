@@ -6,7 +6,7 @@ use crate::bounded::Share;
 use crate::data::{Augment, Batch, Batches};
 use crate::progress;
 use serde::{Serialize, de::DeserializeOwned};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
@@ -26,6 +26,12 @@ pub trait Task {
 
     /// A few words about an epoch, for the progress bar.
     fn describe(row: &Self::Row) -> String;
+
+    /// Whether further epochs would change nothing, by the lines so far.
+    fn is_done(&self, log: &[Self::Row]) -> bool {
+        let _ = log;
+        false
+    }
 }
 
 /// Which step of a training.
@@ -114,10 +120,12 @@ pub struct Epochs<'a> {
     pub augment: Augment,
     pub seed: u64,
     pub epochs: usize,
+    /// The epoch after which it pauses; the same key resumes.
+    pub until: usize,
     /// For messages.
     pub learning_rate: f64,
     /// A line for each epoch.
-    pub log: &'a Path,
+    pub log: PathBuf,
     pub checkpoint: Checkpoint,
 }
 
@@ -140,13 +148,13 @@ impl Epochs<'_> {
     pub fn run_saving<T: Task>(&self, task: &mut T, save_every: Duration) -> Result<Vec<T::Row>, TrainError> {
         let state = task.state();
         let mut position = self.checkpoint.restore(&state)?;
-        let mut log: Vec<T::Row> = self.checkpoint.log(&position, self.log)?;
-        artifact::write_lines(self.log, &log)?;
+        let mut log: Vec<T::Row> = self.checkpoint.log(&position, &self.log)?;
+        artifact::write_lines(&self.log, &log)?;
         let steps = self.batches.indices.len().div_ceil(self.batches.size.get());
-        let bar = progress::bar(self.stage, &self.name, steps * self.epochs);
+        let bar = progress::bar(self.stage, &self.name, steps * self.until);
         bar.set_position((position.epochs * steps + position.step) as u64);
         let mut saved = Instant::now();
-        while position.epochs < self.epochs {
+        while position.epochs < self.until && !task.is_done(&log) {
             let epoch = position.epochs + 1;
             let batches = self.batches.epoch(self.seed, epoch as u64, self.augment);
             for step in position.step..steps {
@@ -166,7 +174,7 @@ impl Epochs<'_> {
             }
             let row = task.row(At { epoch, step: 0, steps }, &position.metrics, position.seconds);
             bar.set_message(T::describe(&row));
-            artifact::append_line(self.log, &row)?;
+            artifact::append_line(&self.log, &row)?;
             log.push(row);
             position = Position { epochs: epoch, ..Position::default() };
             self.checkpoint.save(&position, &state)?;

@@ -2,11 +2,11 @@
 
 use super::checkpoint::write_tensors;
 use super::epochs::{At, Epochs, Metrics, Task};
-use super::{Checkpoint, Net, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
+use super::{Checkpoint, Net, Norm, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
 use crate::artifact::{self, Digest};
 use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Threads, Weight};
 use crate::data::{self, Augment, Batch, Batches, Data, Normalisation};
-use crate::record::{ModelDir, TrainEpoch, TrainedOn};
+use crate::record::{ModelDir, TrainEpoch, TrainedOn, Unfinished};
 use crate::space::Network;
 use nas_exporters::{Role, Shape, Weights};
 use serde::{Deserialize, Serialize};
@@ -81,35 +81,17 @@ pub fn fit(
         return Err(TrainError::Classes { data: classes, network: logits });
     }
     let augment = settings.augment(data)?;
-    super::fix(settings.threads, settings.seed);
-    let net = Net::new(graph, Placement::default());
-    let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
-    let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
-    let sgd = Sgd::new(params, settings.momentum.get());
-
     let (train, test) = (indices(data.train.len()), indices(data.test.len()));
     let normalisation = Normalisation::of(&data.train, &train)?;
     let size = settings.batch_size.into();
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
-    let test = Batches { dataset: &data.test, indices: &test, ..batches };
-    let mut task = Fit { net, sgd, settings, test };
+    let shown = Batches { dataset: &data.test, indices: &test, ..batches };
     let data_digest = data.fingerprint();
     let key = Digest::of(&(network, settings, &data_digest));
-    let unfinished = dir.unfinished();
-    let epochs = Epochs {
-        stage: "train",
-        name: network.name(),
-        batches,
-        augment,
-        seed: settings.seed,
-        epochs: settings.epochs.get(),
-        learning_rate: settings.learning_rate.get(),
-        log: &unfinished.log(&key),
-        checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
-    };
-    let log = epochs.run(&mut task)?;
+    let recipe = Recipe { stage: "train", batches, shown, augment, settings, until: settings.epochs.get() };
+    let (net, log) = recipe.train(network, &dir.unfinished(), key)?;
     let weights: Vec<(String, Tensor)> =
-        named(&task.net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
+        named(&net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
     // The results of an earlier training stay until all of these are there to take their place.
     artifact::write_json(&dir.network(), network)?;
     artifact::write_lines(&dir.train_log(), &log)?;
@@ -127,11 +109,60 @@ pub fn fit(
     Ok(log)
 }
 
+/// A training from scratch: on which images, and how long.
+pub(super) struct Recipe<'a> {
+    /// For the progress bar.
+    pub stage: &'static str,
+    pub batches: Batches<'a>,
+    /// Images of which each epoch shows the accuracy; nothing is trained on them.
+    pub shown: Batches<'a>,
+    pub augment: Augment,
+    pub settings: &'a TrainSettings,
+    /// The epoch after which it pauses.
+    pub until: usize,
+}
+
+impl Recipe<'_> {
+    /// Trains a network up to `until`, and gives it with its log. Resumes where the training of the same key was
+    /// interrupted, or paused.
+    ///
+    /// # Errors
+    /// Where the loss is no longer finite, or a file cannot be written.
+    pub fn train(
+        &self,
+        network: &Network,
+        unfinished: &Unfinished,
+        key: Digest,
+    ) -> Result<(Net, Vec<TrainEpoch>), TrainError> {
+        let settings = self.settings;
+        super::fix(settings.threads, settings.seed);
+        let net = Net::new(network.graph(), Placement::default());
+        let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
+        let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
+        let sgd = Sgd::new(params, settings.momentum.get());
+        let mut task = Fit { net, sgd, settings, shown: self.shown };
+        let epochs = Epochs {
+            stage: self.stage,
+            name: network.name(),
+            batches: self.batches,
+            augment: self.augment,
+            seed: settings.seed,
+            epochs: settings.epochs.get(),
+            until: self.until,
+            learning_rate: settings.learning_rate.get(),
+            log: unfinished.log(&key),
+            checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
+        };
+        let log = epochs.run(&mut task)?;
+        Ok((task.net, log))
+    }
+}
+
 struct Fit<'a> {
     net: Net,
     sgd: Sgd,
     settings: &'a TrainSettings,
-    test: Batches<'a>,
+    shown: Batches<'a>,
 }
 
 /// Steps over which the learning rate rises, at most; and no more than an epoch.
@@ -153,7 +184,7 @@ impl Task for Fit<'_> {
 
     fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics) {
         let (images, labels) = tensors(batch, self.net.graph().input_shape(), self.net.device());
-        let logits = self.net.forward(&images, true);
+        let logits = self.net.forward(&images, Norm::TRAIN);
         let loss = logits.cross_entropy_for_logits(&labels);
         self.sgd.zero_grad();
         loss.backward();
@@ -167,7 +198,7 @@ impl Task for Fit<'_> {
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
             train_accuracy: metrics.train.accuracy().unwrap_or(Share::of(0.0)),
-            test_accuracy: accuracy(&self.net, self.test),
+            test_accuracy: accuracy(&self.net, self.shown),
             seconds,
         }
     }

@@ -11,10 +11,10 @@ mod supernet;
 
 pub use checkpoint::Checkpoint;
 pub use epochs::{At, Epochs, Metrics, Seen, Task};
-pub use net::{Net, Placement};
+pub use net::{Net, Norm, Placement};
 pub use optim::{Adam, Sgd, cosine};
-pub use steps::{alpha_step, excess, expectation, weight_step};
-pub use supernet::{Gate, Supernet, mixable};
+pub use steps::{excesses, expectation, penalty, sandwich_step, weight_step};
+pub use supernet::{Gate, Path, Supernet};
 
 use crate::artifact::ArtifactError;
 use crate::bounded::{Share, Threads};
@@ -43,10 +43,8 @@ pub enum TrainError {
     Images { images: Shape, network: Shape },
     #[error("the data have {data} classes and the network has {network}; give the --data that it was made for")]
     Classes { data: usize, network: usize },
-    #[error(
-        "{layer} of space `{space}` has choices of several widths, which a mixture cannot add up: give the layer one number of channels"
-    )]
-    Widths { space: String, layer: String },
+    #[error(transparent)]
+    Search(#[from] crate::search::SearchError),
     #[error(transparent)]
     Weights(#[from] nas_exporters::WeightsError),
 }
@@ -77,7 +75,7 @@ pub fn accuracy(net: &Net, batches: Batches) -> Share {
         .in_order()
         .map(|batch| {
             let (images, labels) = tensors(&batch, net.graph().input_shape(), net.device());
-            correct(&net.forward(&images, false), &labels)
+            correct(&net.forward(&images, Norm::Running), &labels)
         })
         .sum();
     Share::new(right as f64 / batches.indices.len() as f64).unwrap_or(Share::of(0.0))

@@ -2,8 +2,21 @@ use crate::data::Batch;
 use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Role, Weights, WeightsError};
 use tch::{Device, Kind, Tensor};
 
-/// Share of the batch's statistics in batch norm's running ones; PyTorch's default.
-const BATCH_NORM_MOMENTUM: f64 = 0.1;
+/// What batch norm normalises by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// The batch.
+    Batch,
+    /// The batch, whose statistics then make up this share of the running ones.
+    Update { share: f64 },
+    /// The running statistics.
+    Running,
+}
+
+impl Norm {
+    /// As a network is trained; the share is PyTorch's default.
+    pub const TRAIN: Norm = Norm::Update { share: 0.1 };
+}
 
 /// Where a net is computed, and in which kind of numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,8 +47,16 @@ impl Net {
     /// A net to be trained. Convolutions start normal with variance 2 / fan-in (He et al. 2015,
     /// arXiv 1502.01852), linear layers uniform within 1/√fan-in, from libtorch's generator.
     pub fn new(graph: Graph, placement: Placement) -> Net {
-        let init = |param| init(param, placement.device);
-        let params = graph.ids().map(|id| graph.node_params(id).into_iter().map(init).collect()).collect();
+        Net::with(graph, placement, |param| init(param, placement.device))
+    }
+
+    /// A net whose trained parameters are given, such as parts of a supernet's; its running statistics start anew.
+    pub fn with(graph: Graph, placement: Placement, mut tensor: impl FnMut(&Param) -> Tensor) -> Net {
+        let mut of = |param: Param| {
+            let tensor = if param.role.is_trained() { tensor(&param) } else { init(&param, placement.device) };
+            (param, tensor)
+        };
+        let params = graph.ids().map(|id| graph.node_params(id).into_iter().map(&mut of).collect()).collect();
         Net { graph, placement, params }
     }
 
@@ -47,20 +68,19 @@ impl Net {
         self.placement.device
     }
 
-    /// N×C×H×W → the output of the graph, N×C×H×W, or N×C behind a linear node. With `train` batch
-    /// norm normalises by the batch and updates its running statistics.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    /// N×C×H×W → the output of the graph, N×C×H×W, or N×C behind a linear node.
+    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         let mut values: Vec<Option<Tensor>> = vec![Some(x.shallow_clone())];
         for id in self.graph.ids().skip(1) {
             let inputs: Vec<&Tensor> =
                 self.graph.node(id).inputs.iter().filter_map(|i| values[i.index()].as_ref()).collect();
-            let value = self.compute(id, &inputs, x.size()[0], train);
+            let value = self.compute(id, &inputs, x.size()[0], norm);
             values.push(Some(value));
         }
         values.swap_remove(self.graph.output().index()).unwrap_or_else(|| x.shallow_clone())
     }
 
-    fn compute(&self, id: NodeId, inputs: &[&Tensor], batch: i64, train: bool) -> Tensor {
+    fn compute(&self, id: NodeId, inputs: &[&Tensor], batch: i64, norm: Norm) -> Tensor {
         let param = |i: usize| &self.params[id.index()][i].1;
         let cast = |x: &Tensor| x.to_kind(self.placement.kind);
         let window = |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
@@ -71,17 +91,19 @@ impl Net {
                 let bias = bias.then(|| cast(param(1)));
                 cast(inputs[0]).conv2d(&cast(param(0)), bias, stride, padding, [1, 1], groups as i64)
             }
-            Op::BatchNorm => inputs[0].to_kind(Kind::Float).batch_norm(
-                Some(param(0)),
-                Some(param(1)),
-                Some(param(2)),
-                Some(param(3)),
+            Op::BatchNorm => {
+                let (share, running) = match norm {
+                    Norm::Batch => (0.0, false),
+                    Norm::Update { share } => (share, true),
+                    Norm::Running => (0.0, true),
+                };
                 // A single value has no variance.
-                train && batch as usize * shape.height * shape.width > 1,
-                BATCH_NORM_MOMENTUM,
-                BATCH_NORM_EPS,
-                false,
-            ),
+                let by_batch = norm != Norm::Running && batch as usize * shape.height * shape.width > 1;
+                let statistics = |i: usize| (running || !by_batch).then(|| param(i));
+                let x = inputs[0].to_kind(Kind::Float);
+                let (scale, shift) = (Some(param(0)), Some(param(1)));
+                x.batch_norm(scale, shift, statistics(2), statistics(3), by_batch, share, BATCH_NORM_EPS, false)
+            }
             Op::Relu => inputs[0].relu(),
             Op::Relu6 => inputs[0].relu6(),
             Op::HardSigmoid => inputs[0].hardsigmoid(),
@@ -112,7 +134,7 @@ impl Net {
     pub fn logits(&self, batch: &Batch) -> Vec<f32> {
         let _guard = tch::no_grad_guard();
         let (images, _) = super::tensors(batch, self.graph.input_shape(), self.placement.device);
-        values(&self.forward(&images, false))
+        values(&self.forward(&images, Norm::Running))
     }
 
     /// All parameters, batch norm's running statistics among them, in a fixed order.
@@ -163,7 +185,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     values
 }
 
-fn init(param: Param, device: Device) -> (Param, Tensor) {
+pub(super) fn init(param: &Param, device: Device) -> Tensor {
     let dims: Vec<i64> = param.dims.iter().map(|&d| d as i64).collect();
     let fan_in = dims[1..].iter().product::<i64>() as f64;
     let options = (Kind::Float, device);
@@ -173,6 +195,5 @@ fn init(param: Param, device: Device) -> (Param, Tensor) {
         (Role::Scale | Role::RunningVar, _) => Tensor::ones(&dims, options),
         (Role::Bias | Role::Shift | Role::RunningMean, _) => Tensor::zeros(&dims, options),
     };
-    let tensor = tensor.detach().set_requires_grad(param.role.is_trained());
-    (param, tensor)
+    tensor.detach().set_requires_grad(param.role.is_trained())
 }

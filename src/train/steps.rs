@@ -1,5 +1,5 @@
+use super::Sgd;
 use super::supernet::{Gate, Supernet, numbers};
-use super::{Adam, Sgd};
 use crate::model::Polynomial;
 use crate::search::Constraint;
 use tch::{Kind, Tensor};
@@ -19,14 +19,19 @@ pub fn expectation(cost: &Polynomial, probabilities: &[Tensor]) -> Tensor {
     change.fold(Tensor::from(cost.expected(&at)), |sum, change| sum + change)
 }
 
+/// By constraint, E/L − 1: by what share the expected cost E exceeds the limit L.
+pub fn excesses(constraints: &[Constraint], probabilities: &[Tensor]) -> Vec<Tensor> {
+    constraints.iter().map(|c| expectation(&c.cost.polynomial, probabilities) / c.limit.max(1.0) - 1.0).collect()
+}
+
 /// What the constraints add to the loss of alpha: λ·Σ max(0, E/L − 1), with E an expected cost and L its limit.
 ///
 /// TF-NAS (Hu et al. 2020, arXiv 2008.05314, eq. 11) has |E/L − 1|. But a mixture that is still spread over all choices
 /// is cheap, and the absolute value then drives alpha to whatever is expensive, whether or not it classifies better;
 /// within the limit, cross-entropy alone decides here.
-pub fn excess(constraints: &[Constraint], probabilities: &[Tensor], weight: f64) -> Tensor {
-    let of = |c: &Constraint| (expectation(&c.cost.polynomial, probabilities) / c.limit.max(1.0) - 1.0).clamp_min(0.0);
-    constraints.iter().map(of).fold(Tensor::from(0f64), |sum, excess| sum + excess) * weight
+pub fn penalty(constraints: &[Constraint], probabilities: &[Tensor], weight: f64) -> Tensor {
+    let excesses = excesses(constraints, probabilities).into_iter();
+    excesses.map(|excess| excess.clamp_min(0.0)).fold(Tensor::from(0f64), |sum, excess| sum + excess) * weight
 }
 
 /// Moves the weights by the gradient of the cross-entropy, and gives that loss and the logits, N×classes. `images` are
@@ -38,7 +43,7 @@ pub fn weight_step(
     (images, labels): (&Tensor, &Tensor),
     learning_rate: f64,
 ) -> (Tensor, Tensor) {
-    let logits = net.forward(images, gate, true);
+    let logits = net.forward(images, gate);
     let loss = logits.cross_entropy_for_logits(labels);
     sgd.zero_grad();
     loss.backward();
@@ -47,20 +52,33 @@ pub fn weight_step(
     (loss, logits)
 }
 
-/// Moves alpha by the gradient of cross-entropy and [`excess`], through the mixture, and gives the cross-entropy and
-/// the logits, N×classes.
-pub fn alpha_step(
+/// Moves the weights by the mean gradient of several paths. The first one, the largest, learns from the labels; the
+/// others learn from its answers if `distilled`, else from the labels too (the sandwich rule and in-place distillation
+/// of Yu & Huang 2019, arXiv 1903.05134). Gives the loss and the logits of the first one.
+pub fn sandwich_step(
     net: &Supernet,
-    adam: &mut Adam,
-    (constraints, weight): (&[Constraint], f64),
+    paths: &[Vec<usize>],
+    distilled: bool,
+    sgd: &mut Sgd,
     (images, labels): (&Tensor, &Tensor),
     learning_rate: f64,
 ) -> (Tensor, Tensor) {
-    let probabilities = net.probabilities();
-    let logits = net.forward(images, Gate::Mixture(&probabilities), true);
-    let loss = logits.cross_entropy_for_logits(labels);
-    let total = &loss + excess(constraints, &probabilities, weight);
-    let grad = Tensor::run_backward(&[total], &[&net.alpha], false, false);
-    adam.step(&net.alpha, &grad[0], learning_rate);
-    (loss, logits)
+    sgd.zero_grad();
+    let share = 1.0 / paths.len() as f64;
+    let mut first: Option<(Tensor, Tensor)> = None;
+    for path in paths {
+        let logits = net.forward(images, Gate::Path(path));
+        let loss = match &first {
+            Some((_, teacher)) if distilled => {
+                let wanted = teacher.softmax(-1, Kind::Float);
+                -(wanted * logits.log_softmax(-1, Kind::Float)).sum_dim_intlist(-1, false, Kind::Float).mean(Kind::Float)
+            }
+            _ => logits.cross_entropy_for_logits(labels),
+        };
+        (&loss * share).backward();
+        first.get_or_insert_with(|| (loss.detach(), logits.detach()));
+    }
+    sgd.clip_grad_norm(CLIP);
+    sgd.step(learning_rate);
+    first.unwrap_or_else(|| (Tensor::from(f64::NAN), Tensor::new()))
 }

@@ -1,64 +1,72 @@
-use super::{Net, Placement, TrainError};
-use crate::space::{CandidateOp, Layer, Networks, Variant};
-use nas_exporters::Param;
+use super::{Net, Norm, Placement};
+use crate::data::Batch;
+use crate::space::{CandidateOp, Networks, Variant, names_of};
+use nas_exporters::{Param, Shape};
+use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
-/// How the mixed layers of a supernet are computed.
+/// How the layers of a supernet are computed.
 #[derive(Clone, Copy, Debug)]
 pub enum Gate<'g> {
-    /// Σ pᵢ·opᵢ(x), with a tensor of probabilities for each layer (Liu et al. 2019, arXiv 1806.09055, eq. 2).
+    /// Σ pᵢ·opᵢ(x), with a tensor of probabilities for each layer (Liu et al. 2019, arXiv 1806.09055, eq. 2). Outputs
+    /// of fewer channels are filled up with zeros (Wan et al. 2020, arXiv 2004.05565, section 3.1), and every choice
+    /// gets the widest input of its layer.
     Mixture(&'g [Tensor]),
     /// One choice of each layer.
     Path(&'g [usize]),
+    /// One choice of each layer, whose output is multiplied by a scalar tensor.
+    Scaled(&'g [usize], &'g [Tensor]),
 }
 
-/// Every network of a space at once: a branch for each choice of each layer.
+/// Every network of a space at once. Each network is a part of it: it has the first channels of the widest candidate,
+/// and kernels are the centre of the largest (Cai et al. 2020, arXiv 1908.09791; Yu et al. 2020, arXiv 2003.11142).
 pub struct Supernet {
-    /// By layer, by choice.
-    branches: Vec<Vec<(Layer, Net)>>,
+    networks: Networks,
+    placement: Placement,
+    /// By layer and choice, whose parameters it has: choices of one name share them.
+    owners: Vec<Vec<String>>,
+    /// By name, with the largest size that any network needs. None is a running statistic: each network has its own.
+    params: BTreeMap<String, (Param, Tensor)>,
     /// Architecture weights of the layers that have several choices, one after another.
     pub alpha: Tensor,
 }
 
-/// # Errors
-/// Where the choices of a layer differ in their output, or in what they get: a mixture cannot add them up.
-pub fn mixable(networks: &Networks) -> Result<(), TrainError> {
-    for (layer, variants) in networks.variants().iter().enumerate() {
-        if variants.iter().any(|v| v.layer.output() != variants[0].layer.output()) {
-            let (space, layer) = (networks.space.name.clone(), networks.layer_name(layer));
-            return Err(TrainError::Widths { space, layer });
-        }
-    }
-    Ok(())
-}
-
 impl Supernet {
-    /// With an even alpha: all choices of a layer weigh the same.
-    ///
-    /// # Errors
-    /// As [`mixable`].
-    pub fn new(networks: &Networks, placement: Placement) -> Result<Supernet, TrainError> {
-        mixable(networks)?;
-        let branch = |layer: Layer| (layer, Net::new(layer.graph(), placement));
-        let branches = |variants: &Vec<Variant>| variants.iter().map(|variant| branch(variant.layer)).collect();
-        let branches = networks.variants().iter().map(branches).collect();
+    /// With an even alpha: all choices of a layer weigh the same. With `sharing`, the choices of a layer share the
+    /// parameters of one name where their ops are of one family; without it, each choice has its own.
+    pub fn new(networks: &Networks, placement: Placement, sharing: bool) -> Supernet {
+        let owners: Vec<Vec<String>> = (0..networks.len()).map(|layer| owners(networks, layer, sharing)).collect();
+        let mut largest: BTreeMap<String, Param> = BTreeMap::new();
+        for (owners, variants) in owners.iter().zip(networks.variants()) {
+            for Variant { choice, layer, .. } in variants {
+                for param in layer.graph().params().into_iter().filter(|param| param.role.is_trained()) {
+                    let name = format!("{}.{}", owners[*choice], param.name);
+                    let known = largest.entry(name).or_insert_with(|| param.clone());
+                    known.dims.iter_mut().zip(&param.dims).for_each(|(known, dim)| *known = (*known).max(*dim));
+                }
+            }
+        }
+        let init = |(name, param): (String, Param)| {
+            let tensor = super::net::init(&param, placement.device);
+            (name, (param, tensor))
+        };
+        let params = largest.into_iter().map(init).collect();
         let size: usize = networks.searched().map(|layer| networks.choices()[layer].len()).sum();
         let alpha = Tensor::zeros([size as i64], (Kind::Float, placement.device)).set_requires_grad(true);
-        Ok(Supernet { branches, alpha })
+        Supernet { networks: networks.clone(), placement, owners, params, alpha }
     }
 
     /// By layer, the logarithms of softmax(alpha).
     pub fn log_probabilities(&self) -> Vec<Tensor> {
         let mut at = 0;
-        let of_layer = |branches: &Vec<(Layer, Net)>| {
-            if branches.len() == 1 {
+        let of_layer = |choices: usize| {
+            if choices == 1 {
                 return Tensor::zeros([1], (Kind::Float, self.alpha.device()));
             }
-            let choices = branches.len() as i64;
-            at += choices;
-            self.alpha.narrow(0, at - choices, choices).log_softmax(-1, Kind::Float)
+            at += choices as i64;
+            self.alpha.narrow(0, at - choices as i64, choices as i64).log_softmax(-1, Kind::Float)
         };
-        self.branches.iter().map(of_layer).collect()
+        self.networks.choices().iter().map(Vec::len).map(of_layer).collect()
     }
 
     /// By layer, softmax(alpha).
@@ -69,44 +77,142 @@ impl Supernet {
     /// By layer that has several choices, alpha.
     pub fn alpha_rows(&self) -> Vec<Vec<f64>> {
         let mut values = numbers(&self.alpha).into_iter();
-        let searched = self.branches.iter().filter(|branches| branches.len() > 1);
-        searched.map(|branches| values.by_ref().take(branches.len()).collect()).collect()
+        let searched = self.networks.searched().map(|layer| self.networks.choices()[layer].len());
+        searched.map(|choices| values.by_ref().take(choices).collect()).collect()
     }
 
-    /// N×C×H×W → logits, N×classes. Only branches that the gate uses are computed.
-    pub fn forward(&self, x: &Tensor, gate: Gate, train: bool) -> Tensor {
+    /// N×C×H×W → logits, N×classes, with batch norm by the batch. Only what the gate uses is computed.
+    pub fn forward(&self, x: &Tensor, gate: Gate) -> Tensor {
+        match gate {
+            Gate::Mixture(probabilities) => self.mixture(x, probabilities),
+            Gate::Path(choices) => self.path(choices).forward(x, Norm::Batch),
+            Gate::Scaled(choices, scales) => {
+                let layers = self.path(choices).layers;
+                let scaled = |x: Tensor, (net, scale): (&Net, &Tensor)| net.forward(&x, Norm::Batch) * scale;
+                layers.iter().zip(scales).fold(x.shallow_clone(), scaled)
+            }
+        }
+    }
+
+    fn mixture(&self, x: &Tensor, probabilities: &[Tensor]) -> Tensor {
         let mut x = x.shallow_clone();
-        for (layer, branches) in self.branches.iter().enumerate() {
-            x = match (gate, branches.as_slice()) {
-                (_, [(_, only)]) => only.forward(&x, train),
-                (Gate::Path(choices), branches) => branches[choices[layer]].1.forward(&x, train),
-                (Gate::Mixture(probabilities), branches) => mixture(branches, &x, &probabilities[layer], train),
+        for (layer, probabilities) in probabilities.iter().enumerate() {
+            let choices = 0..self.networks.choices()[layer].len();
+            let widest: Vec<&Variant> = choices.map(|choice| self.widest(layer, choice)).collect();
+            let channels = widest.iter().map(|variant| variant.layer.output().channels).max().unwrap_or_default();
+            let single = widest.len() == 1;
+            let terms = widest.iter().filter(|variant| single || variant.layer.op != CandidateOp::Zero);
+            let term = |variant: &&Variant| {
+                let y = self.net(layer, variant).forward(&x, Norm::Batch);
+                if single { y } else { filled_up(&y, channels) * probabilities.get(variant.choice as i64) }
             };
+            let sum = terms.map(term).reduce(|a, b| a + b);
+            x = sum.unwrap_or_else(|| self.net(layer, widest[0]).forward(&x, Norm::Batch));
         }
         x
     }
 
+    /// A choice on the widest input that its layer may get.
+    fn widest(&self, layer: usize, choice: usize) -> &Variant {
+        let variants = &self.networks.variants()[layer];
+        let of_choice = variants.iter().filter(|variant| variant.choice == choice);
+        of_choice.max_by_key(|variant| variant.layer.input.channels).unwrap_or(&variants[0])
+    }
+
+    /// The network of these choices, one of each layer. Its parameters are parts of the supernet's; its running
+    /// statistics are its own, and start anew.
+    pub fn path(&self, choices: &[usize]) -> Path {
+        let layers = self.networks.layers_of(choices);
+        let net = |(layer, (at, &choice)): (usize, (&crate::space::Layer, &usize))| {
+            Net::with(at.graph(), self.placement, |param| self.part(&self.owners[layer][choice], param))
+        };
+        Path { layers: layers.iter().zip(choices).enumerate().map(net).collect() }
+    }
+
+    fn net(&self, layer: usize, variant: &Variant) -> Net {
+        let owner = &self.owners[layer][variant.choice];
+        Net::with(variant.layer.graph(), self.placement, |param| self.part(owner, param))
+    }
+
+    /// The part of a parameter that a smaller layer has: its first channels, and the centre of its kernel.
+    fn part(&self, owner: &str, param: &Param) -> Tensor {
+        let (largest, tensor) = &self.params[&format!("{owner}.{}", param.name)];
+        let mut part = tensor.shallow_clone();
+        for (i, (&dim, &all)) in param.dims.iter().zip(&largest.dims).enumerate() {
+            let is_kernel = i >= 2;
+            let start = if is_kernel { (all - dim) / 2 } else { 0 };
+            if dim < all {
+                part = part.narrow(i as i64, start as i64, dim as i64);
+            }
+        }
+        part
+    }
+
     /// All parameters but alpha, by name, in a fixed order.
-    pub fn params(&self) -> impl Iterator<Item = (String, &Param, &Tensor)> {
-        let layers = self.branches.len();
-        self.branches.iter().enumerate().flat_map(move |(i, branches)| {
-            let layer = match i {
-                0 => "stem".to_string(),
-                _ if i + 1 == layers => "head".into(),
-                _ => format!("layer{i}"),
-            };
-            branches.iter().flat_map(move |(branch, net)| {
-                let prefix = if branches.len() == 1 { layer.clone() } else { format!("{layer}.{}", branch.op) };
-                net.params().map(move |(param, tensor)| (format!("{prefix}.{}", param.name), param, tensor))
-            })
-        })
+    pub fn params(&self) -> impl Iterator<Item = (&str, &Param, &Tensor)> {
+        self.params.iter().map(|(name, (param, tensor))| (name.as_str(), param, tensor))
+    }
+
+    pub fn networks(&self) -> &Networks {
+        &self.networks
     }
 }
 
-fn mixture(branches: &[(Layer, Net)], x: &Tensor, probabilities: &Tensor, train: bool) -> Tensor {
-    let terms = branches.iter().enumerate().filter(|(_, (layer, _))| layer.op != CandidateOp::Zero);
-    let sum = terms.map(|(i, (_, net))| net.forward(x, train) * probabilities.get(i as i64)).reduce(|a, b| a + b);
-    sum.unwrap_or_else(|| branches[0].1.forward(x, train))
+/// A network of a supernet, layer by layer.
+pub struct Path {
+    layers: Vec<Net>,
+}
+
+impl Path {
+    /// N×C×H×W → logits, N×classes.
+    pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
+        self.layers.iter().fold(x.shallow_clone(), |x, net| net.forward(&x, norm))
+    }
+
+    /// Sets the running statistics of batch norm to the mean over some batches: those of other paths, which trained the
+    /// same weights, do not fit this one (Yu & Huang 2019, arXiv 1903.05134, section 3.3).
+    pub fn calibrate(&self, batches: impl IntoIterator<Item = Batch>) {
+        let _guard = tch::no_grad_guard();
+        for (seen, batch) in batches.into_iter().enumerate() {
+            let _ = self.forward(&self.images(&batch), Norm::Update { share: 1.0 / (seen + 1) as f64 });
+        }
+    }
+
+    /// Mean cross-entropy and share of right answers, by the running statistics, or by those of each batch.
+    pub fn evaluate(&self, batches: impl IntoIterator<Item = Batch>, norm: Norm) -> super::Seen {
+        let _guard = tch::no_grad_guard();
+        let mut seen = super::Seen::default();
+        for batch in batches {
+            let labels = Tensor::from_slice(&batch.labels).to_device(self.layers[0].device());
+            let logits = self.forward(&self.images(&batch), norm);
+            let loss = logits.cross_entropy_for_logits(&labels).double_value(&[]);
+            seen.add(loss, super::correct(&logits, &labels), batch.labels.len());
+        }
+        seen
+    }
+
+    fn images(&self, batch: &Batch) -> Tensor {
+        let shape: Shape = self.layers[0].graph().input_shape();
+        super::tensors(batch, shape, self.layers[0].device()).0
+    }
+}
+
+/// By choice, the name below which its parameters are stored.
+fn owners(networks: &Networks, layer: usize, sharing: bool) -> Vec<String> {
+    let (name, choices) = (networks.layer_name(layer), &networks.choices()[layer]);
+    match sharing {
+        true => choices.iter().map(|choice| format!("{name}.{}", choice.op.family())).collect(),
+        // A colon would be fine in a name; a dot separates its parts.
+        false => names_of(choices).iter().map(|choice| format!("{name}.{choice}")).collect(),
+    }
+}
+
+/// N×C×H×W → N×channels×H×W, with zeros in the channels that are missing.
+fn filled_up(x: &Tensor, channels: usize) -> Tensor {
+    match channels as i64 - x.size()[1] {
+        0 => x.shallow_clone(),
+        missing => x.constant_pad_nd([0, 0, 0, 0, 0, missing]),
+    }
 }
 
 /// The numbers of a tensor, row-major.

@@ -1,0 +1,179 @@
+//! Searching among networks whose scores cost time, without gradients.
+
+use super::{Limits, SearchError, scores_of};
+use crate::space::Networks;
+use nalgebra::{DMatrix, DVector};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use std::collections::HashMap;
+
+/// A network with its score; larger is better.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The index of a choice of each layer.
+    pub choices: Vec<usize>,
+    pub score: f64,
+}
+
+/// Networks with their scores, in the order in which they were found.
+struct Scored<S> {
+    score: S,
+    found: Vec<Candidate>,
+    known: HashMap<Vec<usize>, f64>,
+}
+
+impl<E, S: FnMut(&[usize]) -> Result<f64, E>> Scored<S> {
+    fn new(score: S) -> Self {
+        Scored { score, found: vec![], known: HashMap::new() }
+    }
+
+    /// Scores a network unless it is known; gives whether it was new.
+    fn add(&mut self, choices: &[usize]) -> Result<bool, E> {
+        if self.known.contains_key(choices) {
+            return Ok(false);
+        }
+        let score = (self.score)(choices)?;
+        self.known.insert(choices.to_vec(), score);
+        self.found.push(Candidate { choices: choices.to_vec(), score });
+        Ok(true)
+    }
+
+    fn best_first(&self) -> Vec<Candidate> {
+        let mut best = self.found.clone();
+        best.sort_by(|a, b| b.score.total_cmp(&a.score));
+        best
+    }
+}
+
+/// The first networks are random; then the rest is proposed in so many rounds.
+const ROUNDS: usize = 4;
+const RANDOM_SHARE: f64 = 0.4;
+
+/// In vain; after so many a small space has no other networks.
+const MOST_TRIES: usize = 200;
+
+/// Scores `number` networks within `limits`: random ones, then by turns those that a model of the scores so far
+/// ([`fitted`]) predicts to be the best, exactly, and mutations of the best so far. Gives all, best first.
+///
+/// # Errors
+/// Where no network is within the limits, or the score of one cannot be found.
+pub fn propose<E: From<SearchError>>(
+    networks: &Networks,
+    limits: &Limits,
+    number: usize,
+    rng: &mut impl Rng,
+    score: impl FnMut(&[usize]) -> Result<f64, E>,
+) -> Result<Vec<Candidate>, E> {
+    let mut scored = Scored::new(score);
+    let random = (number as f64 * RANDOM_SHARE).ceil() as usize;
+    sample(networks, limits, random, rng, &mut scored)?;
+    for round in 1..=ROUNDS {
+        let until = random + (number - random) * round / ROUNDS;
+        let wanted = until.saturating_sub(scored.found.len());
+        let model = fitted(networks, &scored.found);
+        for choices in limits.best(networks, &model, wanted.div_ceil(2))? {
+            scored.add(&choices)?;
+        }
+        let parents: Vec<Vec<usize>> =
+            scored.best_first().into_iter().take(wanted.max(2)).map(|parent| parent.choices).collect();
+        let mut tries = 0;
+        while scored.found.len() < until && tries < MOST_TRIES {
+            tries += 1;
+            let Some(parent) = parents.choose(rng) else { break };
+            if let Some(child) = mutated(networks, limits, parent, rng) {
+                scored.add(&child)?;
+            }
+        }
+    }
+    Ok(scored.best_first())
+}
+
+/// Of the population, so many are drawn, and the best of them is the parent.
+const TOURNAMENT: usize = 5;
+const FIRST_SHARE: f64 = 0.3;
+
+/// Scores `number` networks within `limits`: random ones, then mutations of the best of a few that are drawn from the
+/// youngest ones (regularised evolution, Real et al. 2019, arXiv 1802.01548). Gives all, best first.
+///
+/// # Errors
+/// As [`propose`].
+pub fn evolve<E: From<SearchError>>(
+    networks: &Networks,
+    limits: &Limits,
+    number: usize,
+    rng: &mut impl Rng,
+    score: impl FnMut(&[usize]) -> Result<f64, E>,
+) -> Result<Vec<Candidate>, E> {
+    let mut scored = Scored::new(score);
+    let population = ((number as f64 * FIRST_SHARE).ceil() as usize).max(2);
+    sample(networks, limits, population.min(number), rng, &mut scored)?;
+    let mut tries = 0;
+    while scored.found.len() < number && tries < MOST_TRIES {
+        let young = &scored.found[scored.found.len().saturating_sub(population)..];
+        let drawn = (0..TOURNAMENT).filter_map(|_| young.choose(rng));
+        let Some(parent) = drawn.max_by(|a, b| a.score.total_cmp(&b.score)) else { break };
+        let child = mutated(networks, limits, &parent.choices.clone(), rng);
+        let new = match child {
+            Some(child) => scored.add(&child)?,
+            None => false,
+        };
+        tries = if new { 0 } else { tries + 1 };
+    }
+    Ok(scored.best_first())
+}
+
+/// Adds `number` different random networks, or all that there are.
+fn sample<E: From<SearchError>, S: FnMut(&[usize]) -> Result<f64, E>>(
+    networks: &Networks,
+    limits: &Limits,
+    number: usize,
+    rng: &mut impl Rng,
+    scored: &mut Scored<S>,
+) -> Result<(), E> {
+    let mut tries = 0;
+    while scored.found.len() < number && tries < MOST_TRIES {
+        let new = scored.add(&limits.sample(networks, rng)?)?;
+        tries = if new { 0 } else { tries + 1 };
+    }
+    Ok(())
+}
+
+/// A network within the limits that differs in a layer or two; none where none was found.
+fn mutated(networks: &Networks, limits: &Limits, parent: &[usize], rng: &mut impl Rng) -> Option<Vec<usize>> {
+    let searched: Vec<usize> = networks.searched().collect();
+    for _ in 0..MOST_TRIES {
+        let mut child = parent.to_vec();
+        for _ in 0..rng.random_range(1..=3) {
+            let layer = *searched.choose(rng)?;
+            child[layer] = *networks.live(layer).choose(rng)?;
+        }
+        if child != parent && limits.allow(&child) {
+            return Some(child);
+        }
+    }
+    None
+}
+
+/// How much a choice's part in the scores is drawn to 0, in networks that hold it.
+const RIDGE: f64 = 1.0;
+
+/// By layer and choice, what it adds to the scores of networks, by least squares with a ridge. What no network holds
+/// adds nothing.
+pub fn fitted(networks: &Networks, found: &[Candidate]) -> Vec<Vec<f64>> {
+    let mean = found.iter().map(|candidate| candidate.score).sum::<f64>() / found.len().max(1) as f64;
+    let mut starts = vec![0];
+    for choices in networks.choices() {
+        starts.push(starts[starts.len() - 1] + choices.len());
+    }
+    let unknowns = starts[networks.len()];
+    let mut x = DMatrix::<f64>::zeros(found.len(), unknowns);
+    for (row, candidate) in found.iter().enumerate() {
+        candidate.choices.iter().zip(&starts).for_each(|(choice, start)| x[(row, start + choice)] = 1.0);
+    }
+    let y = DVector::from_iterator(found.len(), found.iter().map(|candidate| candidate.score - mean));
+    let normal = x.tr_mul(&x) + DMatrix::identity(unknowns, unknowns) * RIDGE;
+    // With a ridge, the matrix is positive definite.
+    let solved = normal.cholesky().map(|cholesky| cholesky.solve(&x.tr_mul(&y)));
+    let value = |index: usize| solved.as_ref().map_or(0.0, |solved| solved[index]);
+    scores_of(networks, |layer, choice| value(starts[layer] + choice))
+}

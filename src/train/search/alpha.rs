@@ -1,0 +1,339 @@
+//! Algorithms that train architecture weights, alpha, beside the weights of the networks.
+//!
+//! They alternate, batch by batch, a step of the weights on the training split with a step of alpha on the held-out
+//! split (Liu et al. 2019, arXiv 1806.09055).
+
+use super::{Algorithm, Search};
+use crate::data::Batch;
+use crate::record::{Expected, SearchEpoch};
+use crate::search::{Constraint, best_within, scores_of};
+use crate::space::{CandidateOp, Choice, names_of};
+use crate::train::epochs::{At, Metrics, Task};
+use crate::train::steps::{excesses, penalty};
+use crate::train::supernet::numbers;
+use crate::train::{Adam, Gate, Sgd, Supernet, correct, cosine, tensors, weight_step};
+use nas_exporters::Shape;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor};
+
+/// Adam's decay rates for alpha, as in the DARTS code.
+const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
+
+/// Temperatures of the Gumbel-softmax at the first and at the last epoch that trains alpha. LightNAS starts at 5 and
+/// ends below 0.01; at 0.1 a sample is one-hot already.
+const TEMPERATURES: (f64, f64) = (5.0, 0.1);
+
+/// A layer is undecided whose entropy is more than this share of that of an even choice.
+const UNDECIDED: f64 = 0.5;
+
+pub(super) struct Alpha<'a> {
+    search: &'a Search<'a>,
+    net: Supernet,
+    sgd: Sgd,
+    adam: Adam,
+    /// By constraint, its multiplier in `gradient`.
+    multipliers: Tensor,
+}
+
+impl<'a> Alpha<'a> {
+    pub fn new(search: &'a Search<'a>, net: Supernet) -> Alpha<'a> {
+        let sgd = search.sgd(&net);
+        let adam = Adam::new(&net.alpha, ALPHA_BETAS, search.settings.alpha_weight_decay.get());
+        let multipliers = Tensor::zeros([search.constraints.len() as i64], (Kind::Double, net.alpha.device()));
+        Alpha { search, net, sgd, adam, multipliers }
+    }
+
+    /// By layer, the log-probability of each choice.
+    pub fn log_probabilities(&self) -> Vec<Vec<f64>> {
+        self.net.log_probabilities().iter().map(numbers).collect()
+    }
+
+    /// Warns of layers whose choice is hardly better than another one.
+    pub fn warn_undecided(&self) {
+        let networks = self.search.networks;
+        let entropies = self.entropies();
+        let undecided = networks.searched().zip(&entropies).filter(|(layer, entropy)| {
+            let even = (networks.choices()[*layer].len() as f64).ln();
+            **entropy > UNDECIDED * even
+        });
+        let undecided: Vec<String> = undecided.map(|(layer, _)| networks.layer_name(layer)).collect();
+        if !undecided.is_empty() {
+            let layers = undecided.join(", ");
+            log::warn!("the search is undecided in {layers}: other choices score nearly as well; more --epochs may help");
+        }
+    }
+
+    /// Of softmax(alpha), by layer that has several choices, in nats.
+    fn entropies(&self) -> Vec<f64> {
+        let networks = self.search.networks;
+        let log = self.log_probabilities();
+        let entropy = |layer: usize| -log[layer].iter().map(|log| log.exp() * log).sum::<f64>();
+        networks.searched().map(entropy).collect()
+    }
+
+    fn learning_rate(&self, at: At) -> f64 {
+        let (peak, epochs) = (self.search.settings.learning_rate.get(), self.search.settings.epochs.get());
+        cosine(peak, at.done(), epochs * at.steps, 0)
+    }
+
+    /// How far the steps that train alpha are, from 0 to 1.
+    fn progress(&self, at: At) -> f64 {
+        let warmup = self.search.settings.warmup_epochs * at.steps;
+        let all = self.search.settings.epochs.get() * at.steps;
+        at.done().saturating_sub(warmup) as f64 / (all - warmup).max(1) as f64
+    }
+
+    fn tensors(&self, batch: &Batch) -> (Tensor, Tensor) {
+        tensors(batch, Shape::from(self.search.data.train.shape), self.net.alpha.device())
+    }
+
+    /// The held-out batch of a step. An epoch goes through the held-out split as often as it needs to, each time in a
+    /// new order, which no epoch of the training split has.
+    fn held_out(&self, at: At) -> Batch {
+        let held_out = self.search.held_out_batches();
+        let batches = held_out.indices.len().div_ceil(held_out.size.get());
+        let (pass, step) = (at.step / batches, at.step % batches);
+        let stream = ((at.epoch as u64) << 32) + pass as u64;
+        held_out.epoch(!self.search.settings.seed, stream, self.search.augment).batch(step)
+    }
+
+    /// By layer, 0 for each choice that a step may use, and minus infinity for the others. `skip` is left out now and
+    /// then, since it learns nothing and so is ahead at first (Chen et al. 2019, arXiv 1904.12760, section 3.2).
+    fn allowed(&self, at: At, rng: &mut ChaCha8Rng) -> Vec<Tensor> {
+        let dropout = self.search.settings.skip_dropout.get() * (1.0 - self.progress(at));
+        let sampled = self.search.settings.algorithm == Algorithm::Gradient;
+        let of_layer = |choices: &Vec<Choice>| {
+            let without_skip = rng.random::<f64>() < dropout && choices.iter().any(|choice| computes(choice.op));
+            let allowed = |op| match op {
+                CandidateOp::Skip => !without_skip,
+                // A network with a zero answers the same to every image.
+                CandidateOp::Zero => !sampled,
+                _ => true,
+            };
+            let mask: Vec<f32> =
+                choices.iter().map(|choice| if allowed(choice.op) { 0.0 } else { f32::NEG_INFINITY }).collect();
+            Tensor::from_slice(&mask).to_device(self.net.alpha.device())
+        };
+        self.search.networks.choices().iter().map(of_layer).collect()
+    }
+
+    /// By layer, softmax(alpha) over the choices that are allowed.
+    fn probabilities(&self, allowed: &[Tensor]) -> Vec<Tensor> {
+        let log = self.net.log_probabilities();
+        log.iter().zip(allowed).map(|(log, allowed)| (log + allowed).softmax(-1, Kind::Float)).collect()
+    }
+
+    /// A path, and by layer the weight of its choice: 1, with the gradient of the Gumbel-softmax (Jang et al. 2017,
+    /// arXiv 1611.01144, straight-through).
+    fn sample(&self, at: At, allowed: &[Tensor], rng: &mut ChaCha8Rng) -> (Vec<usize>, Vec<Tensor>) {
+        let (first, last) = TEMPERATURES;
+        let temperature = first * (last / first).powf(self.progress(at));
+        let mut gumbel = || -(-rng.random::<f64>().max(1e-12).ln()).ln();
+        let mut of_layer = |(log, allowed): (Tensor, &Tensor)| {
+            let noise: Vec<f32> = (0..log.numel()).map(|_| gumbel() as f32).collect();
+            let noise = Tensor::from_slice(&noise).to_device(log.device());
+            let soft = ((log + noise + allowed) / temperature).softmax(-1, Kind::Float);
+            let choice = soft.argmax(-1, false).int64_value(&[]);
+            let weight = soft.get(choice);
+            (choice as usize, 1.0 + &weight - weight.detach())
+        };
+        self.net.log_probabilities().into_iter().zip(allowed).map(&mut of_layer).unzip()
+    }
+
+    /// Moves alpha, through all choices or through a sampled path.
+    fn alpha_step(&mut self, at: At, batch: &Batch, rng: &mut ChaCha8Rng, metrics: &mut Metrics) {
+        let settings = self.search.settings;
+        let allowed = self.allowed(at, rng);
+        let (images, labels) = self.tensors(batch);
+        let constraints = self.search.constraints;
+        let (logits, limits) = match settings.algorithm {
+            Algorithm::Gradient => {
+                let (choices, weights) = self.sample(at, &allowed, rng);
+                let logits = self.net.forward(&images, Gate::Scaled(&choices, &weights));
+                (logits, self.multiplied(constraints))
+            }
+            _ => {
+                let probabilities = self.probabilities(&allowed);
+                let logits = self.net.forward(&images, Gate::Mixture(&probabilities));
+                (logits, penalty(constraints, &self.net.probabilities(), settings.latency_weight.get()))
+            }
+        };
+        let loss = logits.cross_entropy_for_logits(&labels);
+        let total = &loss + limits;
+        let grad = Tensor::run_backward(&[total], &[&self.net.alpha], false, false);
+        self.adam.step(&self.net.alpha, &grad[0], settings.alpha_learning_rate.get());
+        metrics.held_out.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
+    }
+
+    /// Σ λᵢ·(Eᵢ/Lᵢ − 1), whose multipliers then ascend by that excess and stay positive: dual ascent on the limits
+    /// (Luo et al. 2022, arXiv 2208.10658, section 3.3).
+    fn multiplied(&mut self, constraints: &[Constraint]) -> Tensor {
+        let excesses = excesses(constraints, &self.net.probabilities());
+        let terms = excesses.iter().zip(numbers(&self.multipliers)).map(|(excess, multiplier)| excess * multiplier);
+        let sum = terms.fold(Tensor::from(0f64), |sum, term| sum + term);
+        let _guard = tch::no_grad_guard();
+        let found: Vec<f64> = excesses.iter().map(|excess| excess.double_value(&[])).collect();
+        let step = Tensor::from_slice(&found) * self.search.settings.latency_weight.get();
+        self.multipliers.copy_(&(&self.multipliers + step).clamp_min(0.0));
+        sum
+    }
+}
+
+/// Whether the op has weights of its own.
+fn computes(op: CandidateOp) -> bool {
+    !matches!(op, CandidateOp::Skip | CandidateOp::Zero)
+}
+
+impl Task for Alpha<'_> {
+    type Row = SearchEpoch;
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let params = self.net.params().map(|(name, _, tensor)| (name.to_string(), tensor.shallow_clone()));
+        let own = [("alpha", &self.net.alpha), ("multipliers", &self.multipliers)];
+        let own = own.map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()));
+        params.chain(self.sgd.state()).chain(self.adam.state()).chain(own).collect()
+    }
+
+    fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics) {
+        let mut rng = super::rng(self.search.settings.seed, at);
+        let (images, labels) = self.tensors(batch);
+        let rate = self.learning_rate(at);
+        let trains_alpha = at.epoch > self.search.settings.warmup_epochs;
+        let held_out = trains_alpha.then(|| self.held_out(at));
+        if let (Some(batch), true) = (&held_out, self.search.settings.unrolled) {
+            self.unrolled_step(at, (&images, &labels), batch, &mut rng, metrics);
+        } else if let Some(batch) = &held_out {
+            self.alpha_step(at, batch, &mut rng, metrics);
+        }
+        let allowed = self.allowed(at, &mut rng);
+        let (loss, logits) = match self.search.settings.algorithm {
+            Algorithm::Gradient => {
+                let (choices, _) = self.sample(at, &allowed, &mut rng);
+                weight_step(&self.net, Gate::Path(&choices), &mut self.sgd, (&images, &labels), rate)
+            }
+            _ => {
+                let probabilities: Vec<Tensor> = self.probabilities(&allowed).iter().map(Tensor::detach).collect();
+                weight_step(&self.net, Gate::Mixture(&probabilities), &mut self.sgd, (&images, &labels), rate)
+            }
+        };
+        metrics.train.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
+    }
+
+    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> SearchEpoch {
+        let networks = self.search.networks;
+        let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
+        let constraints = self.search.constraints.iter();
+        SearchEpoch {
+            epoch: at.epoch,
+            learning_rate: self.learning_rate(at),
+            train_loss: metrics.train.mean_loss().unwrap_or_default(),
+            validation_loss: metrics.held_out.mean_loss(),
+            validation_accuracy: metrics.held_out.accuracy(),
+            constraints: constraints.map(|constraint| Expected::of(constraint, &probabilities)).collect(),
+            multipliers: match self.search.settings.algorithm {
+                Algorithm::Gradient => numbers(&self.multipliers),
+                _ => vec![],
+            },
+            foreign_table: self.search.foreign.clone(),
+            alpha: self.net.alpha_rows(),
+            entropies: self.entropies(),
+            choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
+            seconds,
+        }
+    }
+
+    fn describe(row: &SearchEpoch) -> String {
+        let expected = row.constraints.iter().map(|c| c.unit.show(c.expected));
+        format!("loss {:.3}, expected {}", row.train_loss, expected.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Whether the best network within the limits was the same after so many epochs.
+    fn is_done(&self, log: &[SearchEpoch]) -> bool {
+        let patience = self.search.settings.patience;
+        if patience == 0 || log.len() <= self.search.settings.warmup_epochs + patience {
+            return false;
+        }
+        let best = |row: &SearchEpoch| {
+            let mut rows = row.alpha.iter();
+            let networks = self.search.networks;
+            let searched: Vec<usize> = networks.searched().collect();
+            let of_layer = |layer: usize| match searched.contains(&layer) {
+                true => rows.next().cloned().unwrap_or_default(),
+                false => vec![0.0],
+            };
+            let alpha: Vec<Vec<f64>> = (0..networks.len()).map(of_layer).collect();
+            best_within(&scores_of(networks, |layer, choice| alpha[layer][choice]), self.search.constraints)
+        };
+        let last = best(&log[log.len() - 1]);
+        last.is_some() && log[log.len() - 1 - patience..].iter().all(|row| best(row) == last)
+    }
+}
+
+/// By how much the weights are moved to and fro for a derivative by finite differences, divided by the norm of the
+/// direction: the value of the DARTS code.
+const FINITE_DIFFERENCE: f64 = 0.01;
+
+impl Alpha<'_> {
+    /// Moves alpha by the gradient of the held-out loss after a step of the weights (Liu et al. 2019, equations 7
+    /// and 8). The weights stay as they were.
+    fn unrolled_step(
+        &mut self,
+        at: At,
+        (images, labels): (&Tensor, &Tensor),
+        batch: &Batch,
+        rng: &mut ChaCha8Rng,
+        metrics: &mut Metrics,
+    ) {
+        let rate = self.learning_rate(at);
+        let allowed = self.allowed(at, rng);
+        let weights: Vec<Tensor> = self.net.params().map(|(_, _, tensor)| tensor.shallow_clone()).collect();
+        let loss_of = |net: &Self, images: &Tensor, labels: &Tensor| {
+            let logits = net.net.forward(images, Gate::Mixture(&net.probabilities(&allowed)));
+            (logits.cross_entropy_for_logits(labels), logits)
+        };
+        let moved = |by: &[Tensor], scale: f64| {
+            let _guard = tch::no_grad_guard();
+            for (weight, by) in weights.iter().zip(by).filter(|(_, by)| by.defined()) {
+                let _ = weight.shallow_clone().g_add_(&(by * scale));
+            }
+        };
+        let gradients = |loss: &Tensor| {
+            weights.iter().for_each(|weight| weight.shallow_clone().zero_grad());
+            self.net.alpha.shallow_clone().zero_grad();
+            loss.backward();
+            weights.iter().map(|weight| weight.grad().copy()).collect::<Vec<_>>()
+        };
+        let of_alpha = || self.net.alpha.grad().copy();
+
+        let before = weights.iter().map(|weight| weight.detach().copy()).collect::<Vec<_>>();
+        let descent = gradients(&loss_of(self, images, labels).0);
+        moved(&descent, -rate);
+        let (held_out_images, held_out_labels) = self.tensors(batch);
+        let (loss, logits) = loss_of(self, &held_out_images, &held_out_labels);
+        let constraints = (self.search.constraints, self.search.settings.latency_weight.get());
+        let limits = penalty(constraints.0, &self.net.probabilities(), constraints.1);
+        let direction = gradients(&(&loss + limits));
+        let first_order = of_alpha();
+        {
+            let _guard = tch::no_grad_guard();
+            weights.iter().zip(&before).for_each(|(weight, before)| weight.shallow_clone().copy_(before));
+        }
+        let norms: Vec<Tensor> = direction.iter().filter(|d| d.defined()).map(|d| d.norm()).collect();
+        let epsilon = FINITE_DIFFERENCE / Tensor::stack(&norms, 0).norm().double_value(&[]).max(1e-12);
+        moved(&direction, epsilon);
+        let _ = gradients(&loss_of(self, images, labels).0);
+        let above = of_alpha();
+        moved(&direction, -2.0 * epsilon);
+        let _ = gradients(&loss_of(self, images, labels).0);
+        let below = of_alpha();
+        {
+            let _guard = tch::no_grad_guard();
+            weights.iter().zip(&before).for_each(|(weight, before)| weight.shallow_clone().copy_(before));
+        }
+        let grad = first_order - (above - below) * (rate / (2.0 * epsilon));
+        self.net.alpha.shallow_clone().zero_grad();
+        self.adam.step(&self.net.alpha, &grad, self.search.settings.alpha_learning_rate.get());
+        metrics.held_out.add(loss.double_value(&[]), correct(&logits, &held_out_labels), batch.labels.len());
+    }
+}

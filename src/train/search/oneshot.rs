@@ -1,0 +1,109 @@
+//! A supernet whose networks share weights, trained without a target.
+
+use super::{Component, Search};
+use crate::data::Batch;
+use crate::record::SearchEpoch;
+use crate::search::{Cost, extreme};
+use crate::space::Networks;
+use crate::train::epochs::{At, Metrics, Task};
+use crate::train::{Gate, Sgd, Supernet, correct, cosine, sandwich_step, tensors, weight_step};
+use nas_exporters::Shape;
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use tch::Tensor;
+
+/// Of so many random paths, the one nearest to a random latency is trained.
+const DRAWS: usize = 8;
+
+/// Random paths of a sandwich, beside the largest and the smallest (Yu et al. 2020, arXiv 2003.11142).
+const RANDOM_PATHS: usize = 2;
+
+pub(super) struct Oneshot<'a> {
+    search: &'a Search<'a>,
+    net: Supernet,
+    sgd: Sgd,
+    /// By layer, the choices that a path may have.
+    live: Vec<Vec<usize>>,
+    /// Of the first cost, that of the cheapest and of the dearest network.
+    range: (f64, f64),
+    /// The networks of the fewest and of the most multiply-accumulates.
+    smallest: Vec<usize>,
+    largest: Vec<usize>,
+}
+
+impl<'a> Oneshot<'a> {
+    pub fn new(search: &'a Search<'a>, net: Supernet) -> Oneshot<'a> {
+        let networks: &Networks = search.networks;
+        let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+        let macs = Cost::macs(networks).polynomial;
+        let first = || live.iter().map(|live| live[0]).collect();
+        let extreme = |sign| extreme(&macs, &live, sign).unwrap_or_else(first);
+        let (smallest, largest) = (extreme(1.0), extreme(-1.0));
+        let range = search.constraints[0].cost.range(networks);
+        let sgd = search.sgd(&net);
+        Oneshot { search, net, sgd, range, smallest, largest, live }
+    }
+
+    pub fn supernet(self) -> Supernet {
+        self.net
+    }
+
+    /// A path whose latency is spread evenly over the range of the space. One whose choices are drawn evenly is of a
+    /// middling latency nearly always.
+    fn path(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let (cheapest, dearest) = self.range;
+        let wanted = cheapest + rng.random::<f64>() * (dearest - cheapest);
+        let cost = &self.search.constraints[0].cost.polynomial;
+        let mut draw = || -> Vec<usize> { self.live.iter().map(|live| *live.choose(rng).unwrap_or(&0)).collect() };
+        let paths: Vec<Vec<usize>> = (0..DRAWS).map(|_| draw()).collect();
+        let distance = |path: &Vec<usize>| (cost.value(path, 0) - wanted).abs();
+        paths.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or_default()
+    }
+
+    fn learning_rate(&self, at: At) -> f64 {
+        let settings = self.search.settings;
+        cosine(settings.learning_rate.get(), at.done(), settings.epochs.get() * at.steps, 0)
+    }
+}
+
+impl Task for Oneshot<'_> {
+    type Row = SearchEpoch;
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let params = self.net.params().map(|(name, _, tensor)| (name.to_string(), tensor.shallow_clone()));
+        params.chain(self.sgd.state()).collect()
+    }
+
+    fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics) {
+        let mut rng = super::rng(self.search.settings.seed, at);
+        let (images, labels) = tensors(batch, Shape::from(self.search.data.train.shape), self.net.alpha.device());
+        let rate = self.learning_rate(at);
+        let components = &self.search.settings.components;
+        let (loss, logits) = if components.has(Component::Sandwich) {
+            let random = (0..RANDOM_PATHS).map(|_| self.path(&mut rng));
+            let paths: Vec<_> = [self.largest.clone(), self.smallest.clone()].into_iter().chain(random).collect();
+            let distilled = components.has(Component::Distillation);
+            sandwich_step(&self.net, &paths, distilled, &mut self.sgd, (&images, &labels), rate)
+        } else {
+            let path = self.path(&mut rng);
+            weight_step(&self.net, Gate::Path(&path), &mut self.sgd, (&images, &labels), rate)
+        };
+        metrics.train.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
+    }
+
+    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> SearchEpoch {
+        SearchEpoch {
+            epoch: at.epoch,
+            learning_rate: self.learning_rate(at),
+            train_loss: metrics.train.mean_loss().unwrap_or_default(),
+            foreign_table: self.search.foreign.clone(),
+            seconds,
+            ..SearchEpoch::default()
+        }
+    }
+
+    fn describe(row: &SearchEpoch) -> String {
+        format!("loss {:.3}", row.train_loss)
+    }
+}

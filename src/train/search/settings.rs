@@ -1,0 +1,209 @@
+use super::TrainError;
+use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Threads, Weight};
+use crate::data::{self, Augment, Data};
+use crate::train::fit::TrainSettings;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// How a search finds networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// A supernet that is the mean of all choices, weighted by softmax(alpha); alpha learns on held-out images (DARTS,
+    /// Liu et al. 2019, arXiv 1806.09055).
+    Mixture,
+    /// As `mixture`, but a step computes one path, sampled by alpha with the Gumbel-softmax trick, and the limits are
+    /// kept by multipliers that grow while they are exceeded (LightNAS, Luo et al. 2022, arXiv 2208.10658).
+    Gradient,
+    /// A supernet whose networks share weights, trained by sampled paths without a target; then networks within the
+    /// limits are scored on held-out images (Guo et al. 2020, arXiv 1904.00420; Yu et al. 2020, arXiv 2003.11142).
+    Oneshot,
+    /// Random networks within the limits.
+    Random,
+    /// Mutations of the networks that learn fastest (Real et al. 2019, arXiv 1802.01548).
+    Evolution,
+}
+
+/// A part of an algorithm that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Component {
+    /// `oneshot` trains the largest, the smallest and two random paths in each step, instead of one random path.
+    Sandwich,
+    /// In a sandwich, the others learn from the answers of the largest path.
+    Distillation,
+    /// `oneshot` takes the statistics of batch norm anew for each network that it scores.
+    Recalibration,
+    /// Ops of one family, such as convolutions of several kernel sizes, share their weights in `oneshot`.
+    Sharing,
+    /// The best networks are told apart by training them from scratch for a short time.
+    Reranking,
+}
+
+/// The components that are used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Components(BTreeSet<Component>);
+
+/// Declares the names of an enum's variants, for flags.
+macro_rules! named {
+    ($kind:ident, $what:literal: $($name:literal = $variant:ident),*) => {
+        impl $kind {
+            pub const ALL: &[$kind] = &[$($kind::$variant),*];
+        }
+
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $($kind::$variant => $name),* })
+            }
+        }
+
+        impl FromStr for $kind {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<$kind, String> {
+                match text {
+                    $($name => Ok($kind::$variant),)*
+                    _ => Err(format!("`{text}` is not {}: {}", $what, [$($name),*].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+named!(Algorithm, "an algorithm": "mixture" = Mixture, "gradient" = Gradient, "oneshot" = Oneshot,
+    "random" = Random, "evolution" = Evolution);
+named!(Component, "a component": "sandwich" = Sandwich, "distillation" = Distillation,
+    "recalibration" = Recalibration, "sharing" = Sharing, "reranking" = Reranking);
+
+impl Components {
+    pub fn has(&self, component: Component) -> bool {
+        self.0.contains(&component)
+    }
+}
+
+impl FromIterator<Component> for Components {
+    fn from_iter<T: IntoIterator<Item = Component>>(components: T) -> Components {
+        Components(components.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Components {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(Component::to_string).collect();
+        f.write_str(if names.is_empty() { "none".into() } else { names.join(",") }.as_str())
+    }
+}
+
+impl FromStr for Components {
+    type Err = String;
+
+    /// Names, separated by commas, or `none`.
+    fn from_str(text: &str) -> Result<Components, String> {
+        match text {
+            "none" => Ok(Components(BTreeSet::new())),
+            names => names.split(',').map(|name| name.trim().parse()).collect(),
+        }
+    }
+}
+
+/// How to search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SearchSettings {
+    pub algorithm: Algorithm,
+    /// Passes over the training split that train the supernet.
+    pub epochs: EpochCount,
+    /// The first of these epochs, in which `mixture` and `gradient` train only weights; fewer than all.
+    pub warmup_epochs: usize,
+    /// Images in a step.
+    pub batch_size: BatchSize,
+    /// Share of the training images that networks are chosen by, and weights are not trained on.
+    pub held_out: HeldOut,
+    /// Of the weights: the peak.
+    pub learning_rate: LearningRate,
+    pub momentum: Momentum,
+    pub weight_decay: Weight,
+    pub alpha_learning_rate: LearningRate,
+    pub alpha_weight_decay: Weight,
+    /// λ, the weight of the limits in the loss of alpha: constant in `mixture`; by how much λ grows in a step of
+    /// `gradient` whose networks cost twice as much as they may.
+    pub latency_weight: Weight,
+    /// With which probability `skip` is left out of a step of `mixture` and `gradient` at first; it falls to 0.
+    pub skip_dropout: Share,
+    /// `mixture` and `gradient` end when the best network is the same after so many epochs; 0 for never.
+    pub patience: usize,
+    /// The gradient of alpha takes into account how the weights follow it (second order), in `mixture`.
+    pub unrolled: bool,
+    /// Parts of the algorithm that are used.
+    pub components: Components,
+    /// Networks that are scored for each target: with the weights of the supernet in `oneshot`, and by a short training
+    /// in `random` and `evolution`.
+    pub candidates: NetworkCount,
+    /// Of these, the best, which are told apart by short trainings.
+    pub finalists: NetworkCount,
+    /// Passes over the training split in a short training.
+    pub trial_epochs: EpochCount,
+    /// Training images are moved by up to so many pixels.
+    pub padding: usize,
+    /// Training images are not mirrored.
+    pub no_flip: bool,
+    /// Of everything random.
+    pub seed: u64,
+    /// Of libtorch; the same number gives the same result.
+    pub threads: Threads,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        SearchSettings {
+            algorithm: Algorithm::Oneshot,
+            epochs: EpochCount::of(10),
+            warmup_epochs: 1,
+            batch_size: BatchSize::of(64),
+            held_out: HeldOut::of(0.1),
+            learning_rate: LearningRate::of(0.05),
+            momentum: Momentum::of(0.9),
+            weight_decay: Weight::of(3e-4),
+            alpha_learning_rate: LearningRate::of(3e-3),
+            alpha_weight_decay: Weight::of(1e-3),
+            latency_weight: Weight::of(0.5),
+            skip_dropout: Share::of(0.0),
+            patience: 0,
+            unrolled: false,
+            components: [Component::Recalibration, Component::Sharing, Component::Reranking].into_iter().collect(),
+            candidates: NetworkCount::of(100),
+            finalists: NetworkCount::of(6),
+            trial_epochs: EpochCount::of(4),
+            padding: 4,
+            no_flip: false,
+            seed: 0,
+            threads: Threads::of(1),
+        }
+    }
+}
+
+impl SearchSettings {
+    /// # Errors
+    /// Where the warm-up leaves no epoch that trains alpha.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let (epochs, warmup) = (self.epochs.get(), self.warmup_epochs);
+        let alpha = matches!(self.algorithm, Algorithm::Mixture | Algorithm::Gradient);
+        if warmup < epochs || !alpha { Ok(()) } else { Err(TrainError::Untrained { epochs, warmup }) }
+    }
+
+    /// # Errors
+    /// Where the padding is larger than the images.
+    pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
+        Augment::new(self.padding, !self.no_flip, data.train.shape)
+    }
+
+    /// Of a short training: the usual recipe, with the search's batches and seed.
+    pub(super) fn trial(&self) -> TrainSettings {
+        let SearchSettings { batch_size, padding, no_flip, seed, threads, .. } = *self;
+        let epochs = self.trial_epochs;
+        TrainSettings { epochs, batch_size, padding, no_flip, seed, threads, ..TrainSettings::default() }
+    }
+}

@@ -1,0 +1,145 @@
+//! What is found out about single networks: with the weights of a supernet, and by short trainings from scratch.
+
+use super::{Candidate, Component, Search};
+use crate::artifact::{self, Digest};
+use crate::record::CandidateRow;
+use crate::space::{Genotype, Network};
+use crate::train::fit::Recipe;
+use crate::train::{Norm, Supernet, TrainError};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Images of a batch that a network is scored with.
+const SCORED_BATCH: usize = 256;
+
+/// Images that the statistics of batch norm are taken of.
+const CALIBRATION_IMAGES: usize = 2048;
+
+/// Everything that was found out about networks so far, in a file, so that a search resumes.
+pub(super) struct Trials<'a> {
+    search: &'a Search<'a>,
+    path: PathBuf,
+    rows: Vec<CandidateRow>,
+    /// The index of a network's row, by its choices and how many epochs it was trained.
+    known: HashMap<(Vec<String>, usize), usize>,
+}
+
+impl<'a> Trials<'a> {
+    /// # Errors
+    /// Where the file is damaged.
+    pub fn open(search: &'a Search<'a>, key: Digest) -> Result<Trials<'a>, TrainError> {
+        let path = search.unfinished.candidates(&key);
+        let rows: Vec<CandidateRow> = artifact::read_lines(&path)?;
+        artifact::write_lines(&path, &rows)?;
+        let known = rows.iter().enumerate().map(|(i, row)| ((row.ops.clone(), row.epochs), i)).collect();
+        Ok(Trials { search, path, rows, known })
+    }
+
+    /// All rows, in the order in which they were found.
+    pub fn close(self) -> Vec<CandidateRow> {
+        self.rows
+    }
+
+    /// The score of a network with the weights of the supernet: minus its cross-entropy on held-out images.
+    ///
+    /// # Errors
+    /// Where the search is interrupted, or a file cannot be written.
+    pub fn score(&mut self, supernet: &Supernet, choices: &[usize]) -> Result<f64, TrainError> {
+        let search = self.search;
+        let row = self.row(choices, 0, |ops| {
+            let size = SCORED_BATCH.try_into().unwrap_or(std::num::NonZeroUsize::MIN);
+            let train = crate::data::Batches { size, ..search.train_batches() };
+            let held_out = crate::data::Batches { size, ..search.held_out_batches() };
+            let path = supernet.path(choices);
+            let seen = if search.settings.components.has(Component::Recalibration) {
+                path.calibrate(train.in_order().take(CALIBRATION_IMAGES.div_ceil(SCORED_BATCH)));
+                path.evaluate(held_out.in_order(), Norm::Running)
+            } else {
+                path.evaluate(held_out.in_order(), Norm::Batch)
+            };
+            let loss = seen.mean_loss().unwrap_or(f64::INFINITY);
+            Ok(CandidateRow { ops, epochs: 0, loss, accuracy: seen.accuracy(), seconds: 0.0 })
+        })?;
+        Ok(-row.loss)
+    }
+
+    /// The score of a network that is trained from scratch up to an epoch of the short training: minus the mean of its
+    /// training losses so far, which ranks networks better than their accuracy then (Ru et al. 2021, arXiv 2006.04492).
+    ///
+    /// # Errors
+    /// Where the training fails.
+    pub fn train(&mut self, choices: &[usize], epochs: usize) -> Result<f64, TrainError> {
+        let search = self.search;
+        let row = self.row(choices, epochs, |ops| {
+            let network = Network::Genotype(Genotype::new(search.networks.clone(), choices.to_vec()));
+            let settings = search.settings.trial();
+            let key = search.key((&ops, &settings, "trial"));
+            let recipe = Recipe {
+                stage: "try",
+                batches: search.train_batches(),
+                shown: search.held_out_batches(),
+                augment: search.augment,
+                settings: &settings,
+                until: epochs,
+            };
+            let (_, log) = recipe.train(&network, &search.unfinished.trial(), key)?;
+            let loss = log.iter().map(|epoch| epoch.train_loss).sum::<f64>() / log.len().max(1) as f64;
+            let accuracy = log.last().map(|epoch| epoch.test_accuracy);
+            Ok(CandidateRow { ops, epochs, loss, accuracy, seconds: 0.0 })
+        })?;
+        Ok(-row.loss)
+    }
+
+    /// Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all candidates are trained for an epoch, the
+    /// better half of them for as many again, and so on until the short training ends. Gives them best first; those
+    /// that were trained longer come before the others.
+    ///
+    /// # Errors
+    /// Where a training fails.
+    pub fn race(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, TrainError> {
+        let (mut racing, mut behind) = (candidates, vec![]);
+        for epochs in rungs(self.search.settings.trial_epochs.get()) {
+            if racing.len() == 1 {
+                break;
+            }
+            for candidate in &mut racing {
+                candidate.score = self.train(&candidate.choices, epochs)?;
+            }
+            racing.sort_by(|a, b| b.score.total_cmp(&a.score));
+            if epochs < self.search.settings.trial_epochs.get() {
+                let out = racing.split_off(racing.len().div_ceil(2));
+                behind.splice(0..0, out);
+            }
+        }
+        racing.extend(behind);
+        Ok(racing)
+    }
+
+    /// What is known of a network; found out by `find` and stored if it is not.
+    fn row(
+        &mut self,
+        choices: &[usize],
+        epochs: usize,
+        find: impl FnOnce(Vec<String>) -> Result<CandidateRow, TrainError>,
+    ) -> Result<&CandidateRow, TrainError> {
+        let ops = Genotype::new(self.search.networks.clone(), choices.to_vec()).names();
+        let key = (ops, epochs);
+        if let Some(&known) = self.known.get(&key) {
+            return Ok(&self.rows[known]);
+        }
+        let start = Instant::now();
+        let mut row = find(key.0.clone())?;
+        row.seconds = start.elapsed().as_secs_f64();
+        artifact::append_line(&self.path, &row)?;
+        self.known.insert(key, self.rows.len());
+        self.rows.push(row);
+        Ok(&self.rows[self.rows.len() - 1])
+    }
+}
+
+/// The epochs at which candidates are compared: 1, 2, 4 and so on, and the last.
+fn rungs(last: usize) -> Vec<usize> {
+    let doubled = std::iter::successors(Some(1), |epochs| Some(2 * epochs));
+    doubled.take_while(|epochs| *epochs < last).chain([last]).collect()
+}
