@@ -23,8 +23,8 @@ fn main() {
 fn networks_and_table() -> (Networks, TempDir, PathBuf) {
     let mut space = SearchSpace::load("chain").unwrap();
     let last = space.layers[6].clone();
-    space.layers.push(LayerSpec { channels: vec![256], stride: 2, ..last.clone() });
-    space.layers.push(LayerSpec { channels: vec![256], ..last });
+    space.layers.push(LayerSpec { channels: vec![256].into(), stride: 2, ..last.clone() });
+    space.layers.push(LayerSpec { channels: vec![256].into(), ..last });
     let networks = Networks::new(space, Shape::new(3, 32, 32), [10]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("chain.jsonl");

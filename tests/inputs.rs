@@ -143,7 +143,7 @@ fn a_network_within_the_limits_has_a_graph() {
         for (channels, side) in [(8, 4096), (64, 2048), (512, 64), (2048, 8), (16384, 1), (16384, 4096)] {
             let ops = vec![op.parse::<CandidateOp>().unwrap(), CandidateOp::Skip];
             let ops = if op == "skip" { vec![CandidateOp::Skip] } else { ops };
-            let layer = LayerSpec { ops, channels: vec![channels], stride: 2 };
+            let layer = LayerSpec { ops, channels: vec![channels].into(), stride: 2 };
             let space = SearchSpace { name: "large".into(), layers: vec![layer.clone(), layer] };
             match Networks::new(space, Shape::new(channels, side, side), [1000]) {
                 Ok(networks) => {

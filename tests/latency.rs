@@ -7,7 +7,7 @@ use edge_nas::latency::{Latency, Target};
 use edge_nas::model::LatencyModel;
 use edge_nas::run::predict;
 use edge_nas::search::{Constraint, Cost, check, derive, latency_range};
-use edge_nas::space::{CandidateOp, Genotype, LayerSpec, Networks};
+use edge_nas::space::{CandidateOp, Channels, Genotype, LayerSpec, Networks};
 use edge_nas::table::LatencyTable;
 use nas_exporters::Shape;
 use proptest::prelude::*;
@@ -39,7 +39,8 @@ struct Case {
 }
 
 fn case(layers: Vec<LayerSpec>, ns: &[f64]) -> Case {
-    let mut space = space("random", LayerSpec { ops: vec![op("conv_3x3")], channels: vec![2], stride: 1 }, &[], &[]);
+    let mut space =
+        space("random", LayerSpec { ops: vec![op("conv_3x3")], channels: vec![2].into(), stride: 1 }, &[], &[]);
     space.layers.extend(layers);
     let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -53,7 +54,8 @@ fn case(layers: Vec<LayerSpec>, ns: &[f64]) -> Case {
 fn cases() -> impl Strategy<Value = Case> {
     let ops = proptest::sample::subsequence(OPS.map(op).to_vec(), 1..5).prop_shuffle();
     let ops = ops.prop_filter("a network", |ops| ops.iter().any(|op| *op != CandidateOp::Zero));
-    let channels = proptest::sample::subsequence(vec![1usize, 2, 3], 1..3);
+    let widths = proptest::sample::subsequence(vec![1usize, 2, 3], 1..3).prop_map(Channels::Widths);
+    let channels = prop_oneof![widths, Just(Channels::Same)];
     let layer = (ops, channels, 1..3usize).prop_map(|(ops, channels, stride)| LayerSpec { ops, channels, stride });
     // Few round numbers among them, so that sums tie.
     let ns = prop_oneof![1e2..1e6, (1..4u32).prop_map(|n| f64::from(n) * 100.0)];
@@ -273,7 +275,8 @@ fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
 
 #[test]
 fn a_target_is_a_latency_or_a_share_of_the_range() {
-    let layer = LayerSpec { ops: ["conv_3x3", "zero", "conv_5x5"].map(op).to_vec(), channels: vec![2], stride: 1 };
+    let layer =
+        LayerSpec { ops: ["conv_3x3", "zero", "conv_5x5"].map(op).to_vec(), channels: vec![2].into(), stride: 1 };
     // Stem, the choices, head.
     let Case { model, .. } = case(vec![layer], &[60.0, 10.0, 100.0, 50.0]);
     let range = latency_range(&model);

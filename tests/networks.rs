@@ -5,7 +5,7 @@
 
 use edge_nas::device::{Board, Device, Session, Source};
 use edge_nas::space::baselines::mobilenet_v2;
-use edge_nas::space::{CandidateOp, Genotype, Layer, LayerSpec, Networks, SearchSpace};
+use edge_nas::space::{CandidateOp, Channels, Genotype, Layer, LayerSpec, Networks, SearchSpace};
 use edge_nas::train::{Net, Placement};
 use nas_exporters::{Graph, NodeId, Precision, Shape, Weights, onnx};
 use nas_probe::{Runtime, TensorData};
@@ -13,6 +13,7 @@ use onnx_protobuf::{GraphProto, Message, ModelProto, NodeProto};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use tch::Tensor;
 use tempfile::TempDir;
 
@@ -82,6 +83,7 @@ fn candidates() -> Vec<CandidateOp> {
     names.extend(plain.iter().flat_map(|op| kernels.map(|kernel| format!("{op}_{kernel}"))));
     for kernel in &kernels[1..] {
         names.extend(["e1", "e2", "e3", "e6", "e1_se", "e3_se", "e6_se"].map(|form| format!("mb_{kernel}_{form}")));
+        names.extend(["res_{}", "res_{}_n2", "res_{}_n3"].map(|form| form.replace("{}", kernel)));
         names.extend(["e1", "e3", "e4"].map(|form| format!("fused_{kernel}_{form}")));
     }
     names.iter().map(|name| name.parse().unwrap()).collect()
@@ -124,7 +126,8 @@ fn the_baseline_computes_the_same_in_every_runtime() {
 fn genotypes() -> impl Strategy<Value = Genotype> {
     let ops = proptest::sample::subsequence(candidates(), 1..4).prop_shuffle();
     let ops = ops.prop_filter("a live op", |ops| ops.iter().any(|op| *op != CandidateOp::Zero));
-    let channels = proptest::sample::subsequence((1..9usize).collect::<Vec<_>>(), 1..3);
+    let widths = proptest::sample::subsequence((1..9usize).collect::<Vec<_>>(), 1..3).prop_map(Channels::Widths);
+    let channels = prop_oneof![widths, Just(Channels::Same)];
     let layer = (ops, channels, 1..4usize, any::<prop::sample::Index>());
     let image = (1..4usize, 1..14usize, 1..14usize).prop_map(|(c, h, w)| Shape::new(c, h, w));
     (proptest::collection::vec(layer, 2..7), image, 1..6usize).prop_map(|(layers, input, classes)| {
@@ -169,21 +172,103 @@ fn random_networks_compute_the_same_in_every_runtime() {
         Ok(())
     };
     runner(16).run(&networks, agree).unwrap();
-    for (space, size, cases) in [("chain", 32, 4), ("mobile", 32, 12), ("mobile_224", 224, 1)] {
+    for (space, size, cases) in [("chain", 32, 4), ("residual", 32, 4), ("mobile", 32, 12), ("mobile_224", 224, 1)] {
         runner(cases).run(&(genotypes_of(space, size), any::<u64>()), agree).unwrap();
     }
 }
 
 #[test]
 fn layers_of_one_shape_share_their_rows() {
-    for (space, size, shapes) in [("mobile", 32, 6), ("mobile_224", 224, 11)] {
-        let networks = networks(space, size);
-        let layers = networks.distinct_layers();
-        assert!(networks.searched().all(|layer| networks.choices()[layer].len() == 20));
-        assert_eq!(layers.len(), 20 * shapes + 2, "{space}");
-        let head = layers.last().unwrap();
-        assert_eq!((head.input.height, head.input.width), if size == 32 { (8, 8) } else { (7, 7) });
+    let networks = networks("mobile_224", 224);
+    let layers = networks.distinct_layers();
+    assert!(networks.searched().all(|layer| networks.choices()[layer].len() == 20));
+    assert_eq!(layers.len(), 20 * 11 + 2);
+    let head = layers.last().unwrap();
+    assert_eq!((head.input.height, head.input.width), (7, 7));
+}
+
+/// Stem; the first layer of each resolution, on each width before it; those of its width, without what they share
+/// with the first; and a head for each width.
+#[test]
+fn layers_of_the_same_width_have_rows_for_each_width() {
+    let rows = |space: &str| networks(space, 32).distinct_layers().len();
+    assert_eq!(rows("residual"), 3 + 9 + 3 * 3 + 9 + 3 * 4 + 9 + 3 * 4 + 3);
+    assert_eq!(rows("mobile"), 1 + 4 * (3 + 9 + 9) + 6 * 3 * 3 - 4 + 3);
+    assert_eq!(rows("chain"), 1 + 8 * (3 + 9 + 9) + 8 * 3 * 3 - 8 + 3);
+}
+
+#[test]
+fn channels_are_numbers_or_same() {
+    let space = |channels: &str| {
+        let text = format!("name = \"mine\"\nlayers = [{{ ops = [\"conv_3x3\"], channels = {channels} }}]");
+        toml::from_str::<SearchSpace>(&text).map_err(|error| error.to_string())
+    };
+    let channels = |text: &str| space(text).unwrap().layers[0].channels.clone();
+    assert_eq!(channels("4"), Channels::Widths(vec![4]));
+    assert_eq!(channels("[4, 8]"), Channels::Widths(vec![4, 8]));
+    assert_eq!(channels("\"same\""), Channels::Same);
+    for channels in ["\"sane\"", "-4", "4.5", "[4, \"same\"]", "true"] {
+        let error = space(channels).unwrap_err();
+        assert!(error.contains("expected") && (error.contains("\"same\"") || channels.starts_with('[')), "{error}");
     }
+    assert!(space("[]").unwrap_err().contains("channels are numbers from 1 to"));
+    // Tables and genotypes hold their space: its JSON stays as it was.
+    for (text, json) in [("4", "[4]"), ("[4, 8]", "[4,8]"), ("\"same\"", "\"same\"")] {
+        let space = space(text).unwrap();
+        let written = serde_json::to_string(&space).unwrap();
+        let layers = format!(r#"[{{"ops":["conv_3x3"],"channels":{json},"stride":1}}]"#);
+        assert_eq!(written, format!(r#"{{"name":"mine","layers":{layers}}}"#));
+        assert_eq!(serde_json::from_str::<SearchSpace>(&written).unwrap(), space);
+    }
+}
+
+/// Sizes of networks that others have published or measured.
+#[test]
+fn spaces_hold_the_networks_that_they_are_named_after() {
+    let genotype = |space: &str, names: &str| Genotype::parse(networks(space, 32), names).unwrap();
+    let cost = |space: &str, names: &str| {
+        let cost = genotype(space, names).graph().cost();
+        (cost.macs as f64 / 1e6, cost.params as f64 / 1e6)
+    };
+    let (macs, params) = cost("residual", "conv_3x3:24,conv_3x3:48,res_3x3,conv_3x3:96,res_3x3,conv_3x3:192,res_3x3");
+    assert!((macs - 40.5).abs() < 0.05 && (params - 1.09).abs() < 0.005, "{macs} {params}");
+    let (macs, params) = cost("chain", "conv_3x3:32,skip,conv_3x3:64,conv_3x3,conv_3x3:128,conv_3x3");
+    assert!((macs - 38.6).abs() < 0.05 && (params - 0.289).abs() < 0.0005, "{macs} {params}");
+    let shallow = genotype("mobile", "fused_3x3_e3:24,skip,skip,mb_3x3_e6:48,skip,skip,mb_3x3_e3:96,skip,skip,skip");
+    assert_eq!(shallow.layers().iter().filter(|layer| layer.is_identity()).count(), 7);
+}
+
+/// In a family, parameters of one name differ in size only, and those of the smaller op are all there in the larger.
+#[test]
+fn ops_of_a_family_share_the_names_of_their_parameters() {
+    let params = |op: &str, channels: usize, stride: usize| -> Vec<(String, usize)> {
+        let layer = Layer { op: op.parse().unwrap(), input: Shape::new(8, 6, 6), channels, stride };
+        let graph = layer.graph();
+        let weights = Weights::random(&graph, 0);
+        weights.iter().map(|(name, tensor)| (name.to_string(), tensor.dims.len())).collect()
+    };
+    for (smaller, larger) in [
+        ("conv_3x3", "conv_5x5"),
+        ("sep_conv_3x3", "sep_conv_5x5"),
+        ("mb_3x3_e1", "mb_5x5_e3"),
+        ("mb_3x3_e3", "mb_5x5_e6_se"),
+        ("fused_3x3_e3", "fused_5x5_e6"),
+        ("res_3x3", "res_3x3_n2"),
+        ("res_3x3_n2", "res_5x5_n3"),
+        ("avg_pool_3x3", "avg_pool_5x5"),
+    ] {
+        let family = |op: &str| op.parse::<CandidateOp>().unwrap().family();
+        assert_eq!(family(smaller), family(larger));
+        for (channels, stride) in [(8, 1), (8, 2), (12, 1), (12, 2)] {
+            let larger = params(larger, channels, stride);
+            for param in params(smaller, channels, stride) {
+                assert!(larger.contains(&param), "{param:?} of {smaller} is not in {larger:?}");
+            }
+        }
+    }
+    let families: BTreeSet<&str> = candidates().into_iter().map(CandidateOp::family).collect();
+    let all = ["avg_pool", "conv", "fused", "max_pool", "mb", "res", "sep_conv", "skip", "zero"];
+    assert_eq!(families, BTreeSet::from(all));
 }
 
 #[test]
@@ -326,13 +411,13 @@ fn the_layers_of_a_space_are_those_of_all_its_networks() {
         for layer in genotype.layers() {
             prop_assert!(all.contains(&layer), "{}", layer);
         }
-        // And no more: each is in the network that holds it behind a choice that gives it its input.
+        // And no more: each is in the networks that hold it and a choice that gives it its input.
         for (layer, variants) in networks.variants().iter().enumerate() {
             for variant in variants {
                 let mut choices = vec![0; networks.len()];
                 choices[layer] = variant.choice;
-                if let Some(before) = layer.checked_sub(1) {
-                    choices[before] = variant.inputs[0];
+                if let Some((before, given)) = &variant.inputs {
+                    choices[*before] = given[0];
                 }
                 prop_assert_eq!(networks.layers_of(&choices)[layer], variant.layer);
             }

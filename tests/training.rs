@@ -127,8 +127,8 @@ fn weights_come_out_of_a_net_as_they_went_in() {
 fn small() -> Networks {
     let mut space = SearchSpace::load("chain").unwrap();
     space.layers.truncate(2);
-    space.layers[0].channels = vec![4];
-    space.layers[1] = LayerSpec { channels: vec![6], stride: 2, ..space.layers[1].clone() };
+    space.layers[0].channels = vec![4].into();
+    space.layers[1] = LayerSpec { channels: vec![6].into(), stride: 2, ..space.layers[1].clone() };
     Networks::new(space, Shape::new(3, 9, 8), [5]).unwrap()
 }
 
@@ -318,7 +318,7 @@ fn a_zero_adds_nothing_to_a_mixture() {
 #[test]
 fn a_layer_of_several_widths_is_refused() {
     let mut space = small().space;
-    space.layers[1].channels = vec![4, 6];
+    space.layers[1].channels = vec![4, 6].into();
     let networks = Networks::new(space, Shape::new(3, 9, 8), [5]).unwrap();
     let error = Supernet::new(&networks, Placement::default()).err().unwrap().to_string();
     assert!(error.contains("layer1 of space `chain`") && error.contains("several widths"), "{error}");

@@ -19,7 +19,7 @@ pub struct Args {
     /// Target latency, such as 1.5ms, or 40% of the way from the space's fastest to its slowest network
     #[arg(long)]
     target_latency: Target,
-    /// Search space: a built-in name (chain, chain_small, mobile, mobile_224, proxylessnas) or a TOML file
+    /// Search space: a built-in name (chain, chain_small, residual, mobile, mobile_224, proxylessnas) or a TOML file
     #[arg(long, default_value = "chain")]
     space: String,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised

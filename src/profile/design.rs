@@ -46,14 +46,8 @@ pub fn first_to_fit(networks: &Networks, number: usize) -> Vec<Subject> {
 /// The extreme networks: the fewest and the most multiply-accumulates, and one op throughout.
 fn corners(networks: &Networks) -> Vec<Vec<usize>> {
     let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
-    let macs = Cost::macs(networks);
-    let by_macs = |layer: usize, sign: f64| {
-        let choices = live[layer].iter().copied();
-        choices.max_by(|&a, &b| {
-            (sign * macs.polynomial.row((layer, a))).total_cmp(&(sign * macs.polynomial.row((layer, b))))
-        })
-    };
-    let of_macs = |sign: f64| (0..networks.len()).map(|layer| by_macs(layer, sign).unwrap_or(0)).collect();
+    let macs = Cost::macs(networks).polynomial;
+    let of_macs = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&macs, &live, sign));
     let mut ops: Vec<CandidateOp> = vec![];
     for choice in networks.searched().flat_map(|layer| &networks.choices()[layer]) {
         if choice.op != CandidateOp::Zero && !ops.contains(&choice.op) {
@@ -67,7 +61,7 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
         };
         (0..networks.len()).map(of_layer).collect()
     };
-    [of_macs(-1.0), of_macs(1.0)].into_iter().chain(ops.iter().map(throughout)).collect()
+    of_macs.chain(ops.iter().map(throughout)).collect()
 }
 
 /// The rest of `number` networks to fit a model to, once `table` has [`first_to_fit`]: what was chosen before; the

@@ -1,5 +1,5 @@
 //! The pieces that ops are made of. The blocks of the MobileNets each end in a linear 1×1 convolution, and their
-//! input is added where shapes are equal.
+//! input is added where shapes are equal; those of the ResNets add it always.
 
 use nas_exporters::{Graph, NodeId, Op};
 
@@ -12,8 +12,20 @@ pub(super) fn conv_bn(
     stride: usize,
     groups: usize,
 ) -> NodeId {
+    conv_bn_of(g, g.output(), name, out_channels, kernel, stride, groups)
+}
+
+fn conv_bn_of(
+    g: &mut Graph,
+    input: NodeId,
+    name: &str,
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+) -> NodeId {
     let conv = Op::Conv2d { out_channels, kernel, stride, groups, bias: false };
-    let conv = g.add(name, conv, &[g.output()]);
+    let conv = g.add(name, conv, &[input]);
     g.add(&format!("{name}_bn"), Op::BatchNorm, &[conv])
 }
 
@@ -45,6 +57,22 @@ pub(super) fn fused(g: &mut Graph, channels: usize, stride: usize, kernel: usize
     let start = g.output();
     conv_bn_relu6(g, "expand", g.output_shape().channels * expansion, kernel, stride, 1);
     project(g, start, channels);
+}
+
+/// Two convolutions, to whose output the input is added, through a 1×1 convolution where shapes differ (He et al. 2016,
+/// arXiv 1512.03385, figure 2 and option B of section 4.1). Its nodes are below `name`.
+pub(super) fn residual(g: &mut Graph, name: &str, channels: usize, stride: usize, kernel: usize) {
+    let start = g.output();
+    let x = conv_bn(g, &format!("{name}.conv1"), channels, kernel, stride, 1);
+    g.add(&format!("{name}.conv1_relu"), Op::Relu, &[x]);
+    let x = conv_bn(g, &format!("{name}.conv2"), channels, kernel, 1, 1);
+    let shortcut = if g.node(x).shape == g.node(start).shape {
+        start
+    } else {
+        conv_bn_of(g, start, &format!("{name}.projection"), channels, 1, stride, 1)
+    };
+    let x = g.add(&format!("{name}.add"), Op::Add, &[x, shortcut]);
+    g.add(&format!("{name}.relu"), Op::Relu, &[x]);
 }
 
 fn project(g: &mut Graph, start: NodeId, channels: usize) {
@@ -111,6 +139,15 @@ mod tests {
                 16 * 9 + 32 + (16 * 8 + 8) + (8 * 16 + 16) + 16 * 16 + 32,
             ),
             ("fused_3x3_e3", 16, 1, 48 * (16 * 48 * 9 + 48 * 16), 16 * 48 * 9 + 96 + 48 * 16 + 32),
+            ("res_3x3", 16, 1, 48 * 2 * 16 * 16 * 9, 2 * (16 * 16 * 9 + 32)),
+            // The first block has the stride and a projection.
+            (
+                "res_3x3_n2",
+                24,
+                2,
+                12 * (16 * 24 * 9 + 16 * 24 + 3 * 24 * 24 * 9),
+                16 * 24 * 9 + 16 * 24 + 3 * 24 * 24 * 9 + 5 * 48,
+            ),
         ] {
             let cost = Layer { op: op.parse().unwrap(), input, channels, stride }.graph().cost();
             assert_eq!((cost.macs, cost.params), (macs, params), "{op}");

@@ -101,7 +101,10 @@ impl Genotype {
 /// By choice: its op, and its channels where the layer has several widths, as `conv_3x3:24`.
 pub fn names_of(choices: &[Choice]) -> Vec<String> {
     let widths = choices.iter().any(|choice| choice.channels != choices[0].channels);
-    let name = |Choice { op, channels }: &Choice| if widths { format!("{op}:{channels}") } else { op.to_string() };
+    let name = |Choice { op, channels }: &Choice| match channels {
+        Some(channels) if widths => format!("{op}:{channels}"),
+        _ => op.to_string(),
+    };
     choices.iter().map(name).collect()
 }
 

@@ -2,6 +2,7 @@
 
 pub mod baselines;
 mod blocks;
+mod channels;
 mod genotype;
 mod layer;
 mod network;
@@ -9,11 +10,12 @@ mod networks;
 mod op;
 mod sizes;
 
+pub use channels::Channels;
 pub use genotype::{Genotype, names_of};
 pub use layer::Layer;
 pub use network::{Baseline, Network};
 pub use networks::{Choice, Networks, Variant, chained};
-pub use op::{CandidateOp, Expansion, Kernel, PoolKind};
+pub use op::{Blocks, CandidateOp, Expansion, Kernel, PoolKind};
 
 use crate::artifact::{self, ArtifactError};
 use crate::bounded::Name;
@@ -62,14 +64,18 @@ pub struct SearchSpace {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerSpec {
     pub ops: Vec<CandidateOp>,
-    pub channels: Vec<usize>,
+    pub channels: Channels,
     pub stride: usize,
 }
 
 impl LayerSpec {
     /// In the order in which alpha, fits and genotypes count them.
     pub fn choices(&self) -> Vec<Choice> {
-        let with = |op| self.channels.iter().map(move |&channels| Choice { op, channels });
+        let widths = match &self.channels {
+            Channels::Widths(widths) => widths.iter().copied().map(Some).collect(),
+            Channels::Same => vec![None],
+        };
+        let with = |op| widths.iter().map(move |&channels| Choice { op, channels });
         self.ops.iter().flat_map(|&op| with(op)).collect()
     }
 }
@@ -89,16 +95,9 @@ struct Written {
 #[serde(deny_unknown_fields)]
 struct WrittenLayer {
     ops: Option<Vec<CandidateOp>>,
-    channels: OneOrMany,
+    channels: Channels,
     #[serde(default = "one")]
     stride: usize,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(usize),
-    Many(Vec<usize>),
 }
 
 fn one() -> usize {
@@ -109,12 +108,10 @@ impl TryFrom<Written> for SearchSpace {
     type Error = SpaceError;
 
     fn try_from(Written { name, candidates, layers }: Written) -> Result<Self, SpaceError> {
-        let layer = |WrittenLayer { ops, channels, stride }| {
-            let channels = match channels {
-                OneOrMany::One(channels) => vec![channels],
-                OneOrMany::Many(channels) => channels,
-            };
-            LayerSpec { ops: ops.unwrap_or_else(|| candidates.clone()), channels, stride }
+        let layer = |WrittenLayer { ops, channels, stride }| LayerSpec {
+            ops: ops.unwrap_or_else(|| candidates.clone()),
+            channels,
+            stride,
         };
         SearchSpace { layers: layers.into_iter().map(layer).collect(), name: name.into() }.checked()
     }
@@ -125,7 +122,8 @@ macro_rules! built_in {
     ($($name:literal),*) => { [$(($name, include_str!(concat!($name, ".toml")))),*] };
 }
 
-const BUILT_IN: [(&str, &str); 5] = built_in!["chain", "chain_small", "mobile", "mobile_224", "proxylessnas"];
+const BUILT_IN: [(&str, &str); 6] =
+    built_in!["chain", "chain_small", "residual", "mobile", "mobile_224", "proxylessnas"];
 
 impl SearchSpace {
     /// Of the built-in spaces.
@@ -174,12 +172,14 @@ impl LayerSpec {
         if let Some(op) = repeated(ops) {
             return Some(format!("op `{op}` is listed twice"));
         }
-        if let Some(channels) = repeated(channels) {
-            return Some(format!("{channels} channels are listed twice"));
-        }
-        let in_range = !channels.is_empty() && channels.iter().all(|size| (1..=MOST_CHANNELS).contains(size));
-        if !in_range {
-            return Some(format!("channels are numbers from 1 to {MOST_CHANNELS}"));
+        if let Channels::Widths(widths) = channels {
+            if let Some(channels) = repeated(widths) {
+                return Some(format!("{channels} channels are listed twice"));
+            }
+            let in_range = !widths.is_empty() && widths.iter().all(|size| (1..=MOST_CHANNELS).contains(size));
+            if !in_range {
+                return Some(format!("channels are numbers from 1 to {MOST_CHANNELS}, or \"same\""));
+            }
         }
         (!(1..=MOST_STRIDE).contains(stride)).then(|| format!("a stride is a number from 1 to {MOST_STRIDE}"))
     }

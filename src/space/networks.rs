@@ -6,15 +6,17 @@ use std::collections::{BTreeMap, HashSet};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
     pub op: CandidateOp,
-    pub channels: usize,
+    /// None for as many as its input has.
+    pub channels: Option<usize>,
 }
 
 /// A choice of a layer on one of the inputs that it may get.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
     pub choice: usize,
-    /// The choices of the layer before that give it this input; none for the first layer.
-    pub inputs: Vec<usize>,
+    /// What decides this input: the last layer before that has widths of its own, and those of its choices that give
+    /// this one. None where it is the images' shape.
+    pub inputs: Option<(usize, Vec<usize>)>,
     pub layer: Layer,
 }
 
@@ -38,25 +40,19 @@ impl Networks {
         let classes = classes.into();
         let invalid = |reason: String| SpaceError::Invalid { space: space.name.clone(), reason };
         sizes::check_images(input, &classes).map_err(invalid)?;
-        let head = LayerSpec { ops: vec![CandidateOp::Head], channels: classes.clone(), stride: 1 };
+        let head = LayerSpec { ops: vec![CandidateOp::Head], channels: classes.clone().into(), stride: 1 };
         let specs: Vec<&LayerSpec> = space.layers.iter().chain([&head]).collect();
         let choices: Vec<Vec<Choice>> = specs.iter().map(|spec| spec.choices()).collect();
-        let mut inputs = BTreeMap::from([(input, vec![])]);
+        let mut inputs = Inputs::from([(input, None)]);
         let mut layers = vec![];
-        for (spec, choices) in specs.into_iter().zip(&choices) {
+        for (layer, (spec, choices)) in specs.into_iter().zip(&choices).enumerate() {
             if choices.len() * inputs.len() > sizes::MOST_VARIANTS {
                 let reason = format!("a layer has {} choices on {} inputs", choices.len(), inputs.len());
                 return Err(invalid(format!("{reason}: {} in all are allowed", sizes::MOST_VARIANTS)));
             }
             let variants = variants(spec, &inputs);
             variants.iter().try_for_each(|variant| variant.layer.check()).map_err(invalid)?;
-            inputs = BTreeMap::new();
-            for variant in &variants {
-                let given: &mut Vec<usize> = inputs.entry(variant.layer.output()).or_default();
-                if !given.contains(&variant.choice) {
-                    given.push(variant.choice);
-                }
-            }
+            inputs = outputs(layer, choices, &variants);
             layers.push(variants);
         }
         Ok(Networks { space, input, classes, layers, choices })
@@ -108,6 +104,7 @@ impl Networks {
         let mut layers = vec![];
         for (choices_of, (&choice, variants)) in self.choices.iter().zip(choices.iter().zip(&self.layers)) {
             let Choice { op, channels } = choices_of[choice];
+            let channels = channels.unwrap_or(input.channels);
             let layer = Layer { op, input, channels, stride: variants[0].layer.stride };
             input = layer.output();
             layers.push(layer);
@@ -133,10 +130,8 @@ impl Networks {
     /// Where a variant of `layer` is in a network: the layers that decide it, each with its choices.
     pub fn product(&self, layer: usize, variant: &Variant) -> Vec<(usize, Vec<usize>)> {
         let here = (layer, vec![variant.choice]);
-        match layer.checked_sub(1) {
-            Some(before) if variant.inputs.len() < self.choices[before].len() => {
-                vec![(before, variant.inputs.clone()), here]
-            }
+        match &variant.inputs {
+            Some((before, given)) if given.len() < self.choices[*before].len() => vec![(*before, given.clone()), here],
             _ => vec![here],
         }
     }
@@ -149,14 +144,35 @@ impl Networks {
     }
 }
 
-fn variants(spec: &LayerSpec, inputs: &BTreeMap<Shape, Vec<usize>>) -> Vec<Variant> {
+/// The shapes that a layer may get, each with what decides it ([`Variant::inputs`]).
+type Inputs = BTreeMap<Shape, Option<(usize, Vec<usize>)>>;
+
+fn variants(spec: &LayerSpec, inputs: &Inputs) -> Vec<Variant> {
     let of = |(choice, Choice { op, channels }): (usize, Choice)| {
         inputs.iter().map(move |(&input, from)| {
+            let channels = channels.unwrap_or(input.channels);
             let layer = Layer { op, input, channels, stride: spec.stride };
             Variant { choice, inputs: from.clone(), layer }
         })
     };
     spec.choices().into_iter().enumerate().flat_map(of).collect()
+}
+
+/// What these variants of `layer` give to the layer after it.
+fn outputs(layer: usize, choices: &[Choice], variants: &[Variant]) -> Inputs {
+    let mut outputs = Inputs::new();
+    for variant in variants {
+        let output = outputs.entry(variant.layer.output()).or_default();
+        if choices[variant.choice].channels.is_none() {
+            output.clone_from(&variant.inputs);
+            continue;
+        }
+        let (_, given) = output.get_or_insert_with(|| (layer, vec![]));
+        if !given.contains(&variant.choice) {
+            given.push(variant.choice);
+        }
+    }
+    outputs
 }
 
 fn layer_name(layer: usize, layers: usize) -> String {

@@ -1,4 +1,4 @@
-use super::blocks::{conv_bn, fused, inverted_residual};
+use super::blocks::{conv_bn, fused, inverted_residual, residual};
 use super::{Layer, SpaceError};
 use nas_exporters::{Graph, Op};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub enum CandidateOp {
     InvertedResidual { kernel: Kernel, expansion: Expansion, squeeze_excite: bool },
     /// `fused_3x3_e3`: see [`fused`].
     Fused { kernel: Kernel, expansion: Expansion },
+    /// `res_3x3`, `res_3x3_n2`: so many blocks one after another, see [`residual`].
+    Residual { kernel: Kernel, blocks: Blocks },
     /// `avg_pool_3x3`, `max_pool_3x3`; a 1×1 projection follows where channels differ.
     Pool { kind: PoolKind, kernel: Kernel },
     /// `skip`: identity, or a 1×1 projection where shapes differ.
@@ -36,6 +38,10 @@ pub struct Kernel(u8);
 /// By how much a block widens its input inside: a factor from 1 to 16.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Expansion(u8);
+
+/// How many residual blocks follow one another: from 1 to 16.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Blocks(u8);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PoolKind {
@@ -65,10 +71,40 @@ impl Expansion {
     }
 }
 
+impl Blocks {
+    /// None where `number` is out of range.
+    pub fn new(number: usize) -> Option<Blocks> {
+        u8::try_from(number).ok().filter(|number| (1..=16).contains(number)).map(Blocks)
+    }
+
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
 impl CandidateOp {
     /// The forms of all names, for messages.
-    pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE, avg_pool_KxK, max_pool_KxK, \
-                             skip and zero, with an odd K up to 15 and E from 1 to 16";
+    pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE, res_KxK, res_KxK_nN, \
+                             avg_pool_KxK, max_pool_KxK, skip and zero, with an odd K up to 15, E from 1 to 16 and N from \
+                             2 to 16";
+
+    /// What the op is besides kernel, expansion, squeeze-and-excite and number of blocks. Parameters of one name mean
+    /// the same in all ops of a family: those of smaller kernels are the centre of larger ones, and those of fewer
+    /// channels the first of more.
+    pub fn family(self) -> &'static str {
+        match self {
+            CandidateOp::Conv { .. } => "conv",
+            CandidateOp::SepConv { .. } => "sep_conv",
+            CandidateOp::InvertedResidual { .. } => "mb",
+            CandidateOp::Fused { .. } => "fused",
+            CandidateOp::Residual { .. } => "res",
+            CandidateOp::Pool { kind: PoolKind::Avg, .. } => "avg_pool",
+            CandidateOp::Pool { kind: PoolKind::Max, .. } => "max_pool",
+            CandidateOp::Skip => "skip",
+            CandidateOp::Zero => "zero",
+            CandidateOp::Head => "head",
+        }
+    }
 
     /// Appends the op's nodes to a graph that is the layer's input so far.
     pub(super) fn describe(self, g: &mut Graph, layer: &Layer) {
@@ -89,6 +125,12 @@ impl CandidateOp {
             }
             CandidateOp::Fused { kernel, expansion } => {
                 fused(g, channels, stride, kernel.get(), expansion.get());
+            }
+            CandidateOp::Residual { kernel, blocks } => {
+                for block in 1..=blocks.get() {
+                    let stride = if block == 1 { stride } else { 1 };
+                    residual(g, &format!("block{block}"), channels, stride, kernel.get());
+                }
             }
             CandidateOp::Pool { kind, kernel } => {
                 let kernel = kernel.get();
@@ -121,6 +163,8 @@ impl Display for CandidateOp {
                 format!("mb_{kernel}_e{}{}", expansion.0, if *squeeze_excite { "_se" } else { "" })
             }
             CandidateOp::Fused { kernel, expansion } => format!("fused_{kernel}_e{}", expansion.0),
+            CandidateOp::Residual { kernel, blocks: Blocks(1) } => format!("res_{kernel}"),
+            CandidateOp::Residual { kernel, blocks } => format!("res_{kernel}_n{}", blocks.0),
             CandidateOp::Pool { kind: PoolKind::Avg, kernel } => format!("avg_pool_{kernel}"),
             CandidateOp::Pool { kind: PoolKind::Max, kernel } => format!("max_pool_{kernel}"),
             CandidateOp::Skip => "skip".into(),
@@ -140,6 +184,7 @@ impl FromStr for CandidateOp {
             Kernel::new(a.parse().ok().filter(|_| a == b)?)
         };
         let expansion = |text: &str| Expansion::new(text.strip_prefix('e')?.parse().ok()?);
+        let blocks = |text: &str| Blocks::new(text.strip_prefix('n')?.parse().ok()?);
         let op = || {
             Some(match name.split('_').collect::<Vec<_>>().as_slice() {
                 ["conv", k] => CandidateOp::Conv { kernel: kernel(k)? },
@@ -150,6 +195,8 @@ impl FromStr for CandidateOp {
                     squeeze_excite: !excite.is_empty(),
                 },
                 ["fused", k, e] => CandidateOp::Fused { kernel: kernel(k)?, expansion: expansion(e)? },
+                ["res", k] => CandidateOp::Residual { kernel: kernel(k)?, blocks: Blocks(1) },
+                ["res", k, n] => CandidateOp::Residual { kernel: kernel(k)?, blocks: blocks(n)? },
                 ["avg", "pool", k] => CandidateOp::Pool { kind: PoolKind::Avg, kernel: kernel(k)? },
                 ["max", "pool", k] => CandidateOp::Pool { kind: PoolKind::Max, kernel: kernel(k)? },
                 ["skip"] => CandidateOp::Skip,
@@ -204,6 +251,9 @@ mod tests {
             "mb_7x7_e6",
             "mb_3x3_e1_se",
             "fused_3x3_e3",
+            "res_3x3",
+            "res_5x5_n2",
+            "res_3x3_n16",
             "avg_pool_3x3",
             "max_pool_5x5",
             "skip",
@@ -223,6 +273,10 @@ mod tests {
             "mb_3x3_e17",
             "mb_3x3_e6_ce",
             "mb_3x3_e6_se_se",
+            "res_3x3_n0",
+            "res_3x3_n1",
+            "res_3x3_n17",
+            "res_3x3_n2_n2",
             "pool_3x3",
             "sep_conv_3x3_",
             "Skip",

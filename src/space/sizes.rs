@@ -54,6 +54,7 @@ pub(super) fn check_layer(layer: &Layer) -> Result<(), String> {
             let hidden = input.channels * expansion.get();
             (map(hidden), hidden * channels.max(kernel.get().pow(2) * input.channels))
         }
+        CandidateOp::Residual { kernel, .. } => (0, kernel.get().pow(2) * input.channels.max(channels) * channels),
         CandidateOp::Pool { .. } | CandidateOp::Skip | CandidateOp::Head => (0, input.channels * channels),
         CandidateOp::Zero => (0, 0),
     };

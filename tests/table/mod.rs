@@ -12,8 +12,11 @@ pub const COMMAND: &str = "nas-profile --device board";
 
 /// A space whose first layer holds `stem` and whose others choose from `candidates`.
 pub fn space(name: &str, stem: LayerSpec, candidates: &[CandidateOp], layers: &[(usize, usize)]) -> SearchSpace {
-    let layer =
-        |&(channels, stride): &(usize, usize)| LayerSpec { ops: candidates.to_vec(), channels: vec![channels], stride };
+    let layer = |&(channels, stride): &(usize, usize)| LayerSpec {
+        ops: candidates.to_vec(),
+        channels: vec![channels].into(),
+        stride,
+    };
     SearchSpace { name: name.into(), layers: [stem].into_iter().chain(layers.iter().map(layer)).collect() }
 }
 
