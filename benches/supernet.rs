@@ -10,7 +10,7 @@ use edge_nas::latency::Target;
 use edge_nas::model::LatencyModel;
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{Networks, SearchSpace};
-use edge_nas::train::{Adam, Gate, Placement, Sgd, Supernet, alpha_step, fix, weight_step};
+use edge_nas::train::{Adam, Gate, Placement, Sgd, Supernet, alpha_step, fix, penalty, weight_step};
 use nas_exporters::Shape;
 use table::filled;
 use tch::{Device, Kind, Tensor};
@@ -38,8 +38,8 @@ fn search() -> Search {
     let dir = tempfile::tempdir().unwrap();
     let table = filled(&dir.path().join("chain.jsonl"), &networks, 1, |layer| layer.graph().cost().macs as f64);
     let model = LatencyModel::new(&table, &networks).unwrap();
-    let net = Supernet::new(&networks, Placement::default()).unwrap();
-    let sgd = Sgd::new(net.params().map(|(name, _, tensor)| (name, tensor, 3e-4)), 0.9);
+    let net = Supernet::new(&networks, Placement::default(), false);
+    let sgd = Sgd::new(net.params().map(|(name, _, tensor)| (name.to_string(), tensor, 3e-4)), 0.9);
     let adam = Adam::new(&net.alpha, (0.5, 0.999), 1e-3);
     let limit = Target::Percent(40.0).resolve(latency_range(&model)).ns();
     let constraints = vec![Constraint { cost: Cost::latency(&model), limit }];
@@ -66,6 +66,10 @@ fn step_of_one_path(bencher: Bencher) {
 #[divan::bench(sample_count = 20)]
 fn step_of_alpha(bencher: Bencher) {
     let Search { net, mut adam, constraints, images, labels, .. } = search();
-    let step = || alpha_step(&net, &mut adam, (&constraints, 0.5), (&images, &labels), 3e-3);
+    let step = || {
+        let probabilities = net.probabilities();
+        let limits = penalty(&constraints, &probabilities, 0.5);
+        alpha_step(&net, &mut adam, (Gate::Mixture(&probabilities), &limits), (&images, &labels), 3e-3)
+    };
     bencher.counter(ItemsCount::new(8u32)).bench_local(step);
 }

@@ -4,7 +4,7 @@
 
 use edge_nas::artifact::Digest;
 use edge_nas::data::{Augment, Batch, Batches, Data, DataSpec, Normalisation};
-use edge_nas::train::{At, Checkpoint, Epochs, Metrics, Net, Placement, Sgd, Task, tensors};
+use edge_nas::train::{At, Checkpoint, Epochs, Metrics, Net, Norm, Placement, Sgd, Task, tensors};
 use nas_exporters::{Graph, Op, Shape, Weights};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -63,7 +63,7 @@ impl Task for Small {
     fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics) {
         assert!(self.interrupted_at != Some(at.done()), "interrupted");
         let (images, labels) = tensors(batch, self.net.graph().input_shape(), self.net.device());
-        let logits = self.net.forward(&images, true);
+        let logits = self.net.forward(&images, Norm::TRAIN);
         let loss = logits.cross_entropy_for_logits(&labels);
         self.sgd.zero_grad();
         loss.backward();
@@ -94,8 +94,9 @@ fn train(data: &Data, dir: &Path, mut task: Small) -> (Vec<Line>, Vec<(String, V
         augment: Augment { padding: 2, flip: true },
         seed: 5,
         epochs: EPOCHS,
+        until: EPOCHS,
         learning_rate: 0.1,
-        log: &dir.join("log.jsonl"),
+        log: dir.join("log.jsonl"),
         checkpoint: Checkpoint { path: dir.join("checkpoint.safetensors"), key: Digest::of_bytes(b"key") },
     };
     let log = epochs.run_saving(&mut task, Duration::ZERO).unwrap();

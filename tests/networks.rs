@@ -6,7 +6,7 @@
 use edge_nas::device::{Board, Device, Session, Source};
 use edge_nas::space::baselines::mobilenet_v2;
 use edge_nas::space::{CandidateOp, Channels, Genotype, Layer, LayerSpec, Networks, SearchSpace};
-use edge_nas::train::{Net, Placement};
+use edge_nas::train::{Net, Norm, Placement};
 use nas_exporters::{Graph, NodeId, Precision, Shape, Weights, onnx};
 use nas_probe::{Runtime, TensorData};
 use onnx_protobuf::{GraphProto, Message, ModelProto, NodeProto};
@@ -42,7 +42,7 @@ impl Host {
         let image = random(graph.input_shape(), seed);
         let net = Net::new(graph, Placement::default());
         net.load(&weights).unwrap();
-        let expected = tch::no_grad(|| values(&net.forward(&tensor(&image), false)));
+        let expected = tch::no_grad(|| values(&net.forward(&tensor(&image), Norm::Running)));
 
         let mut session = self.session.borrow_mut();
         let placed = session.place(&[(name.to_string(), Source::File(onnx))]).unwrap();

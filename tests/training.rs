@@ -10,7 +10,10 @@ use edge_nas::latency::Latency;
 use edge_nas::model::LatencyModel;
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
-use edge_nas::train::{Adam, Gate, Net, Placement, Sgd, Supernet, alpha_step, cosine, expectation, fix, weight_step};
+use edge_nas::train::{
+    Adam, Gate, Net, Norm, Placement, Sgd, Supernet, alpha_step, cosine, expectation, fix, penalty, sandwich_step,
+    weight_step,
+};
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -61,13 +64,13 @@ fn batch_norm_normalises_by_the_batch_and_keeps_running_statistics() {
         x.transpose(0, 1).reshape([2, -1]).var_dim([1i64].as_slice(), true, false),
     );
 
-    let y = net.forward(&x, true);
+    let y = net.forward(&x, Norm::TRAIN);
     assert_close(&y.mean_dim([0i64, 2, 3].as_slice(), false, Kind::Float), &mean.zeros_like(), 1e-5);
     assert_close(param(Role::RunningMean), &(&mean * 0.1), 1e-5);
     assert_close(param(Role::RunningVar), &(&var * 0.1 + 0.9), 1e-5);
 
     let before = (values(param(Role::RunningMean)), values(param(Role::RunningVar)));
-    let (one, other) = (net.forward(&x, false), net.forward(&x.get(0).unsqueeze(0), false));
+    let (one, other) = (net.forward(&x, Norm::Running), net.forward(&x.get(0).unsqueeze(0), Norm::Running));
     assert_close(&one.get(0), &other.get(0), 1e-6);
     assert_eq!((values(param(Role::RunningMean)), values(param(Role::RunningVar))), before);
 }
@@ -78,7 +81,7 @@ fn gradients_are_those_of_finite_differences() {
     let net = small_net();
     let x = images(16, net.graph().input_shape());
     let labels = Tensor::arange(16, (Kind::Int64, tch::Device::Cpu)).remainder(3);
-    let loss = || net.forward(&x, true).cross_entropy_for_logits(&labels);
+    let loss = || net.forward(&x, Norm::TRAIN).cross_entropy_for_logits(&labels);
     loss().backward();
     for (param, tensor) in net.trainable() {
         let direction = tensor.grad() / (tensor.grad().norm() + 1e-12);
@@ -104,7 +107,7 @@ fn steps_bring_the_loss_down() {
     let mut sgd = Sgd::new(params, 0.9);
     let losses: Vec<f64> = (0..60)
         .map(|_| {
-            let loss = net.forward(&x, true).cross_entropy_for_logits(&labels);
+            let loss = net.forward(&x, Norm::TRAIN).cross_entropy_for_logits(&labels);
             sgd.zero_grad();
             loss.backward();
             sgd.step(0.05);
@@ -133,7 +136,7 @@ fn small() -> Networks {
 }
 
 fn supernet(networks: &Networks) -> Supernet {
-    Supernet::new(networks, Placement::default()).unwrap()
+    Supernet::new(networks, Placement::default(), false)
 }
 
 /// The latency model of a table in which a layer takes as many nanoseconds as it has multiply-accumulates, and 100.
@@ -163,12 +166,16 @@ fn part_of(net: &Supernet, prefix: &str) -> Weights {
 fn parts(net: &Supernet, networks: &Networks) -> (Net, Vec<Net>, Net) {
     let part = |prefix: &str, layer: &Layer| {
         let part = Net::new(layer.graph(), Placement::default());
-        part.load(&part_of(net, prefix)).unwrap();
+        let mut weights = Weights::random(part.graph(), 0);
+        part_of(net, prefix)
+            .iter()
+            .for_each(|(name, tensor)| weights.insert(name, tensor.dims.clone(), tensor.values.clone()));
+        part.load(&weights).unwrap();
         part
     };
     let [stem, ops, head] = networks.variants() else { panic!("three layers") };
     let ops = ops.iter().map(|variant| part(&format!("layer1.{}", variant.layer.op), &variant.layer));
-    (part("stem", &stem[0].layer), ops.collect(), part("head", &head[0].layer))
+    (part("stem.conv_3x3", &stem[0].layer), ops.collect(), part("head.head", &head[0].layer))
 }
 
 #[test]
@@ -177,17 +184,14 @@ fn a_mixed_op_is_the_weighted_sum_of_its_ops() {
     let net = supernet(&networks);
     let (stem, ops, head) = parts(&net, &networks);
     let x = images(6, networks.input);
-    let mut given: Vec<f64> = (1..=ops.len()).map(|i| i as f64 / 36.0).collect();
+    let given: Vec<f64> = (1..=ops.len()).map(|i| i as f64 / 36.0).collect();
     assert!((given.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-    for train in [true, false] {
-        let between = stem.forward(&x, train);
-        let terms = ops.iter().zip(&given).map(|(op, p)| op.forward(&between, train) * *p);
-        let expected = head.forward(&terms.reduce(|a, b| a + b).unwrap(), train);
-        let one = Tensor::from_slice(&[1f32]);
-        let probabilities = [one.copy(), Tensor::from_slice(&given).to_kind(Kind::Float), one];
-        assert_close(&net.forward(&x, Gate::Mixture(&probabilities), train), &expected, 1e-5);
-        given.reverse();
-    }
+    let between = stem.forward(&x, Norm::Batch);
+    let terms = ops.iter().zip(&given).map(|(op, p)| op.forward(&between, Norm::Batch) * *p);
+    let expected = head.forward(&terms.reduce(|a, b| a + b).unwrap(), Norm::Batch);
+    let one = Tensor::from_slice(&[1f32]);
+    let probabilities = [one.copy(), Tensor::from_slice(&given).to_kind(Kind::Float), one];
+    assert_close(&net.forward(&x, Gate::Mixture(&probabilities)), &expected, 1e-5);
 }
 
 /// A path is the network that holds only its choices; others get no gradient and keep their statistics.
@@ -198,12 +202,12 @@ fn a_path_is_one_network() {
     let (stem, ops, head) = parts(&net, &networks);
     let x = images(6, networks.input);
     for (choice, op) in ops.iter().enumerate() {
-        let expected = head.forward(&op.forward(&stem.forward(&x, true), true), true);
-        assert_close(&net.forward(&x, Gate::Path(&[0, choice, 0]), true), &expected, 1e-5);
+        let expected = head.forward(&op.forward(&stem.forward(&x, Norm::TRAIN), Norm::TRAIN), Norm::TRAIN);
+        assert_close(&net.forward(&x, Gate::Path(&[0, choice, 0])), &expected, 1e-5);
     }
     let net = supernet(&networks);
     let before = part_of(&net, "layer1.conv_5x5");
-    net.forward(&x, Gate::Path(&[0, 0, 0]), true).sum(Kind::Float).backward();
+    net.forward(&x, Gate::Path(&[0, 0, 0])).sum(Kind::Float).backward();
     for (name, param, tensor) in net.params().filter(|(_, param, _)| param.role.is_trained()) {
         let on_path = !name.starts_with("layer1.") || name.starts_with("layer1.conv_3x3.");
         assert_eq!(tensor.grad().defined(), on_path, "{name}: {param:?}");
@@ -219,7 +223,7 @@ fn alpha_starts_even_and_has_a_gradient() {
     assert!(values(&probabilities[1]).iter().all(|p| *p == 1.0 / 8.0));
     assert!([0, 2].iter().all(|&layer| values(&probabilities[layer]) == [1.0]));
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
-    let logits = net.forward(&images(4, networks.input), Gate::Mixture(&probabilities), true);
+    let logits = net.forward(&images(4, networks.input), Gate::Mixture(&probabilities));
     let loss = logits.cross_entropy_for_logits(&labels);
     let grad = &Tensor::run_backward(&[loss], &[&net.alpha], false, false)[0];
     assert_eq!(grad.size(), net.alpha.size());
@@ -258,7 +262,9 @@ fn latency_moves_alpha_only_above_the_target() {
         let net = supernet(&networks);
         let constraints = within(&model, target);
         let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
-        let _ = alpha_step(&net, &mut adam, (&constraints, weight), (&x, &labels), 0.1);
+        let mixed = net.probabilities();
+        let gate = (Gate::Mixture(&mixed), &penalty(&constraints, &mixed, weight));
+        let _ = alpha_step(&net, &mut adam, gate, (&x, &labels), 0.1);
         model.polynomial.expected(&net.probabilities().iter().map(values).collect::<Vec<_>>())
     };
     let by_loss = expected_after(dearest, 0.0);
@@ -278,7 +284,7 @@ fn the_supernet_of_mobile_learns_in_all_branches() {
     assert!(biases.map(|(.., bias)| bias.abs().sum(Kind::Float)).all(|sum| sum.double_value(&[]) == 0.0));
 
     let (x, labels) = (images(4, input), Tensor::from_slice(&[0i64, 1, 2, 3]));
-    let mut sgd = Sgd::new(trained().map(|(name, _, tensor)| (name, tensor, 0.0)), 0.9);
+    let mut sgd = Sgd::new(trained().map(|(name, _, tensor)| (name.to_string(), tensor, 0.0)), 0.9);
     let probabilities: Vec<Tensor> = net.probabilities().iter().map(Tensor::detach).collect();
     let (loss, _) = weight_step(&net, Gate::Mixture(&probabilities), &mut sgd, (&x, &labels), 0.05);
     let loss = loss.double_value(&[]);
@@ -292,7 +298,9 @@ fn the_supernet_of_mobile_learns_in_all_branches() {
     let model = model(&networks);
     let constraints = within(&model, latency_range(&model).0);
     let mut adam = Adam::new(&net.alpha, (0.5, 0.999), 0.0);
-    let (loss, logits) = alpha_step(&net, &mut adam, (&constraints, 0.5), (&x, &labels), 0.1);
+    let mixed = net.probabilities();
+    let gate = (Gate::Mixture(&mixed), &penalty(&constraints, &mixed, 0.5));
+    let (loss, logits) = alpha_step(&net, &mut adam, gate, (&x, &labels), 0.1);
     assert!(loss.double_value(&[]).is_finite() && logits.isfinite().all().int64_value(&[]) == 1);
     assert!(values(&net.alpha).iter().all(|a| a.is_finite() && *a != 0.0), "{:?}", values(&net.alpha));
 }
@@ -308,20 +316,124 @@ fn a_zero_adds_nothing_to_a_mixture() {
     let one = Tensor::from_slice(&[1f32]);
     let probabilities = [one.copy(), Tensor::from_slice(&one_hot), one];
     let zeros = Tensor::zeros([2, 6, 5, 4], (Kind::Float, tch::Device::Cpu));
-    assert_eq!(stem.forward(&x, true).size(), [2, 4, 9, 8]);
-    let expected = head.forward(&zeros, true);
-    assert_close(&net.forward(&x, Gate::Mixture(&probabilities), true), &expected, 1e-6);
-    assert_close(&net.forward(&x, Gate::Path(&[0, zero, 0]), true), &expected, 1e-6);
+    assert_eq!(stem.forward(&x, Norm::TRAIN).size(), [2, 4, 9, 8]);
+    let expected = head.forward(&zeros, Norm::TRAIN);
+    assert_close(&net.forward(&x, Gate::Mixture(&probabilities)), &expected, 1e-6);
+    assert_close(&net.forward(&x, Gate::Path(&[0, zero, 0])), &expected, 1e-6);
 }
 
-/// Choices of several widths cannot be added up.
+/// The networks of a space with widths, kernels and depths, by name.
+fn wide() -> Networks {
+    let space = r#"
+        name = "wide"
+        layers = [
+          { ops = ["conv_3x3"], channels = [4, 6] },
+          { ops = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "max_pool_3x3", "skip"], channels = [5, 8], stride = 2 },
+          { ops = ["skip", "res_3x3", "res_3x3_n2"], channels = "same" },
+          { ops = ["mb_3x3_e3", "mb_5x5_e6_se"], channels = [6, 9] },
+        ]"#;
+    Networks::new(toml::from_str(space).unwrap(), Shape::new(3, 9, 8), [5]).unwrap()
+}
+
+/// Every network of a supernet that shares weights has the first channels of the widest, and the centre of the largest
+/// kernel; so a network that is built of these weights computes the same.
 #[test]
-fn a_layer_of_several_widths_is_refused() {
-    let mut space = small().space;
-    space.layers[1].channels = vec![4, 6].into();
-    let networks = Networks::new(space, Shape::new(3, 9, 8), [5]).unwrap();
-    let error = Supernet::new(&networks, Placement::default()).err().unwrap().to_string();
-    assert!(error.contains("layer1 of space `chain`") && error.contains("several widths"), "{error}");
+fn a_path_of_a_sharing_supernet_is_that_part_of_it() {
+    fix(Threads::of(1), 1);
+    let networks = wide();
+    let net = Supernet::new(&networks, Placement::default(), true);
+    let stored: std::collections::BTreeMap<&str, &Tensor> = net.params().map(|(name, _, t)| (name, t)).collect();
+    let x = images(6, networks.input);
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for _ in 0..40 {
+        let choices: Vec<usize> = networks.choices().iter().map(|of| rng.random_range(0..of.len())).collect();
+        let mut y = x.shallow_clone();
+        for (i, layer) in networks.layers_of(&choices).iter().enumerate() {
+            let part = Net::new(layer.graph(), Placement::default());
+            let mut weights = Weights::random(part.graph(), 0);
+            for (param, _) in part.trainable() {
+                let name = format!("{}.{}.{}", networks.layer_name(i), layer.op.family(), param.name);
+                let mut tensor = stored[name.as_str()].shallow_clone();
+                for (dim, &size) in param.dims.iter().enumerate() {
+                    let all = tensor.size()[dim];
+                    let start = if dim < 2 { 0 } else { (all - size as i64) / 2 };
+                    tensor = tensor.narrow(dim as i64, start, size as i64);
+                }
+                let values = values(&tensor).into_iter().map(|v| v as f32).collect();
+                weights.insert(&param.name, param.dims.clone(), values);
+            }
+            part.load(&weights).unwrap();
+            y = part.forward(&y, Norm::Batch);
+        }
+        assert_close(&net.forward(&x, Gate::Path(&choices)), &y, 1e-5);
+        // A mixture of which nothing else is left is that network, where it has the widest input.
+        let one_hot = |(choice, of): (&usize, &Vec<edge_nas::space::Choice>)| {
+            let row: Vec<f32> = (0..of.len()).map(|i| if i == *choice { 1.0 } else { 0.0 }).collect();
+            Tensor::from_slice(&row)
+        };
+        let probabilities: Vec<Tensor> = choices.iter().zip(networks.choices()).map(one_hot).collect();
+        let mixed = net.forward(&x, Gate::Mixture(&probabilities));
+        assert_eq!(mixed.size(), y.size());
+        // Every choice of a mixture gets the widest input, which changes what is projected, and what is expanded.
+        let widest = |(layer, of): (&Layer, &Vec<edge_nas::space::Variant>)| {
+            of.iter().all(|variant| variant.layer.input.channels <= layer.input.channels)
+        };
+        if networks.layers_of(&choices).iter().zip(networks.variants()).all(widest) {
+            assert_close(&mixed, &y, 1e-4);
+        }
+        let ones: Vec<Tensor> = choices.iter().map(|_| Tensor::from(1f32)).collect();
+        assert_close(&net.forward(&x, Gate::Scaled(&choices, &ones)), &y, 1e-6);
+    }
+}
+
+/// The statistics of a network are the means over the batches, as if batch norm had seen them as one stream.
+#[test]
+fn calibration_takes_the_mean_statistics_of_its_batches() {
+    fix(Threads::of(1), 2);
+    let networks = wide();
+    let net = Supernet::new(&networks, Placement::default(), true);
+    let path = net.path(&[1, 0, 1, 0, 0]);
+    let batch = |seed: u64| {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let images = (0..16 * networks.input.len()).map(|_| rng.random_range(-2.0..2.0)).collect();
+        edge_nas::data::Batch { images, labels: (0..16).map(|i| i % 5).collect() }
+    };
+    // Of one batch, the running statistics are its own, but for the unbiased variance.
+    path.calibrate([batch(0)]);
+    let by_batch = path.evaluate([batch(0)], Norm::Batch).mean_loss().unwrap();
+    let by_running = path.evaluate([batch(0)], Norm::Running).mean_loss().unwrap();
+    assert!((by_batch - by_running).abs() < 0.02 * by_batch, "{by_batch} and {by_running}");
+    // Calibrated anew, nothing of the last time is left.
+    path.calibrate([batch(1), batch(2)]);
+    let again = path.evaluate([batch(0)], Norm::Running);
+    let fresh = net.path(&[1, 0, 1, 0, 0]);
+    fresh.calibrate([batch(1), batch(2)]);
+    assert_eq!(fresh.evaluate([batch(0)], Norm::Running), again);
+}
+
+#[test]
+fn a_sandwich_moves_the_weights_of_all_of_its_paths() {
+    fix(Threads::of(1), 3);
+    let networks = wide();
+    let x = images(8, networks.input);
+    let labels = Tensor::arange(8, (Kind::Int64, tch::Device::Cpu)).remainder(5);
+    for distilled in [false, true] {
+        let net = Supernet::new(&networks, Placement::default(), false);
+        let before: Vec<Vec<f64>> = net.params().map(|(_, _, tensor)| values(tensor)).collect();
+        let mut sgd = Sgd::new(net.params().map(|(name, _, tensor)| (name.to_string(), tensor, 0.0)), 0.9);
+        let paths = [vec![1, 1, 2, 1, 0], vec![0, 8, 0, 0, 0]];
+        let (loss, logits) = sandwich_step(&net, &paths, distilled, &mut sgd, (&x, &labels), 0.05);
+        assert!(loss.double_value(&[]).is_finite());
+        assert_eq!(logits.size(), [8, 5]);
+        let moved = net.params().zip(&before).filter(|((_, _, tensor), before)| values(tensor) != **before);
+        let moved: Vec<&str> = moved.map(|((name, ..), _)| name).collect();
+        for part in
+            ["stem.conv_3x3:4.", "stem.conv_3x3:6.", "layer1.conv_3x3:8.", "layer1.skip:5.", "layer2.res_3x3_n2."]
+        {
+            assert!(moved.iter().any(|name| name.starts_with(part)), "{part} {moved:?}");
+        }
+        assert!(!moved.iter().any(|name| name.starts_with("layer1.conv_5x5")), "{moved:?}");
+    }
 }
 
 fn parameter(value: f32) -> Tensor {

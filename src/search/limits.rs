@@ -21,8 +21,7 @@ impl Limits {
     }
     pub fn sample(&self, networks: &Networks, rng: &mut impl Rng) -> Result<Vec<usize>, SearchError> {
         loop {
-            let c: Vec<usize> =
-                (0..networks.len()).map(|l| *networks.live(l).choose(rng).unwrap_or(&0)).collect();
+            let c: Vec<usize> = (0..networks.len()).map(|l| *networks.live(l).choose(rng).unwrap_or(&0)).collect();
             if self.allow(&c) {
                 return Ok(c);
             }

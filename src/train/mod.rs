@@ -13,7 +13,7 @@ pub use checkpoint::Checkpoint;
 pub use epochs::{At, Epochs, Metrics, Seen, Task};
 pub use net::{Net, Norm, Placement};
 pub use optim::{Adam, Sgd, cosine};
-pub use steps::{excesses, expectation, penalty, sandwich_step, weight_step};
+pub use steps::{alpha_step, excesses, expectation, penalty, sandwich_step, weight_step};
 pub use supernet::{Gate, Path, Supernet};
 
 use crate::artifact::ArtifactError;

@@ -1,5 +1,5 @@
-use super::Sgd;
 use super::supernet::{Gate, Supernet, numbers};
+use super::{Adam, Sgd};
 use crate::model::Polynomial;
 use crate::search::Constraint;
 use tch::{Kind, Tensor};
@@ -52,6 +52,22 @@ pub fn weight_step(
     (loss, logits)
 }
 
+/// Moves alpha by the gradient of the cross-entropy and of what the limits add to it, through the gate, and gives the
+/// cross-entropy and the logits, N×classes.
+pub fn alpha_step(
+    net: &Supernet,
+    adam: &mut Adam,
+    (gate, limits): (Gate, &Tensor),
+    (images, labels): (&Tensor, &Tensor),
+    learning_rate: f64,
+) -> (Tensor, Tensor) {
+    let logits = net.forward(images, gate);
+    let loss = logits.cross_entropy_for_logits(labels);
+    let grad = Tensor::run_backward(&[&loss + limits], &[&net.alpha], false, false);
+    adam.step(&net.alpha, &grad[0], learning_rate);
+    (loss, logits)
+}
+
 /// Moves the weights by the mean gradient of several paths. The first one, the largest, learns from the labels; the
 /// others learn from its answers if `distilled`, else from the labels too (the sandwich rule and in-place distillation
 /// of Yu & Huang 2019, arXiv 1903.05134). Gives the loss and the logits of the first one.
@@ -71,7 +87,9 @@ pub fn sandwich_step(
         let loss = match &first {
             Some((_, teacher)) if distilled => {
                 let wanted = teacher.softmax(-1, Kind::Float);
-                -(wanted * logits.log_softmax(-1, Kind::Float)).sum_dim_intlist(-1, false, Kind::Float).mean(Kind::Float)
+                -(wanted * logits.log_softmax(-1, Kind::Float))
+                    .sum_dim_intlist(-1, false, Kind::Float)
+                    .mean(Kind::Float)
             }
             _ => logits.cross_entropy_for_logits(labels),
         };

@@ -8,9 +8,9 @@ use tch::{Kind, Tensor};
 /// How the layers of a supernet are computed.
 #[derive(Clone, Copy, Debug)]
 pub enum Gate<'g> {
-    /// Σ pᵢ·opᵢ(x), with a tensor of probabilities for each layer (Liu et al. 2019, arXiv 1806.09055, eq. 2). Outputs
-    /// of fewer channels are filled up with zeros (Wan et al. 2020, arXiv 2004.05565, section 3.1), and every choice
-    /// gets the widest input of its layer.
+    /// Σ pᵢ·opᵢ(x), with a tensor of probabilities for each layer (Liu et al. 2019, arXiv 1806.09055, eq. 2). Where
+    /// there are several widths, every choice gets the widest input of its layer, and each channel is multiplied by
+    /// the probability that the network has it (Wan et al. 2020, arXiv 2004.05565, section 3.1).
     Mixture(&'g [Tensor]),
     /// One choice of each layer.
     Path(&'g [usize]),
@@ -96,9 +96,11 @@ impl Supernet {
 
     fn mixture(&self, x: &Tensor, probabilities: &[Tensor]) -> Tensor {
         let mut x = x.shallow_clone();
+        // 1×C×1×1: with which probability the network has each channel of x.
+        let mut has: Option<Tensor> = None;
         for (layer, probabilities) in probabilities.iter().enumerate() {
-            let choices = 0..self.networks.choices()[layer].len();
-            let widest: Vec<&Variant> = choices.map(|choice| self.widest(layer, choice)).collect();
+            let choices = &self.networks.choices()[layer];
+            let widest: Vec<&Variant> = (0..choices.len()).map(|choice| self.widest(layer, choice)).collect();
             let channels = widest.iter().map(|variant| variant.layer.output().channels).max().unwrap_or_default();
             let single = widest.len() == 1;
             let terms = widest.iter().filter(|variant| single || variant.layer.op != CandidateOp::Zero);
@@ -107,7 +109,21 @@ impl Supernet {
                 if single { y } else { filled_up(&y, channels) * probabilities.get(variant.choice as i64) }
             };
             let sum = terms.map(term).reduce(|a, b| a + b);
-            x = sum.unwrap_or_else(|| self.net(layer, widest[0]).forward(&x, Norm::Batch));
+            let y = sum.unwrap_or_else(|| self.net(layer, widest[0]).forward(&x, Norm::Batch));
+            let same = choices.iter().all(|choice| choice.channels.is_none());
+            x = match &has {
+                Some(has) if same => y * has,
+                _ => y,
+            };
+            if !same {
+                let has_of = |variant: &&Variant| {
+                    let [own, all] = [variant.layer.output().channels, channels].map(|n| n as i64);
+                    let ones = Tensor::ones([1, own, 1, 1], (Kind::Float, x.device()));
+                    filled_up(&ones, all) * probabilities.get(variant.choice as i64)
+                };
+                let several = widest.iter().any(|variant| variant.layer.output().channels < channels);
+                has = several.then(|| widest.iter().map(has_of).reduce(|a, b| a + b)).flatten();
+            }
         }
         x
     }

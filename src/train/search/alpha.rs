@@ -6,12 +6,12 @@
 use super::{Algorithm, Search};
 use crate::data::Batch;
 use crate::record::{Expected, SearchEpoch};
-use crate::search::{Constraint, best_within, scores_of};
+use crate::search::{best_within, scores_of};
 use crate::space::{CandidateOp, Choice, names_of};
 use crate::train::epochs::{At, Metrics, Task};
 use crate::train::steps::{excesses, penalty};
 use crate::train::supernet::numbers;
-use crate::train::{Adam, Gate, Sgd, Supernet, correct, cosine, tensors, weight_step};
+use crate::train::{Adam, Gate, Sgd, Supernet, alpha_step, correct, cosine, tensors, weight_step};
 use nas_exporters::Shape;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -60,7 +60,9 @@ impl<'a> Alpha<'a> {
         let undecided: Vec<String> = undecided.map(|(layer, _)| networks.layer_name(layer)).collect();
         if !undecided.is_empty() {
             let layers = undecided.join(", ");
-            log::warn!("the search is undecided in {layers}: other choices score nearly as well; more --epochs may help");
+            log::warn!(
+                "the search is undecided in {layers}: other choices score nearly as well; more --epochs may help"
+            );
         }
     }
 
@@ -146,30 +148,27 @@ impl<'a> Alpha<'a> {
         let settings = self.search.settings;
         let allowed = self.allowed(at, rng);
         let (images, labels) = self.tensors(batch);
-        let constraints = self.search.constraints;
-        let (logits, limits) = match settings.algorithm {
+        let (probabilities, rate) = (self.net.probabilities(), settings.alpha_learning_rate.get());
+        let (path, mixed);
+        let (gate, limits) = match settings.algorithm {
             Algorithm::Gradient => {
-                let (choices, weights) = self.sample(at, &allowed, rng);
-                let logits = self.net.forward(&images, Gate::Scaled(&choices, &weights));
-                (logits, self.multiplied(constraints))
+                path = self.sample(at, &allowed, rng);
+                (Gate::Scaled(&path.0, &path.1), self.multiplied(&probabilities))
             }
             _ => {
-                let probabilities = self.probabilities(&allowed);
-                let logits = self.net.forward(&images, Gate::Mixture(&probabilities));
-                (logits, penalty(constraints, &self.net.probabilities(), settings.latency_weight.get()))
+                mixed = self.probabilities(&allowed);
+                let weight = settings.latency_weight.get();
+                (Gate::Mixture(&mixed), penalty(self.search.constraints, &probabilities, weight))
             }
         };
-        let loss = logits.cross_entropy_for_logits(&labels);
-        let total = &loss + limits;
-        let grad = Tensor::run_backward(&[total], &[&self.net.alpha], false, false);
-        self.adam.step(&self.net.alpha, &grad[0], settings.alpha_learning_rate.get());
+        let (loss, logits) = alpha_step(&self.net, &mut self.adam, (gate, &limits), (&images, &labels), rate);
         metrics.held_out.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
     }
 
     /// Σ λᵢ·(Eᵢ/Lᵢ − 1), whose multipliers then ascend by that excess and stay positive: dual ascent on the limits
     /// (Luo et al. 2022, arXiv 2208.10658, section 3.3).
-    fn multiplied(&mut self, constraints: &[Constraint]) -> Tensor {
-        let excesses = excesses(constraints, &self.net.probabilities());
+    fn multiplied(&mut self, probabilities: &[Tensor]) -> Tensor {
+        let excesses = excesses(self.search.constraints, probabilities);
         let terms = excesses.iter().zip(numbers(&self.multipliers)).map(|(excess, multiplier)| excess * multiplier);
         let sum = terms.fold(Tensor::from(0f64), |sum, term| sum + term);
         let _guard = tch::no_grad_guard();
