@@ -14,7 +14,7 @@ const CIFAR10: Shape = Shape { channels: 3, height: 32, width: 32 };
 
 /// The network that the original report found in `chain`.
 fn genotype() -> Graph {
-    let ops = "conv_3x3,skip,conv_3x3,conv_3x3,conv_3x3,conv_3x3";
+    let ops = "conv_3x3:32,skip,conv_3x3:64,conv_3x3,conv_3x3:128,conv_3x3";
     let networks = Networks::new(SearchSpace::load("chain").unwrap(), CIFAR10, [10]).unwrap();
     Genotype::parse(networks, ops).unwrap().graph()
 }

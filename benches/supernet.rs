@@ -34,7 +34,10 @@ struct Search {
 }
 
 fn search() -> Search {
-    let networks = Networks::new(SearchSpace::load("chain").unwrap(), CIFAR10, [CLASSES]).unwrap();
+    let mut space = SearchSpace::load("chain").unwrap();
+    let widths = [32, 32, 32, 64, 64, 128, 128].map(|width| vec![width].into());
+    space.layers.iter_mut().zip(widths).for_each(|(layer, width)| layer.channels = width);
+    let networks = Networks::new(space, CIFAR10, [CLASSES]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let table = filled(&dir.path().join("chain.jsonl"), &networks, 1, |layer| layer.graph().cost().macs as f64);
     let model = LatencyModel::new(&table, &networks).unwrap();

@@ -19,9 +19,11 @@ fn main() {
     divan::main();
 }
 
-/// `chain` with two layers more, on CIFAR-10, and a table of its 51 rows, each of 100 samples.
+/// `chain` with one width for each layer and two layers more, on CIFAR-10, and a table of its 51 rows, each of 100 samples.
 fn networks_and_table() -> (Networks, TempDir, PathBuf) {
     let mut space = SearchSpace::load("chain").unwrap();
+    let widths = [32, 32, 32, 64, 64, 128, 128].map(|width| vec![width].into());
+    space.layers.iter_mut().zip(widths).for_each(|(layer, width)| layer.channels = width);
     let last = space.layers[6].clone();
     space.layers.push(LayerSpec { channels: vec![256].into(), stride: 2, ..last.clone() });
     space.layers.push(LayerSpec { channels: vec![256].into(), ..last });

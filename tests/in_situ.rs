@@ -20,7 +20,7 @@ const NETWORKS: usize = 160;
 const LEFT: f64 = 0.25;
 
 fn networks() -> Networks {
-    Networks::new(SearchSpace::load("chain").unwrap(), INPUT, [CLASSES]).unwrap()
+    Networks::new(SearchSpace::load("chain_small").unwrap(), INPUT, [CLASSES]).unwrap()
 }
 
 /// Nanoseconds of a layer with its neighbours' doings left out.
@@ -29,7 +29,9 @@ fn alone(layer: &Layer) -> f64 {
     let name = layer.op.to_string();
     let op = ops.iter().position(|op| *op == name).unwrap_or(1);
     let classes = if layer.op == CandidateOp::Head { 100.0 * layer.channels as f64 } else { 0.0 };
-    if layer.is_identity() { 0.0 } else { 20_000.0 * (op + 1) as f64 / layer.stride as f64 + classes }
+    let width =
+        if layer.op == CandidateOp::Head { 1.0 } else { 1.0 + (layer.input.channels * layer.channels) as f64 / 1024.0 };
+    if layer.is_identity() { 0.0 } else { 20_000.0 * width * (op + 1) as f64 / layer.stride as f64 + classes }
 }
 
 fn truth(layers: &[Layer]) -> f64 {
@@ -139,10 +141,53 @@ fn the_corners_are_predicted_and_never_below_what_a_call_costs() {
     }
 }
 
+/// What they cost depends on a choice of a layer that is not next to them, and so does what their neighbours do.
+#[test]
+fn layers_of_the_same_width_are_predicted_on_each_width() {
+    let text = r#"
+        name = "same"
+        candidates = ["conv_3x3", "sep_conv_3x3", "max_pool_3x3", "skip"]
+        layers = [
+            { ops = ["conv_3x3"], channels = [8, 16] },
+            { channels = "same" },
+            { channels = "same" },
+            { channels = [16, 24, 32], stride = 2 },
+            { channels = "same" },
+            { channels = "same", stride = 2 },
+        ]
+    "#;
+    let networks = Networks::new(toml::from_str(text).unwrap(), INPUT, [CLASSES]).unwrap();
+    let (_dir, mut table) = begun(&networks, NETWORKS);
+    let chosen = rest(&table, &networks);
+    measured(&mut table, &chosen);
+    let model = LatencyModel::new(&table, &networks).unwrap();
+    for network in random_unseen(&table, &networks, 40, 3) {
+        table.append(Row { unseen: Some(Drawn::Random), ..measure(&network) }).unwrap();
+    }
+    for network in derived_unseen(&table, &model, 20, 3) {
+        table.append(Row { unseen: Some(Drawn::Derived), ..measure(&network) }).unwrap();
+    }
+    let (validation, _) = Validation::of(&table, &networks).unwrap().unwrap();
+    let derived = validation.derived.unwrap();
+    assert!(validation.random.mape < 0.01 && derived.mape < 0.02, "{validation:?}");
+    assert!(derived.networks >= 10, "{derived:?}");
+
+    // What is said of the layers of a network adds up to its prediction, interactions and what all share aside.
+    let adds = |choices: &[usize]| networks.searched().map(|layer| model.row(layer, choices)).sum::<Latency>();
+    let [deep, shallow] = [
+        ["conv_3x3:8", "conv_3x3", "conv_3x3", "conv_3x3:24", "conv_3x3", "conv_3x3"],
+        ["conv_3x3:8", "conv_3x3", "skip", "conv_3x3:24", "skip", "conv_3x3"],
+    ]
+    .map(|names| choices(&networks, &names));
+    let predicted = model.predict(&deep).ns() - model.predict(&shallow).ns();
+    let said = adds(&deep).ns() - adds(&shallow).ns();
+    assert!((said / predicted - 1.0).abs() < 0.05, "{said} {predicted}");
+}
+
 /// Of a space of 49 networks, none twice.
 #[test]
 fn a_small_space_runs_out_of_networks() {
-    let mut space = SearchSpace::load("chain").unwrap();
+    let mut space = SearchSpace::load("chain_small").unwrap();
     space.layers.truncate(3);
     let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
     let (_dir, mut table) = begun(&networks, 49);

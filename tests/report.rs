@@ -20,7 +20,7 @@ const OPS: &str = "conv_3x3,skip,conv_5x5,sep_conv_3x3,max_pool_3x3,conv_3x3";
 const EPOCHS: usize = 8;
 
 fn genotype_of(ops: &str) -> Genotype {
-    let space = SearchSpace::load("chain").unwrap();
+    let space = SearchSpace::load("chain_small").unwrap();
     Genotype::parse(Networks::new(space, Shape::new(3, 32, 32), [10]).unwrap(), ops).unwrap()
 }
 

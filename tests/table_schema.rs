@@ -170,6 +170,7 @@ fn what_is_damaged_does_not_fit() {
         ("a space with an unknown op".into(), with(header, "/space/layers/0/ops/0", json!("conv_2x2"))),
         ("a space with a classifier".into(), with(header, "/space/layers/0/ops/0", json!("head"))),
         ("one number of channels for a list".into(), with(header, "/space/layers/0/channels", json!(8))),
+        ("another word for channels".into(), with(header, "/space/layers/0/channels", json!("sane"))),
         ("plan without networks".into(), with(planned, "/planned", json!({ "classes": 3 }))),
         ("plan without classes".into(), with(planned, "/planned", json!({ "networks": 20 }))),
         ("a plan of nothing".into(), with(planned, "/planned/networks", json!(0))),

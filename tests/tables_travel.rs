@@ -24,7 +24,7 @@ const BASE: f64 = 100_000.0;
 const ALONE: f64 = 1.5;
 
 fn networks() -> Networks {
-    Networks::new(SearchSpace::load("chain").unwrap(), INPUT, [CLASSES]).unwrap()
+    Networks::new(SearchSpace::load("chain_small").unwrap(), INPUT, [CLASSES]).unwrap()
 }
 
 fn header() -> Header {
@@ -38,7 +38,7 @@ fn adds(layer: &Layer) -> f64 {
     op.map_or(0.0, |op| 1000.0 * (op + 1) as f64 * layer.channels as f64 / 16.0)
 }
 
-/// All that the space chain has on these images: each layer alone, networks to fit a model to, and a
+/// All that the space chain_small has on these images: each layer alone, networks to fit a model to, and a
 /// call. The board is that many times slower.
 fn rows(slower: f64) -> Vec<Row> {
     let networks = networks();
@@ -95,7 +95,7 @@ fn show_tells_what_layers_add_and_take_alone() {
     write(&ws, "chain.ort.jsonl", header(), MEASURED, &rows);
 
     let shown = ws.json("profile show chain.ort.jsonl");
-    assert_eq!((&shown["header"]["space"]["name"], &shown["note"]), (&"chain".into(), &Value::Null));
+    assert_eq!((&shown["header"]["space"]["name"], &shown["note"]), (&"chain_small".into(), &Value::Null));
     assert_eq!(shown["networks"], MEASURED);
     assert_eq!(ns(&shown["call_ns"]), 1500.0);
     assert_eq!(shown["peak_bytes"], serde_json::json!([3 << 20, 3 << 20]));

@@ -277,7 +277,9 @@ fn latency_moves_alpha_only_above_the_target() {
 fn the_supernet_of_mobile_learns_in_all_branches() {
     fix(Threads::of(1), 0);
     let input = Shape::new(3, 32, 32);
-    let networks = Networks::new(SearchSpace::load("mobile").unwrap(), input, [10]).unwrap();
+    let mut space = SearchSpace::load("mobile_224").unwrap();
+    space.layers.truncate(8);
+    let networks = Networks::new(space, input, [10]).unwrap();
     let net = supernet(&networks);
     let trained = || net.params().filter(|(_, param, _)| param.role.is_trained());
     let biases = trained().filter(|(name, ..)| name.ends_with("se_reduce.bias"));

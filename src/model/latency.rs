@@ -90,6 +90,19 @@ impl LatencyModel {
         Latency::from_ns(self.polynomial.value(choices, self.networks.first_live(choices)))
     }
 
+    /// What a layer adds to the network of these choices, interactions aside.
+    pub fn row(&self, layer: usize, choices: &[usize]) -> Latency {
+        let here = self.networks.layers_of(choices)[layer];
+        let variants = &self.networks.variants()[layer];
+        let variant = variants.iter().find(|variant| variant.choice == choices[layer] && variant.layer == here);
+        let product = variant.map(|variant| self.networks.product(layer, variant));
+        // On one of several inputs.
+        let decided = product.filter(|product| product.len() > 1);
+        let monomials = self.polynomial.monomials().iter();
+        let on_input = monomials.filter(|m| Some(&m.holds) == decided.as_ref()).map(|m| m.coefficient).sum::<f64>();
+        Latency::from_ns(self.polynomial.row((layer, choices[layer])) + on_input)
+    }
+
     /// By layer, what it adds to the networks that hold it; empty where the model is a plain sum.
     pub fn adds(&self) -> BTreeMap<Layer, Adds> {
         let Some(fit) = &self.fit else { return BTreeMap::new() };

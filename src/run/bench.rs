@@ -265,7 +265,7 @@ pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, 
         LayerLatency {
             layer,
             adds_ns: match model.fit {
-                Some(_) => searched.then(|| Latency::from_ns(model.polynomial.row((i, genotype.choices[i])))),
+                Some(_) => searched.then(|| model.row(i, &genotype.choices)),
                 None => isolated.or(layer.is_identity().then_some(Latency::ZERO)),
             },
             isolated_ns: isolated.or(layer.is_identity().then_some(Latency::ZERO)),
