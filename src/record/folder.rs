@@ -112,6 +112,11 @@ impl Unfinished {
         self.file(key, "jsonl")
     }
 
+    /// What the convolutions are trained in: [`super::Floats`], where a measurement decided it.
+    pub fn arithmetic(&self, key: &Digest) -> PathBuf {
+        self.file(key, "json")
+    }
+
     fn file(&self, key: &Digest, extension: &str) -> PathBuf {
         self.dir.join(format!("{}-{}.{extension}", self.stage, &key.as_str()[..12]))
     }

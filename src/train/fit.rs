@@ -2,7 +2,7 @@
 
 use super::checkpoint::write_tensors;
 use super::epochs::{At, Epochs, Metrics, Task};
-use super::{Checkpoint, Net, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
+use super::{Arithmetic, Checkpoint, Net, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
 use crate::artifact::{self, Digest};
 use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Threads, Weight};
 use crate::data::{self, Augment, Batch, Batches, Data, Normalisation};
@@ -34,6 +34,8 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Of libtorch; the same number gives the same result.
     pub threads: Threads,
+    /// What convolutions are computed in.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for TrainSettings {
@@ -48,6 +50,7 @@ impl Default for TrainSettings {
             no_flip: false,
             seed: 0,
             threads: Threads::of(1),
+            arithmetic: Arithmetic::default(),
         }
     }
 }
@@ -81,8 +84,12 @@ pub fn fit(
         return Err(TrainError::Classes { data: classes, network: logits });
     }
     let augment = settings.augment(data)?;
+    let data_digest = data.fingerprint();
+    let key = Digest::of(&(network, settings, &data_digest));
+    let unfinished = dir.unfinished();
     super::fix(settings.threads, settings.seed);
-    let net = Net::new(graph, Placement::default());
+    let floats = settings.arithmetic.resolve(&unfinished.arithmetic(&key))?;
+    let net = Net::new(graph, Placement { floats, ..Placement::default() });
     let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
     let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
     let sgd = Sgd::new(params, settings.momentum.get());
@@ -93,9 +100,6 @@ pub fn fit(
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
     let test = Batches { dataset: &data.test, indices: &test, ..batches };
     let mut task = Fit { net, sgd, settings, test };
-    let data_digest = data.fingerprint();
-    let key = Digest::of(&(network, settings, &data_digest));
-    let unfinished = dir.unfinished();
     let epochs = Epochs {
         stage: "train",
         name: network.name(),
@@ -122,6 +126,7 @@ pub fn fit(
         weights: Digest::of_bytes(&artifact::read(&dir.weights(), "nas train")?),
         classes: data.train.classes.clone(),
         normalisation: normalisation.clone(),
+        arithmetic: floats,
     };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
     Ok(log)

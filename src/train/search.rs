@@ -5,7 +5,7 @@
 
 use super::epochs::{At, Epochs, Metrics, Task};
 use super::supernet::{Gate, Supernet, numbers};
-use super::{Adam, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step};
+use super::{Adam, Arithmetic, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step};
 use crate::artifact::Digest;
 use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, Threads, Weight};
 use crate::data::{self, Augment, Batch, Batches, Data, Normalisation, split};
@@ -44,6 +44,8 @@ pub struct SearchSettings {
     pub seed: u64,
     /// Of libtorch; the same number gives the same result.
     pub threads: Threads,
+    /// What convolutions are computed in.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for SearchSettings {
@@ -63,6 +65,7 @@ impl Default for SearchSettings {
             no_flip: false,
             seed: 0,
             threads: Threads::of(1),
+            arithmetic: Arithmetic::default(),
         }
     }
 }
@@ -109,8 +112,13 @@ pub fn train_supernet(
     let Searched { networks, constraints, .. } = searched;
     settings.check()?;
     let augment = settings.augment(data)?;
+    let weighted = if settings.latency_weight.get() > 0.0 { constraints.as_slice() } else { &[] };
+    let (space, input, classes) = (&networks.space, networks.input, &networks.classes);
+    let key = Digest::of(&(space, input, classes, weighted, settings, data.fingerprint()));
+    let unfinished = run.unfinished();
     super::fix(settings.threads, settings.seed);
-    let net = Supernet::new(networks, Placement::default())?;
+    let floats = settings.arithmetic.resolve(&unfinished.arithmetic(&key))?;
+    let net = Supernet::new(networks, Placement { floats, ..Placement::default() })?;
     let trained = net.params().filter(|(_, param, _)| param.role.is_trained());
     let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
     let params = trained.map(|(name, param, tensor)| (name, tensor, decay(param.role)));
@@ -123,10 +131,6 @@ pub fn train_supernet(
     let size = settings.batch_size.into();
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
     let held_out = Batches { indices: &held_out, ..batches };
-    let weighted = if settings.latency_weight.get() > 0.0 { constraints.as_slice() } else { &[] };
-    let (space, input, classes) = (&networks.space, networks.input, &networks.classes);
-    let key = Digest::of(&(space, input, classes, weighted, settings, data.fingerprint()));
-    let unfinished = run.unfinished();
     let epochs = Epochs {
         stage: "search",
         name: networks.space.name.clone(),
