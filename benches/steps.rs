@@ -1,67 +1,56 @@
+//! Times steps of the search on request, for `scripts/against-pytorch`: reads `mixture N` or `path N` from stdin, takes
+//! N steps, and answers with a line of their milliseconds as JSON. One thread, batches of 64 images of 3×32×32. The
+//! first argument is the arithmetic of convolutions.
 #![allow(clippy::unwrap_used)]
-use edge_nas::bounded::*;
-use edge_nas::record::*;
-use edge_nas::space::*;
-use edge_nas::train::*;
-use nas_exporters::*;
+
+use edge_nas::bounded::Threads;
+use edge_nas::space::{Networks, SearchSpace};
+use edge_nas::train::{Arithmetic, Gate, Placement, Sgd, Supernet, fix, weight_step};
+use nas_exporters::Shape;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
+
+/// `SPACE` of `scripts/against-pytorch`.
+const SPACE: &str = r#"
+name = "steps"
+candidates = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "skip", "zero", "avg_pool_3x3", "max_pool_3x3"]
+layers = [
+  { ops = ["conv_3x3"], channels = 32 },
+  { channels = 32 },
+  { channels = 32 },
+  { channels = 64, stride = 2 },
+  { channels = 64 },
+  { channels = 128, stride = 2 },
+  { channels = 128 },
+]
+"#;
+
+/// The choices of the path: those of `PATH` of `scripts/against-pytorch`, between stem and head.
+const PATH: [usize; 8] = [0, 0, 1, 2, 3, 0, 2, 0];
+
 fn main() {
+    let arithmetic: Arithmetic = std::env::args().nth(1).unwrap_or_default().parse().unwrap_or_default();
     fix(Threads::of(1), 0);
-    let t = Instant::now();
-    println!("auto: {:?} in {:?}", Arithmetic::Auto.decide(), t.elapsed());
-    if let Ok(n) = std::env::var("ONLY") {
-        let net = if n == "mn" { Network::baseline("mobilenet_v2", Baseline { width: Width::of(0.5), input: Shape::new(3, 32, 32), classes: 10 }).unwrap() } else { todo!() };
-        let n = Net::new(net.graph(), Placement::default());
-        let mut s = Sgd::new(n.trainable().map(|(p, t)| (p.name.clone(), t, 5e-4)), 0.9);
-        let x = Tensor::randn([64, 3, 32, 32], (Kind::Float, Device::Cpu));
-        let x = x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-        let y = Tensor::randint(10, [64], (Kind::Int64, Device::Cpu));
-        for _ in 0..40 {
-                let t = Instant::now();
-                let l = n.forward(&x, true).cross_entropy_for_logits(&y);
-                s.zero_grad();
-                let f = t.elapsed().as_secs_f64();
-                l.backward();
-                println!("{f:.3} {:.3}", t.elapsed().as_secs_f64());
-                s.step(0.01);
-        }
-        return;
-    }
-    let networks = Networks::new(SearchSpace::load("chain").unwrap(), Shape::new(3, 32, 32), [10]).unwrap();
-    let g = Genotype::parse(networks, "conv_3x3,skip,conv_3x3,conv_3x3,conv_3x3,conv_3x3").unwrap();
-    let mn = Network::baseline("mobilenet_v2", Baseline { width: Width::of(0.5), input: Shape::new(3, 32, 32), classes: 10 }).unwrap();
-    let f = Floats::default();
-    let b = Float::Bf16;
-    let all = [f, Floats { dense: b, ..f }, Floats { pointwise: b, ..f }, Floats { depthwise: b, ..f }, Floats { dense: b, pointwise: b, ..f }, Floats { dense: b, pointwise: b, depthwise: b }];
-    let x = Tensor::randn([64, 3, 32, 32], (Kind::Float, Device::Cpu));
-    let x = x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-    let y = Tensor::randint(10, [64], (Kind::Int64, Device::Cpu));
-    for net in [Network::Genotype(g), mn] {
-        let graph = net.graph();
-        let mut nets: Vec<_> = all.iter().map(|&floats| {
-            let n = Net::new(graph.clone(), Placement { floats, ..Placement::default() });
-            let s = Sgd::new(n.trainable().map(|(p, t)| (p.name.clone(), t, 5e-4)), 0.9);
-            (n, s, vec![], vec![])
-        }).collect();
-        for round in 0..13 {
-            for (n, s, times, opt) in &mut nets {
-                let t = Instant::now();
-                let l = n.forward(&x, true).cross_entropy_for_logits(&y);
-                s.zero_grad();
-                l.backward();
-                let o = Instant::now();
-                s.step(0.01);
-                if round > 2 {
-                    opt.push(o.elapsed().as_secs_f64() * 1e3);
-                    times.push(t.elapsed().as_secs_f64() * 1e3);
-                }
-            }
-        }
-        for ((_, _, times, opt), floats) in nets.iter_mut().zip(&all) {
-            times.sort_by(f64::total_cmp);
-            opt.sort_by(f64::total_cmp);
-            println!("{} {:6.1} ms (sgd {:.2}) {floats}", net.name(), times[5], opt[5]);
-        }
+    let space: SearchSpace = toml::from_str(SPACE).unwrap();
+    let networks = Networks::new(space, Shape::new(3, 32, 32), [10]).unwrap();
+    let floats = arithmetic.decide();
+    let net = Supernet::new(&networks, Placement { floats, ..Placement::default() }).unwrap();
+    let mut sgd = Sgd::new(net.params().filter(|(_, p, _)| p.role.is_trained()).map(|(n, _, t)| (n, t, 3e-4)), 0.9);
+    let images = Tensor::randn([64, 32, 32, 3], (Kind::Float, Device::Cpu)).permute([0, 3, 1, 2]);
+    let labels = Tensor::randint(10, [64], (Kind::Int64, Device::Cpu));
+    eprintln!("edge-nas: convolutions in {floats}");
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let (what, steps) = line.split_once(' ').unwrap();
+        let step = |_| {
+            let start = Instant::now();
+            let probabilities: Vec<Tensor> = net.probabilities().iter().map(Tensor::detach).collect();
+            let gate = if what == "path" { Gate::Path(&PATH) } else { Gate::Mixture(&probabilities) };
+            let (loss, _) = weight_step(&net, gate, &mut sgd, (&images, &labels), 0.01);
+            assert!(loss.double_value(&[]).is_finite());
+            start.elapsed().as_secs_f64() * 1e3
+        };
+        let times: Vec<f64> = (0..steps.parse::<usize>().unwrap()).map(step).collect();
+        println!("{}", serde_json::to_string(&times).unwrap());
     }
 }

@@ -9,8 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SEARCH: &str =
-    "search --data folder:images --space tiny.toml --batch-size 8 --epochs 12 --target-latency 40% \
+const SEARCH: &str = "search --data folder:images --space tiny.toml --batch-size 8 --epochs 12 --target-latency 40% \
                       --arithmetic fp32 --run";
 const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 8 --epochs 40 --arithmetic fp32 \
                      --genotype conv_3x3,sep_conv_5x5,conv_5x5 --run";
@@ -101,6 +100,25 @@ fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
         ws.nas(&format!("{TRAIN} {run}")).assert().success();
         assert_eq!(ws.lines(&log), ws.lines("whole/train.jsonl"), "{run}");
         assert!(weights(run).unwrap() == weights("whole").unwrap(), "{run}: the weights differ");
+    }
+}
+
+/// What a measurement would decide on another day does not matter.
+#[test]
+fn a_training_keeps_to_the_arithmetic_that_it_began_with() {
+    let ws = Workspace::new();
+    let train = TRAIN.replace("--epochs 40 --arithmetic fp32", "--epochs 1");
+    ws.nas(&format!("{train} r")).assert().success().stderr(predicates::str::contains("convolutions are trained in "));
+    let log = unfinished(&ws, "r/checkpoint/train-").unwrap();
+    let decided = log.replace(".jsonl", ".json");
+    let arithmetic =
+        || serde_json::from_str::<serde_json::Value>(&ws.read("r/data.json")).unwrap()["arithmetic"].clone();
+    assert_eq!(arithmetic(), serde_json::from_str::<serde_json::Value>(&ws.read(&decided)).unwrap());
+    for other in ["fp32", "bf16"] {
+        let floats = serde_json::json!({ "dense": other, "pointwise": other, "depthwise": "fp32" });
+        ws.write(&decided, &floats.to_string());
+        ws.nas(&format!("{train} r")).assert().success();
+        assert_eq!(arithmetic(), floats);
     }
 }
 

@@ -91,13 +91,8 @@ const TIMINGS: usize = 5;
 const ROUNDING: f64 = 1.0 / 64.0;
 
 fn measure() -> Floats {
-    let conv = |kernel, channels: usize, groups| Op::Conv2d {
-        out_channels: channels,
-        kernel,
-        stride: 1,
-        groups,
-        bias: false,
-    };
+    let conv =
+        |kernel, channels: usize, groups| Op::Conv2d { out_channels: channels, kernel, stride: 1, groups, bias: false };
     let float = |op: Op, bf16: Floats, kernels: &[i64]| {
         let depthwise = matches!(op, Op::Conv2d { groups, .. } if groups > 1);
         let faster = is_faster(op, bf16) && kernels.iter().all(|&kernel| agrees(kernel, depthwise));

@@ -5,7 +5,9 @@
 
 use super::epochs::{At, Epochs, Metrics, Task};
 use super::supernet::{Gate, Supernet, numbers};
-use super::{Adam, Arithmetic, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step};
+use super::{
+    Adam, Arithmetic, Checkpoint, Placement, Sgd, TrainError, alpha_step, correct, cosine, tensors, weight_step,
+};
 use crate::artifact::Digest;
 use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, Threads, Weight};
 use crate::data::{self, Augment, Batch, Batches, Data, Normalisation, split};
