@@ -104,6 +104,7 @@ fn write_model(dir: &ModelDir, network: &Network, last_accuracy: f64) {
         weights: Digest::of_bytes(network.name().as_bytes()),
         classes: vec![],
         normalisation: Normalisation { mean: vec![], std: vec![] },
+        arithmetic: Default::default(),
     };
     artifact::write_json(&dir.trained_on(), &on).unwrap();
 }

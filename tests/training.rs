@@ -8,6 +8,7 @@ mod table;
 use edge_nas::bounded::Threads;
 use edge_nas::latency::Latency;
 use edge_nas::model::LatencyModel;
+use edge_nas::record::{Float, Floats};
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
 use edge_nas::train::{
@@ -73,6 +74,46 @@ fn batch_norm_normalises_by_the_batch_and_keeps_running_statistics() {
     let (one, other) = (net.forward(&x, Norm::Running), net.forward(&x.get(0).unsqueeze(0), Norm::Running));
     assert_close(&one.get(0), &other.get(0), 1e-6);
     assert_eq!((values(param(Role::RunningMean)), values(param(Role::RunningVar))), before);
+}
+
+/// One net of all kinds of convolution, trained in `float`, with an activation that both branches add to.
+fn mixed_net(float: Float) -> Net {
+    let mut g = Graph::new(Shape::new(3, 12, 12));
+    let conv = |out_channels, kernel, groups| Op::Conv2d { out_channels, kernel, stride: 1, groups, bias: false };
+    let x = g.add("conv", conv(16, 3, 1), &[g.input()]);
+    let x = g.add("bn", Op::BatchNorm, &[x]);
+    let start = g.add("relu", Op::Relu, &[x]);
+    let x = g.add("depthwise", conv(16, 5, 16), &[start]);
+    let x = g.add("pointwise", conv(16, 1, 1), &[x]);
+    let x = g.add("pointwise_bn", Op::BatchNorm, &[x]);
+    let x = g.add("add", Op::Add, &[x, start]);
+    let x = g.add("max", Op::MaxPool { kernel: 3, stride: 2 }, &[x]);
+    let x = g.add("pool", Op::GlobalAvgPool, &[x]);
+    g.add("linear", Op::Linear { out_features: 3 }, &[x]);
+    let floats = Floats { dense: float, pointwise: float, depthwise: float };
+    let net = Net::new(g, Placement { floats, ..Placement::default() });
+    net.load(&Weights::random(net.graph(), 0)).unwrap();
+    net
+}
+
+#[test]
+fn training_in_bf16_is_that_in_fp32_but_for_rounding() {
+    let nets = [Float::Fp32, Float::Bf16].map(mixed_net);
+    let x = images(16, nets[0].graph().input_shape());
+    let labels = Tensor::arange(16, (Kind::Int64, tch::Device::Cpu)).remainder(3);
+    let inference = nets.each_ref().map(|net| values(&net.forward(&x, false)));
+    assert_eq!(inference[0], inference[1], "inference is in fp32");
+    let logits = nets.each_ref().map(|net| net.forward(&x, true));
+    assert!(logits.iter().all(|logits| logits.kind() == Kind::Float));
+    assert_ne!(values(&logits[0]), values(&logits[1]), "training is not");
+    logits.iter().for_each(|logits| logits.cross_entropy_for_logits(&labels).backward());
+    for ((param, exact), (_, rounded)) in nets[0].params().zip(nets[1].params()) {
+        let tensors = [exact, rounded].map(|t| if param.role.is_trained() { t.grad() } else { t.shallow_clone() });
+        assert!(tensors.iter().all(|t| t.kind() == Kind::Float), "{}", param.name);
+        let [exact, rounded] = &tensors;
+        let difference = (exact - rounded).norm().double_value(&[]) / exact.norm().double_value(&[]);
+        assert!(difference < 0.05, "{}: {difference}", param.name);
+    }
 }
 
 /// Along its gradient a function rises by the gradient's norm.

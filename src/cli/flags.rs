@@ -146,12 +146,16 @@ macro_rules! flags_of {
             #[arg(id = "torch_threads", long = "torch-threads", value_name = "TORCH_THREADS")]
             #[arg(default_value_t = <$settings>::default().threads)]
             threads: Threads,
+            /// What convolutions are trained in: fp32, bf16, or auto, which measures what is faster on this machine;
+            /// all else, and inference, are in fp32. Results are reproducible only with the same one
+            #[arg(long, default_value_t = <$settings>::default().arithmetic)]
+            arithmetic: Arithmetic,
         }
 
         impl $flags {
             pub fn settings(self) -> $settings {
-                let $flags { $($name,)* $($($switch,)*)? no_flip, threads } = self;
-                $settings { $($name,)* $($($switch,)*)? no_flip, threads }
+                let $flags { $($name,)* $($($switch,)*)? no_flip, threads, arithmetic } = self;
+                $settings { $($name,)* $($($switch,)*)? no_flip, threads, arithmetic }
             }
         }
     };
@@ -161,6 +165,7 @@ macro_rules! flags_of {
 use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Weight};
 #[cfg(feature = "torch")]
 use crate::train::{
+    Arithmetic,
     fit::TrainSettings,
     search::{Algorithm, Components, SearchSettings},
 };

@@ -95,6 +95,10 @@ pub fn main(json: bool, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     let Err(error) = utf8(json).and_then(|()| run()) else { return ExitCode::SUCCESS };
     // Where stderr cannot be written, the exit code still says it.
     let _ = writeln!(std::io::stderr(), "error: {}", output::shown(&format!("{error:#}")));
+    #[cfg(feature = "torch")]
+    if let Some(signal) = crate::train::interruption() {
+        return ExitCode::from(128 + signal);
+    }
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 

@@ -143,6 +143,27 @@ impl Epoch<'_> {
     }
 }
 
+/// Batches that are made before they are asked for.
+const AHEAD: usize = 2;
+
+/// Makes batches on a thread of their own while `train` uses earlier ones, and gives what it gives.
+pub fn ahead<T: Send, R>(
+    batches: impl Iterator<Item = T> + Send,
+    train: impl FnOnce(std::sync::mpsc::IntoIter<T>) -> R,
+) -> R {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(AHEAD);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for batch in batches {
+                if sender.send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        train(receiver.into_iter())
+    })
+}
+
 impl<'a> Batches<'a> {
     pub fn epoch(self, seed: u64, epoch: u64, augment: Augment) -> Epoch<'a> {
         let mut order = self.indices.to_vec();

@@ -127,6 +127,11 @@ impl Unfinished {
         Unfinished { stage: "trial", ..self.clone() }
     }
 
+    /// What the convolutions are trained in: [`super::Floats`], where a measurement decided it.
+    pub fn arithmetic(&self, key: &Digest) -> PathBuf {
+        self.file(key, "json")
+    }
+
     fn file(&self, key: &Digest, extension: &str) -> PathBuf {
         self.dir.join(format!("{}-{}.{extension}", self.stage, &key.as_str()[..12]))
     }

@@ -17,6 +17,7 @@ use crate::space::Layer;
 use nas_exporters::Precision;
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What a genotype was searched with: what `search.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,42 @@ pub struct TrainedOn {
     pub classes: Vec<String>,
     /// Of the network's input: (pixel / 255 − mean) / std, by channel.
     pub normalisation: Normalisation,
+    /// What its convolutions were trained in.
+    #[serde(default)]
+    pub arithmetic: Floats,
+}
+
+/// What convolutions are trained in, by kind. All else, their parameters and inference are in 32-bit floats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Floats {
+    /// Larger than 1×1.
+    pub dense: Float,
+    /// 1×1.
+    pub pointwise: Float,
+    /// In groups.
+    pub depthwise: Float,
+}
+
+/// A kind of number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Float {
+    #[default]
+    Fp32,
+    Bf16,
+}
+
+impl fmt::Display for Floats {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let kinds = [("k×k", self.dense), ("1×1", self.pointwise), ("depthwise", self.depthwise)];
+        let bf16: Vec<&str> = kinds.iter().filter(|(_, float)| *float == Float::Bf16).map(|(kind, _)| *kind).collect();
+        match bf16.len() {
+            0 => write!(f, "fp32"),
+            3 => write!(f, "bf16"),
+            _ => write!(f, "bf16 for {} convolutions, fp32 for others", bf16.join(" and ")),
+        }
+    }
 }
 
 /// An epoch of the search: a line of `search.jsonl`.

@@ -1,9 +1,10 @@
 //! The one loop over epochs and steps, for the supernet and for training from scratch.
 
+use super::interrupt::{Deferred, interrupted};
 use super::{Checkpoint, TrainError};
 use crate::artifact;
 use crate::bounded::Share;
-use crate::data::{Augment, Batch, Batches};
+use crate::data::{Augment, Batch, Batches, ahead};
 use crate::progress;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::PathBuf;
@@ -26,6 +27,11 @@ pub trait Task {
 
     /// A few words about an epoch, for the progress bar.
     fn describe(row: &Self::Row) -> String;
+
+    /// A few words about where the task is now, for the progress bar.
+    fn note(&self) -> String {
+        String::new()
+    }
 
     /// Whether further epochs would change nothing, by the lines so far.
     fn is_done(&self, log: &[Self::Row]) -> bool {
@@ -136,7 +142,8 @@ impl Epochs<'_> {
     /// Trains from the checkpoint, or from the start, to the last epoch, and gives the lines of the log.
     ///
     /// # Errors
-    /// Where the loss is no longer finite, the checkpoint is damaged, or a file cannot be written.
+    /// Where the loss is no longer finite, the checkpoint is damaged, or a file cannot be written; and after Ctrl-C or
+    /// SIGTERM, once a checkpoint is saved.
     pub fn run<T: Task>(&self, task: &mut T) -> Result<Vec<T::Row>, TrainError> {
         self.run_saving(task, SAVE_EVERY)
     }
@@ -146,41 +153,75 @@ impl Epochs<'_> {
     /// # Errors
     /// As [`Epochs::run`].
     pub fn run_saving<T: Task>(&self, task: &mut T, save_every: Duration) -> Result<Vec<T::Row>, TrainError> {
+        let _deferred = Deferred::new();
         let state = task.state();
         let mut position = self.checkpoint.restore(&state)?;
         let mut log: Vec<T::Row> = self.checkpoint.log(&position, &self.log)?;
         artifact::write_lines(&self.log, &log)?;
         let steps = self.batches.indices.len().div_ceil(self.batches.size.get());
-        let bar = progress::bar(self.stage, &self.name, steps * self.until);
+        let bar = progress::training(self.stage, &self.name, steps * self.until);
         bar.set_position((position.epochs * steps + position.step) as u64);
+        bar.reset_eta();
         let mut saved = Instant::now();
-        while position.epochs < self.until && !task.is_done(&log) {
-            let epoch = position.epochs + 1;
-            let batches = self.batches.epoch(self.seed, epoch as u64, self.augment);
-            for step in position.step..steps {
-                let start = Instant::now();
-                task.step(At { epoch, step, steps }, &batches.batch(step), &mut position.metrics);
-                position.step = step + 1;
-                position.seconds += start.elapsed().as_secs_f64();
-                bar.inc(1);
-                if saved.elapsed() >= save_every {
-                    self.checkpoint.save(&position, &state)?;
-                    saved = Instant::now();
+        ahead(self.batches_from(position), |mut batches| {
+            while position.epochs < self.until && !task.is_done(&log) {
+                let epoch = position.epochs + 1;
+                for step in position.step..steps {
+                    let start = Instant::now();
+                    let Some(batch) = batches.next() else { return Ok(()) };
+                    task.step(At { epoch, step, steps }, &batch, &mut position.metrics);
+                    position.step = step + 1;
+                    position.seconds += start.elapsed().as_secs_f64();
+                    bar.inc(1);
+                    if !bar.is_hidden() {
+                        bar.set_message(self.status(&position, &task.note(), log.last().map(T::describe)));
+                    }
+                    if interrupted() {
+                        self.checkpoint.save(&position, &state)?;
+                        return Err(TrainError::Interrupted { epoch, step: step + 1, steps });
+                    }
+                    if saved.elapsed() >= save_every {
+                        self.checkpoint.save(&position, &state)?;
+                        saved = Instant::now();
+                    }
                 }
+                let loss = position.metrics.train.mean_loss().unwrap_or(f64::NAN);
+                if !loss.is_finite() {
+                    return Err(TrainError::Diverged { epoch, loss, learning_rate: self.learning_rate });
+                }
+                let row = task.row(At { epoch, step: 0, steps }, &position.metrics, position.seconds);
+                artifact::append_line(&self.log, &row)?;
+                log.push(row);
+                position = Position { epochs: epoch, ..Position::default() };
+                self.checkpoint.save(&position, &state)?;
+                saved = Instant::now();
             }
-            let loss = position.metrics.train.mean_loss().unwrap_or(f64::NAN);
-            if !loss.is_finite() {
-                return Err(TrainError::Diverged { epoch, loss, learning_rate: self.learning_rate });
-            }
-            let row = task.row(At { epoch, step: 0, steps }, &position.metrics, position.seconds);
-            bar.set_message(T::describe(&row));
-            artifact::append_line(&self.log, &row)?;
-            log.push(row);
-            position = Position { epochs: epoch, ..Position::default() };
-            self.checkpoint.save(&position, &state)?;
-            saved = Instant::now();
-        }
+            Ok(())
+        })?;
         bar.finish_and_clear();
         Ok(log)
+    }
+
+    /// All batches that are left at a position.
+    fn batches_from(&self, position: Position) -> impl Iterator<Item = Batch> + Send {
+        let (batches, seed, augment) = (self.batches, self.seed, self.augment);
+        (position.epochs..self.epochs).flat_map(move |epochs| {
+            let epoch = batches.epoch(seed, epochs as u64 + 1, augment);
+            let first = if epochs == position.epochs { position.step } else { 0 };
+            (first..epoch.len()).map(move |step| epoch.batch(step))
+        })
+    }
+
+    /// For the progress bar.
+    fn status(&self, position: &Position, note: &str, last: Option<String>) -> String {
+        let seen = position.metrics.train;
+        let mut parts = vec![
+            format!("epoch {}/{}: loss {:.3}", position.epochs + 1, self.epochs, seen.mean_loss().unwrap_or_default()),
+            note.to_string(),
+            format!("{:.0} images/s", seen.images / position.seconds.max(1e-9)),
+            last.map(|last| format!("epoch {}: {last}", position.epochs)).unwrap_or_default(),
+        ];
+        parts.retain(|part| !part.is_empty());
+        parts.join(", ")
     }
 }

@@ -2,11 +2,11 @@
 
 use super::checkpoint::write_tensors;
 use super::epochs::{At, Epochs, Metrics, Task};
-use super::{Checkpoint, Net, Norm, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
+use super::{Arithmetic, Checkpoint, Net, Norm, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
 use crate::artifact::{self, Digest};
 use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Threads, Weight};
 use crate::data::{self, Augment, Batch, Batches, Data, Normalisation};
-use crate::record::{ModelDir, TrainEpoch, TrainedOn, Unfinished};
+use crate::record::{Floats, ModelDir, TrainEpoch, TrainedOn, Unfinished};
 use crate::space::Network;
 use nas_exporters::{Role, Shape, Weights};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Of libtorch; the same number gives the same result.
     pub threads: Threads,
+    /// What convolutions are computed in.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for TrainSettings {
@@ -48,6 +50,7 @@ impl Default for TrainSettings {
             no_flip: false,
             seed: 0,
             threads: Threads::of(1),
+            arithmetic: Arithmetic::default(),
         }
     }
 }
@@ -88,8 +91,11 @@ pub fn fit(
     let shown = Batches { dataset: &data.test, indices: &test, ..batches };
     let data_digest = data.fingerprint();
     let key = Digest::of(&(network, settings, &data_digest));
-    let recipe = Recipe { stage: "train", batches, shown, augment, settings, until: settings.epochs.get() };
-    let (net, log) = recipe.train(network, &dir.unfinished(), key)?;
+    let unfinished = dir.unfinished();
+    super::fix(settings.threads, settings.seed);
+    let floats = settings.arithmetic.resolve(&unfinished.arithmetic(&key))?;
+    let recipe = Recipe { stage: "train", batches, shown, augment, settings, floats, until: settings.epochs.get() };
+    let (net, log) = recipe.train(network, &unfinished, key)?;
     let weights: Vec<(String, Tensor)> =
         named(&net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
     // The results of an earlier training stay until all of these are there to take their place.
@@ -104,6 +110,7 @@ pub fn fit(
         weights: Digest::of_bytes(&artifact::read(&dir.weights(), "nas train")?),
         classes: data.train.classes.clone(),
         normalisation: normalisation.clone(),
+        arithmetic: floats,
     };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
     Ok(log)
@@ -118,6 +125,8 @@ pub(super) struct Recipe<'a> {
     pub shown: Batches<'a>,
     pub augment: Augment,
     pub settings: &'a TrainSettings,
+    /// What convolutions are trained in.
+    pub floats: Floats,
     /// The epoch after which it pauses.
     pub until: usize,
 }
@@ -136,7 +145,7 @@ impl Recipe<'_> {
     ) -> Result<(Net, Vec<TrainEpoch>), TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
-        let net = Net::new(network.graph(), Placement::default());
+        let net = Net::new(network.graph(), Placement { floats: self.floats, ..Placement::default() });
         let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
         let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
         let sgd = Sgd::new(params, settings.momentum.get());

@@ -1,16 +1,20 @@
 //! Training with libtorch: graphs as nets, the supernet, and training from scratch.
 
+mod arithmetic;
 mod checkpoint;
 mod epochs;
 pub mod fit;
+mod interrupt;
 mod net;
 mod optim;
 pub mod search;
 mod steps;
 mod supernet;
 
+pub use arithmetic::Arithmetic;
 pub use checkpoint::Checkpoint;
 pub use epochs::{At, Epochs, Metrics, Seen, Task};
+pub use interrupt::{Deferred, interrupted, interruption};
 pub use net::{Net, Norm, Placement};
 pub use optim::{Adam, Sgd, cosine};
 pub use steps::{alpha_step, excesses, expectation, penalty, sandwich_step, weight_step};
@@ -35,6 +39,8 @@ pub enum TrainError {
         "{warmup} of {epochs} epochs are for warm-up, which leaves none to train alpha, so the choice of the layers would be arbitrary; raise --epochs, or lower --warmup-epochs"
     )]
     Untrained { epochs: usize, warmup: usize },
+    #[error("interrupted in epoch {epoch}, after step {step} of {steps}; the same command resumes")]
+    Interrupted { epoch: usize, step: usize, steps: usize },
     #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
     Checkpoint { path: PathBuf, reason: String },
     #[error("cannot write {path}: {reason}", path = path.display())]

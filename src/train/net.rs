@@ -1,4 +1,5 @@
 use crate::data::Batch;
+use crate::record::{Float, Floats};
 use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Role, Weights, WeightsError};
 use tch::{Device, Kind, Tensor};
 
@@ -18,17 +19,18 @@ impl Norm {
     pub const TRAIN: Norm = Norm::Update { share: 0.1 };
 }
 
-/// Where a net is computed, and in which kind of numbers.
+/// Where a net is computed, and what its convolutions are trained in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placement {
     pub device: Device,
-    /// Of convolutions and linear layers. Parameters and batch norm are 32-bit floats whatever this is.
-    pub kind: Kind,
+    /// Parameters, the statistics of batch norm, and linear layers are 32-bit floats whatever this is, and so is all of
+    /// inference.
+    pub floats: Floats,
 }
 
 impl Default for Placement {
     fn default() -> Self {
-        Placement { device: Device::Cpu, kind: Kind::Float }
+        Placement { device: Device::Cpu, floats: Floats::default() }
     }
 }
 
@@ -68,7 +70,8 @@ impl Net {
         self.placement.device
     }
 
-    /// N×C×H×W → the output of the graph, N×C×H×W, or N×C behind a linear node.
+    /// N×C×H×W → the output of the graph, N×C×H×W, or N×C behind a linear node. Behind a convolution in bf16,
+    /// activations stay in bf16 up to the next operation in 32 bits, and so may the output.
     pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         let mut values: Vec<Option<Tensor>> = vec![Some(x.shallow_clone())];
         for id in self.graph.ids().skip(1) {
@@ -82,11 +85,14 @@ impl Net {
 
     fn compute(&self, id: NodeId, inputs: &[&Tensor], batch: i64, norm: Norm) -> Tensor {
         let param = |i: usize| &self.params[id.index()][i].1;
-        let cast = |x: &Tensor| x.to_kind(self.placement.kind);
+        let float = |x: &Tensor| x.to_kind(Kind::Float);
         let window = |kernel: usize, stride: usize| ([kernel as i64; 2], [stride as i64; 2], [kernel as i64 / 2; 2]);
         let shape = self.graph.node(id).shape;
         match self.graph.node(id).op {
             Op::Conv2d { kernel, stride, groups, bias, .. } => {
+                let kind =
+                    if norm != Norm::Running { kind(self.placement.floats, kernel, groups) } else { Kind::Float };
+                let cast = |x: &Tensor| x.to_kind(kind);
                 let (_, stride, padding) = window(kernel, stride);
                 let bias = bias.then(|| cast(param(1)));
                 cast(inputs[0]).conv2d(&cast(param(0)), bias, stride, padding, [1, 1], groups as i64)
@@ -100,9 +106,8 @@ impl Net {
                 // A single value has no variance.
                 let by_batch = norm != Norm::Running && batch as usize * shape.height * shape.width > 1;
                 let statistics = |i: usize| (running || !by_batch).then(|| param(i));
-                let x = inputs[0].to_kind(Kind::Float);
                 let (scale, shift) = (Some(param(0)), Some(param(1)));
-                x.batch_norm(scale, shift, statistics(2), statistics(3), by_batch, share, BATCH_NORM_EPS, false)
+                inputs[0].batch_norm(scale, shift, statistics(2), statistics(3), by_batch, share, BATCH_NORM_EPS, false)
             }
             Op::Relu => inputs[0].relu(),
             Op::Relu6 => inputs[0].relu6(),
@@ -117,11 +122,8 @@ impl Net {
                 let (kernel, stride, padding) = window(kernel, stride);
                 inputs[0].avg_pool2d(kernel, stride, padding, false, false, None::<i64>)
             }
-            Op::GlobalAvgPool => inputs[0].mean_dim([2i64, 3].as_slice(), true, None),
-            Op::Linear { .. } => {
-                let y = cast(inputs[0]).flatten(1, -1).linear(&cast(param(0)), Some(cast(param(1))));
-                y.to_kind(Kind::Float)
-            }
+            Op::GlobalAvgPool => inputs[0].mean_dim([2i64, 3].as_slice(), true, Kind::Float),
+            Op::Linear { .. } => float(inputs[0]).flatten(1, -1).linear(param(0), Some(param(1))),
             Op::Zero { shape } => {
                 let size = [batch, shape.channels as i64, shape.height as i64, shape.width as i64];
                 channels_last(&Tensor::zeros(size, (Kind::Float, self.placement.device)))
@@ -169,6 +171,19 @@ impl Net {
             tensor.shallow_clone().copy_(&values);
         }
         Ok(())
+    }
+}
+
+/// What a convolution is trained in.
+fn kind(floats: Floats, kernel: usize, groups: usize) -> Kind {
+    let float = match (groups, kernel) {
+        (2.., _) => floats.depthwise,
+        (_, 1) => floats.pointwise,
+        _ => floats.dense,
+    };
+    match float {
+        Float::Fp32 => Kind::Float,
+        Float::Bf16 => Kind::BFloat16,
     }
 }
 

@@ -117,9 +117,9 @@ impl Supernet {
             };
             if !same {
                 let has_of = |variant: &&Variant| {
-                    let [own, all] = [variant.layer.output().channels, channels].map(|n| n as i64);
+                    let own = variant.layer.output().channels as i64;
                     let ones = Tensor::ones([1, own, 1, 1], (Kind::Float, x.device()));
-                    filled_up(&ones, all) * probabilities.get(variant.choice as i64)
+                    filled_up(&ones, channels) * probabilities.get(variant.choice as i64)
                 };
                 let several = widest.iter().any(|variant| variant.layer.output().channels < channels);
                 has = several.then(|| widest.iter().map(has_of).reduce(|a, b| a + b)).flatten();

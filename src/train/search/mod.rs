@@ -10,7 +10,7 @@ pub use settings::{Algorithm, Component, Components, SearchSettings};
 use super::{At, Checkpoint, Epochs, Placement, Sgd, Supernet, TrainError};
 use crate::artifact::Digest;
 use crate::data::{Augment, Batches, Data, Normalisation, split};
-use crate::record::{CandidateRow, RunDir, SearchEpoch, Unfinished};
+use crate::record::{CandidateRow, Floats, RunDir, SearchEpoch, Unfinished};
 use crate::search::{Candidate, Constraint, Limits, evolve, propose};
 use crate::space::Networks;
 use alpha::Alpha;
@@ -35,6 +35,8 @@ pub struct Search<'a> {
     held_out: Vec<usize>,
     normalisation: Normalisation,
     unfinished: Unfinished,
+    /// What convolutions are trained in.
+    floats: Floats,
 }
 
 /// What the first part of a search gives.
@@ -77,6 +79,9 @@ impl<'a> Search<'a> {
         let (train, held_out) = split(&data.train, &all, settings.held_out.get(), settings.seed)?;
         let normalisation = Normalisation::of(&data.train, &train)?;
         let unfinished = run.unfinished();
+        super::fix(settings.threads, settings.seed);
+        let decided = unfinished.arithmetic(&Digest::of(&(networks.space.clone(), settings, data.fingerprint())));
+        let floats = settings.arithmetic.resolve(&decided)?;
         Ok(Search {
             networks,
             constraints,
@@ -88,6 +93,7 @@ impl<'a> Search<'a> {
             held_out,
             normalisation,
             unfinished,
+            floats,
         })
     }
 
@@ -101,7 +107,7 @@ impl<'a> Search<'a> {
         super::fix(settings.threads, settings.seed);
         let (log, scores) = match settings.algorithm {
             Algorithm::Mixture | Algorithm::Gradient => {
-                let supernet = Supernet::new(self.networks, Placement::default(), false);
+                let supernet = Supernet::new(self.networks, self.placement(), false);
                 let mut task = Alpha::new(self, supernet);
                 let log = self.epochs(self.constraints).run(&mut task)?;
                 task.warn_undecided();
@@ -109,7 +115,7 @@ impl<'a> Search<'a> {
             }
             Algorithm::Oneshot => {
                 let sharing = settings.components.has(Component::Sharing);
-                let supernet = Supernet::new(self.networks, Placement::default(), sharing);
+                let supernet = Supernet::new(self.networks, self.placement(), sharing);
                 let mut task = Oneshot::new(self, supernet);
                 // Which latencies are covered depends on the cost, and on no limit.
                 let costs: Vec<_> = self.constraints.iter().map(|constraint| &constraint.cost.polynomial).collect();
@@ -162,6 +168,10 @@ impl<'a> Search<'a> {
             proposed = trials.race(proposed)?;
         }
         Ok((proposed, trials.close()))
+    }
+
+    fn placement(&self) -> Placement {
+        Placement { floats: self.floats, ..Placement::default() }
     }
 
     fn train_batches(&self) -> Batches<'_> {

@@ -1,6 +1,7 @@
 use super::TrainError;
 use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Threads, Weight};
 use crate::data::{self, Augment, Data};
+use crate::train::Arithmetic;
 use crate::train::fit::TrainSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -154,6 +155,8 @@ pub struct SearchSettings {
     pub seed: u64,
     /// Of libtorch; the same number gives the same result.
     pub threads: Threads,
+    /// What convolutions are computed in.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for SearchSettings {
@@ -181,6 +184,7 @@ impl Default for SearchSettings {
             no_flip: false,
             seed: 0,
             threads: Threads::of(1),
+            arithmetic: Arithmetic::default(),
         }
     }
 }
@@ -202,8 +206,8 @@ impl SearchSettings {
 
     /// Of a short training: the usual recipe, with the search's batches and seed.
     pub(super) fn trial(&self) -> TrainSettings {
-        let SearchSettings { batch_size, padding, no_flip, seed, threads, .. } = *self;
+        let SearchSettings { batch_size, padding, no_flip, seed, threads, arithmetic, .. } = *self;
         let epochs = self.trial_epochs;
-        TrainSettings { epochs, batch_size, padding, no_flip, seed, threads, ..TrainSettings::default() }
+        TrainSettings { epochs, batch_size, padding, no_flip, seed, threads, arithmetic, ..TrainSettings::default() }
     }
 }

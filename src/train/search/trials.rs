@@ -81,6 +81,7 @@ impl<'a> Trials<'a> {
                 shown: search.held_out_batches(),
                 augment: search.augment,
                 settings: &settings,
+                floats: search.floats,
                 until: epochs,
             };
             let (_, log) = recipe.train(&network, &search.unfinished.trial(), key)?;

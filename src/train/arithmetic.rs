@@ -1,0 +1,178 @@
+//! In which kind of numbers convolutions are trained.
+
+use super::{Net, Norm, Placement};
+use crate::artifact::{self, ArtifactError};
+use crate::record::{Float, Floats};
+use nas_exporters::{Graph, Op, Shape};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::Instant;
+use tch::{Kind, Tensor};
+
+/// How a training chooses between 32-bit floats and bfloat16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// bf16 for the kinds of convolution that a measurement shows to be faster in it, and right.
+    #[default]
+    Auto,
+    /// 32-bit floats throughout.
+    Fp32,
+    /// bf16 for all convolutions.
+    Bf16,
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Arithmetic::Auto => "auto",
+            Arithmetic::Fp32 => "fp32",
+            Arithmetic::Bf16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for Arithmetic {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "auto" => Ok(Arithmetic::Auto),
+            "fp32" => Ok(Arithmetic::Fp32),
+            "bf16" => Ok(Arithmetic::Bf16),
+            _ => Err(format!("`{s}` is no arithmetic; give auto, fp32 or bf16")),
+        }
+    }
+}
+
+impl Arithmetic {
+    /// What the convolutions of a training are trained in. What `Auto` decides is kept in the file `decided`, so that a
+    /// training resumes with it.
+    ///
+    /// # Errors
+    /// Where the file is damaged, or cannot be written.
+    pub fn resolve(self, decided: &Path) -> Result<Floats, ArtifactError> {
+        if self != Arithmetic::Auto {
+            return Ok(self.decide());
+        }
+        let floats = if decided.is_file() {
+            artifact::read_json(decided, "the same command")?
+        } else {
+            let floats = self.decide();
+            artifact::write_json(decided, &floats)?;
+            floats
+        };
+        log::info!("convolutions are trained in {floats} (--arithmetic)");
+        Ok(floats)
+    }
+
+    /// What convolutions are trained in. `Auto` measures once in a process, with the threads of libtorch that are
+    /// set then.
+    pub fn decide(self) -> Floats {
+        static MEASURED: OnceLock<Floats> = OnceLock::new();
+        match self {
+            Arithmetic::Auto => *MEASURED.get_or_init(measure),
+            Arithmetic::Fp32 => Floats::default(),
+            Arithmetic::Bf16 => Floats { dense: Float::Bf16, pointwise: Float::Bf16, depthwise: Float::Bf16 },
+        }
+    }
+}
+
+/// bf16 has to be so many times faster, casts included.
+const FASTER: f64 = 1.15;
+/// Timings of each arithmetic, of which the fastest counts: other programs only ever slow one down.
+const TIMINGS: usize = 5;
+/// Relative difference of tensors (L2) that rounding to 8 bits leaves room for.
+const ROUNDING: f64 = 1.0 / 64.0;
+
+fn measure() -> Floats {
+    let conv =
+        |kernel, channels: usize, groups| Op::Conv2d { out_channels: channels, kernel, stride: 1, groups, bias: false };
+    let float = |op: Op, bf16: Floats, kernels: &[i64]| {
+        let depthwise = matches!(op, Op::Conv2d { groups, .. } if groups > 1);
+        let faster = is_faster(op, bf16) && kernels.iter().all(|&kernel| agrees(kernel, depthwise));
+        if faster { Float::Bf16 } else { Float::Fp32 }
+    };
+    let fp32 = Floats::default();
+    Floats {
+        dense: float(conv(3, CHANNELS, 1), Floats { dense: Float::Bf16, ..fp32 }, &[3, 5, 7]),
+        pointwise: float(conv(1, CHANNELS, 1), Floats { pointwise: Float::Bf16, ..fp32 }, &[1]),
+        depthwise: float(conv(3, CHANNELS, CHANNELS), Floats { depthwise: Float::Bf16, ..fp32 }, &[3, 5, 7]),
+    }
+}
+
+/// Channels of the convolutions that are timed: those in the middle of a network for small images.
+const CHANNELS: usize = 64;
+const SIZE: usize = 16;
+const IMAGES: i64 = 32;
+
+/// Whether convolution, batch norm and ReLU train faster with `bf16`.
+fn is_faster(conv: Op, bf16: Floats) -> bool {
+    let mut graph = Graph::new(Shape::new(CHANNELS, SIZE, SIZE));
+    let x = graph.add("conv", conv, &[graph.input()]);
+    let x = graph.add("bn", Op::BatchNorm, &[x]);
+    graph.add("relu", Op::Relu, &[x]);
+    let x = super::net::channels_last(&numbers(&[IMAGES, CHANNELS as i64, SIZE as i64, SIZE as i64]));
+    let net = |floats| Net::new(graph.clone(), Placement { floats, ..Placement::default() });
+    let nets = [net(Floats::default()), net(bf16)];
+    let seconds = |net: &Net| {
+        let start = Instant::now();
+        let x = x.detach().set_requires_grad(true);
+        net.forward(&x, Norm::Batch).to_kind(Kind::Float).sum(Kind::Float).backward();
+        start.elapsed().as_secs_f64()
+    };
+    let mut fastest = [f64::INFINITY; 2];
+    for round in 0..=TIMINGS {
+        for (net, fastest) in nets.iter().zip(&mut fastest) {
+            *fastest = fastest.min(seconds(net));
+        }
+        // CPUs without bf16 emulate it.
+        if round == 0 && fastest[1] > 4.0 * fastest[0] {
+            return false;
+        }
+    }
+    fastest[0] >= FASTER * fastest[1]
+}
+
+/// Whether a convolution and its gradients are the same in bf16 as in 32 bits, but for rounding. Some versions of
+/// libtorch compute wrong ones (PyTorch issue 163347).
+fn agrees(kernel: i64, depthwise: bool) -> bool {
+    let channels = 32;
+    let groups = if depthwise { channels } else { 1 };
+    let (x, weight) = (numbers(&[4, channels, 9, 9]), numbers(&[channels, channels / groups, kernel, kernel]));
+    let (x, weight) = (super::net::channels_last(&x), super::net::channels_last(&weight));
+    let run = |kind: Kind, stride: i64| {
+        let [x, weight] = [&x, &weight].map(|t| t.detach().set_requires_grad(true));
+        let y = x.to_kind(kind).conv2d(
+            &weight.to_kind(kind),
+            None::<&Tensor>,
+            [stride; 2],
+            [kernel / 2; 2],
+            [1, 1],
+            groups,
+        );
+        let y = y.to_kind(Kind::Float);
+        let slopes = numbers(&y.size());
+        (&y * slopes).sum(Kind::Float).backward();
+        [y.detach(), x.grad(), weight.grad()]
+    };
+    [1, 2].into_iter().all(|stride| {
+        let (exact, rounded) = (run(Kind::Float, stride), run(Kind::BFloat16, stride));
+        exact.iter().zip(&rounded).all(|(exact, rounded)| {
+            let difference = (exact - rounded).norm().double_value(&[]) / exact.norm().double_value(&[]);
+            difference <= ROUNDING
+        })
+    })
+}
+
+/// Numbers between −1 and 1 that do not come from libtorch's generator, which initialises what is trained.
+fn numbers(size: &[i64]) -> Tensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let values: Vec<f32> = (0..size.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+    Tensor::from_slice(&values).view(size)
+}
