@@ -60,7 +60,7 @@ fn write_search(dir: &RunDir) {
     let on = SearchedOn {
         data: "test".into(),
         data_digest: String::new(),
-        table: Digest::of_bytes(b"table"),
+        tables: vec![Digest::of_bytes(b"table")],
         genotype: Digest::of(&genotype),
         log: Digest::of_lines(&lines),
     };
@@ -140,7 +140,7 @@ fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
     let layers = genotype.live_layers().into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
     Prediction {
         latency_ns: Latency::from_ns(1.05 * latency),
-        table: Digest::of_bytes(b"table"),
+        tables: vec![Digest::of_bytes(b"table")],
         isolated_ns: None,
         layers: layers.collect(),
         interactions: vec!["each row before skip/2".into()],

@@ -10,8 +10,8 @@ use crate::artifact::Digest;
 use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, Threads, Weight};
 use crate::data::{self, Augment, Batch, Batches, Data, Normalisation, split};
 use crate::record::{Expected, RunDir, SearchEpoch};
-use crate::search::Constraint;
-use crate::space::{Networks, names_of};
+use crate::search::Searched;
+use crate::space::names_of;
 use nas_exporters::{Role, Shape};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -82,16 +82,6 @@ impl SearchSettings {
     }
 }
 
-/// What is searched, and what for.
-pub struct Searched {
-    pub networks: Networks,
-    pub constraints: Vec<Constraint>,
-    /// Of the latency table that they are by.
-    pub table: Digest,
-    /// In what the latency table differs from the device's own, where that was allowed.
-    pub foreign: Option<String>,
-}
-
 /// Adam's decay rates for alpha, as in the DARTS code.
 const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 
@@ -106,7 +96,7 @@ pub fn train_supernet(
     settings: &SearchSettings,
     run: &RunDir,
 ) -> Result<(Vec<SearchEpoch>, Vec<Vec<f64>>), TrainError> {
-    let Searched { networks, constraints, .. } = searched;
+    let (networks, constraints) = (&searched.networks, searched.widest());
     settings.check()?;
     let augment = settings.augment(data)?;
     super::fix(settings.threads, settings.seed);
@@ -123,7 +113,7 @@ pub fn train_supernet(
     let size = settings.batch_size.into();
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
     let held_out = Batches { indices: &held_out, ..batches };
-    let weighted = if settings.latency_weight.get() > 0.0 { constraints.as_slice() } else { &[] };
+    let weighted = if settings.latency_weight.get() > 0.0 { constraints } else { &[] };
     let (space, input, classes) = (&networks.space, networks.input, &networks.classes);
     let key = Digest::of(&(space, input, classes, weighted, settings, data.fingerprint()));
     let unfinished = run.unfinished();
@@ -191,7 +181,7 @@ impl Task for Mixture<'_> {
         if at.epoch > self.settings.warmup_epochs {
             let batch = self.held_out(at);
             let (images, labels) = self.tensors(&batch);
-            let limits = (self.searched.constraints.as_slice(), self.settings.latency_weight.get());
+            let limits = (self.searched.widest(), self.settings.latency_weight.get());
             let rate = self.settings.alpha_learning_rate.get();
             let (loss, logits) = alpha_step(&self.net, &mut self.adam, limits, (&images, &labels), rate);
             metrics.held_out.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
@@ -199,7 +189,7 @@ impl Task for Mixture<'_> {
     }
 
     fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> SearchEpoch {
-        let Searched { networks, constraints, foreign, .. } = self.searched;
+        let Searched { networks, foreign, .. } = self.searched;
         let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
         SearchEpoch {
             epoch: at.epoch,
@@ -207,7 +197,12 @@ impl Task for Mixture<'_> {
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
             validation_loss: metrics.held_out.mean_loss(),
             validation_accuracy: metrics.held_out.accuracy(),
-            constraints: constraints.iter().map(|constraint| Expected::of(constraint, &probabilities)).collect(),
+            constraints: self
+                .searched
+                .widest()
+                .iter()
+                .map(|constraint| Expected::of(constraint, &probabilities))
+                .collect(),
             foreign_table: foreign.clone(),
             alpha: self.net.alpha_rows(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
