@@ -140,7 +140,7 @@ fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
     let layers = genotype.live_layers().into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
     Prediction {
         latency_ns: Latency::from_ns(1.05 * latency),
-        tables: vec![Digest::of_bytes(b"table")],
+        table: Digest::of_bytes(b"table"),
         isolated_ns: None,
         layers: layers.collect(),
         interactions: vec!["each row before skip/2".into()],

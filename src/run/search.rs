@@ -129,7 +129,7 @@ fn choice(search: &Search, scores: &Scores, goal: &Goal) -> Result<Chosen, RunEr
     let found: Remeasured = measured(&place(search), &top.board, networks, &ranked)?;
     let target = Latency::from_ns(limits.constraints[0].target);
     let (candidate, latency) = choose(&candidates, &found.latencies, target)?;
-    let tables = [&[found.table.clone()], &tables[1..]].concat();
+    let tables = [std::slice::from_ref(&found.table), &tables[1..]].concat();
     let limits = refitted(&limits, networks, &found);
     Ok(Chosen { candidate: candidate.clone(), limits, measured: Some(latency), tables })
 }
