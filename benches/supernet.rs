@@ -45,7 +45,7 @@ fn search() -> Search {
     let sgd = Sgd::new(net.params().map(|(name, _, tensor)| (name.to_string(), tensor, 3e-4)), 0.9);
     let adam = Adam::new(&net.alpha, (0.5, 0.999), 1e-3);
     let limit = Target::Percent(40.0).resolve(latency_range(&model)).ns();
-    let constraints = vec![Constraint { cost: Cost::latency(&model), limit }];
+    let constraints = vec![Constraint::new(Cost::latency(&model), limit)];
     let images = Tensor::randn([8, 3, 32, 32], (Kind::Float, Device::Cpu));
     let labels = Tensor::arange(8, (Kind::Int64, Device::Cpu));
     Search { net, sgd, adam, constraints, images, labels }

@@ -55,6 +55,6 @@ fn best_network_within(bencher: Bencher) {
     let model = LatencyModel::new(&table, &networks).unwrap();
     let scores = scores_of(&networks, |layer, choice| ((layer * 8 + choice) as f64 * 0.73).sin());
     let limit = Target::Percent(40.0).resolve(latency_range(&model)).ns();
-    let constraints = [Constraint { cost: Cost::latency(&model), limit }];
+    let constraints = [Constraint::new(Cost::latency(&model), limit)];
     bencher.bench(|| best_within(&scores, &constraints).unwrap());
 }

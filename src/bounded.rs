@@ -93,6 +93,84 @@ impl From<BatchSize> for NonZeroUsize {
     }
 }
 
+/// Declares types of numbers that are written with a suffix, each a factor.
+macro_rules! suffixed {
+    ($($(#[$doc:meta])* $name:ident($number:ty): $words:literal, [$(($suffix:literal, $factor:expr)),*], |$n:ident| $within:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name($number);
+
+        impl $name {
+            pub fn get(self) -> $number {
+                self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<$name, String> {
+                let wrong = || format!("`{text}` is not {}", $words);
+                let digits = text.find(|c: char| c.is_alphabetic() || c == '%').unwrap_or(text.len());
+                let (number, suffix) = text.split_at(digits);
+                let factors: &[(&str, f64)] = &[$(($suffix, $factor)),*];
+                let (_, factor) = factors.iter().find(|(known, _)| *known == suffix).ok_or_else(wrong)?;
+                let $n = factor * number.trim().parse::<f64>().map_err(|_| wrong())?;
+                if $within { Ok($name($n as $number)) } else { Err(wrong()) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let factors: &[(&str, f64)] = &[$(($suffix, $factor)),*];
+                let number = self.0 as f64;
+                let whole = |(_, factor): &&(&str, f64)| number % factor == 0.0;
+                let (suffix, factor) = factors.iter().rev().find(whole).unwrap_or(&factors[0]);
+                write!(f, "{}{suffix}", number / factor)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<$name, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(number: $name) -> String {
+                number.to_string()
+            }
+        }
+    )*};
+}
+
+suffixed! {
+    /// Parameters, or multiply-accumulates.
+    Count(u64): "a number such as 300k, 40M or 1.5G, from 1", [("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)],
+        |n| (1.0..=1e15).contains(&n);
+    /// Memory.
+    Bytes(u64): "an amount of memory such as 512KiB or 1.5MiB, from 1B",
+        [("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("KiB", 1024.0), ("MiB", 1_048_576.0)], |n| (1.0..=1e15).contains(&n);
+    /// A share, in percent.
+    Percent(f64): "a share such as 5%, from 0.1% to 100%", [("%", 1.0)], |n| (0.1..=100.0).contains(&n);
+}
+
+impl Percent {
+    pub fn share(self) -> Share {
+        Share((self.0 / 100.0).clamp(0.0, 1.0))
+    }
+}
+
+impl Default for Percent {
+    /// The band of a search.
+    fn default() -> Percent {
+        Percent(5.0)
+    }
+}
+
 /// What a person calls a space, a device or an experiment. It becomes a part of paths, so it has up to 64 of the
 /// characters a-z, A-Z, 0-9, `-`, `_` and `.`, and starts with neither `.` nor `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +244,27 @@ mod tests {
         assert!(error.contains("1 is not a share to hold out, a number above 0 and below 1"), "{error}");
         assert_eq!(serde_json::to_string(&"0.5".parse::<HeldOut>().unwrap()).unwrap(), "0.5");
         assert_eq!(NonZeroUsize::from("64".parse::<BatchSize>().unwrap()).get(), 64);
+    }
+
+    #[test]
+    fn suffixes_are_factors() {
+        for (text, n) in [("300k", 300_000), ("1.5M", 1_500_000), ("7", 7), ("2G", 2_000_000_000)] {
+            assert_eq!(text.parse::<Count>().unwrap().get(), n);
+            assert_eq!(text.parse::<Count>().unwrap().to_string().parse::<Count>().unwrap().get(), n);
+        }
+        for (text, n) in [("512KiB", 524_288), ("1.5MiB", 1_572_864), ("10 kB", 10_000), ("3B", 3)] {
+            assert_eq!(text.parse::<Bytes>().unwrap().get(), n);
+            assert_eq!(text.parse::<Bytes>().unwrap().to_string().parse::<Bytes>().unwrap().get(), n);
+        }
+        assert_eq!("5%".parse::<Percent>().unwrap().share(), Share::of(0.05));
+        assert_eq!(Percent::default().to_string(), "5%");
+        for text in ["x", "", "k", "-1k", "0", "1e30", "nan", "5%", "300K", "10kk"] {
+            assert!(text.parse::<Count>().is_err(), "{text}");
+        }
+        for text in ["5", "0%", "101%", "%", "5 %%"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
+        assert!("512".parse::<Bytes>().is_err() && "1e3KiB".parse::<Bytes>().is_err());
     }
 
     #[test]

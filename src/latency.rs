@@ -1,5 +1,6 @@
 //! Latencies, and the latency that a network may take.
 
+use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 
 /// A duration of one inference. In files it is a number of nanoseconds, in a field whose name ends
@@ -176,6 +177,81 @@ impl std::fmt::Display for Target {
     }
 }
 
+impl Target {
+    /// A name for a folder, as `1.2ms` or `40percent`.
+    pub fn name(self) -> String {
+        match self {
+            Target::Latency(latency) => format!("{}ms", (latency.ns()).round() / 1e6),
+            Target::Percent(percent) => format!("{percent}percent"),
+        }
+    }
+}
+
+/// A target, and what it is for: `2ms`, `jetson=10ms`, `jetson:tract=10ms` or `:tract=2ms`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TargetFor {
+    /// The usual one where absent, as the runtime.
+    pub device: Option<String>,
+    pub runtime: Option<Runtime>,
+    pub target: Target,
+}
+
+impl From<Target> for TargetFor {
+    fn from(target: Target) -> TargetFor {
+        TargetFor { device: None, runtime: None, target }
+    }
+}
+
+impl std::str::FromStr for TargetFor {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let Some((key, target)) = s.rsplit_once('=') else {
+            let key = !s.is_empty() && !s.contains(|c: char| c.is_ascii_digit());
+            let hint = |e: String| if key { format!("`{s}` has no target; write {s}=10ms or {s}=40%") } else { e };
+            return s.parse().map(|target: Target| target.into()).map_err(hint);
+        };
+        let (device, runtime) = match key.rsplit_once(':') {
+            Some((device, runtime)) => (device, Some(runtime.parse()?)),
+            None => (key, None),
+        };
+        if device.is_empty() && runtime.is_none() {
+            return Err(format!(
+                "`{s}` names no device before `=`; write jetson=10ms, jetson:tract=10ms or :tract=10ms"
+            ));
+        }
+        let device = (!device.is_empty()).then(|| device.to_string());
+        Ok(TargetFor { device, runtime, target: target.parse()? })
+    }
+}
+
+impl std::fmt::Display for TargetFor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let TargetFor { device, runtime, target } = self;
+        let device = device.as_deref().unwrap_or_default();
+        match runtime {
+            Some(runtime) => write!(f, "{device}:{runtime}={target}"),
+            None if device.is_empty() => target.fmt(f),
+            None => write!(f, "{device}={target}"),
+        }
+    }
+}
+
+impl TryFrom<String> for TargetFor {
+    type Error = String;
+
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+impl From<TargetFor> for String {
+    fn from(target: TargetFor) -> String {
+        target.to_string()
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -189,6 +265,26 @@ mod tests {
         for text in ["12", "", "ms", "-1ms", "nanms", "infms", "0ms", "5 min"] {
             assert!(text.parse::<Latency>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn targets_name_devices_and_runtimes() {
+        for text in ["2000000ns", "40%", "jetson=40%", "jetson:tract=10000000ns", ":ort=5000000ns", "a/b.toml=1000ns"] {
+            assert_eq!(text.parse::<TargetFor>().unwrap().to_string(), text);
+        }
+        for (text, said) in [
+            ("jetson", "write jetson=10ms or jetson=40%"),
+            ("=2ms", "names no device"),
+            ("jetson=", "no"),
+            ("jetson:fast=2ms", "fast"),
+            ("jetson=2", "has no unit"),
+            ("2", "has no unit"),
+        ] {
+            let error = text.parse::<TargetFor>().unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+        assert_eq!("850us".parse::<Target>().unwrap().name(), "0.85ms");
+        assert_eq!("40%".parse::<Target>().unwrap().name(), "40percent");
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod common;
 use common::Workspace;
 use edge_nas::device::Device;
 use edge_nas::model::Validations;
-use edge_nas::record::{BenchRow, SearchEpoch, TrainEpoch, TrainedOn};
+use edge_nas::record::{BenchRow, Certificate, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use edge_nas::run::Experiment;
 use edge_nas::space::{Genotype, Network, SearchSpace};
 use edge_nas::table::{LatencyTable, Published};
@@ -103,6 +103,8 @@ fn the_examples_of_files_are_what_is_written() {
     toml::from_str::<Device>(block("## Device", "toml")).unwrap();
     let space: SearchSpace = toml::from_str(block("## Search space", "toml")).unwrap();
     assert_eq!(file::<Genotype>("### genotype.json").networks.space, space);
+    file::<Certificate>("### Certificate");
+    file::<SearchedOn>("### search.json");
     file::<Network>("### network.json");
     file::<TrainedOn>("### data.json");
     file::<Validations>("### Validations");

@@ -141,7 +141,7 @@ fn a_whole_published_table_predicts_and_is_searched() {
 
     let limit = Target::Percent(30.0).resolve(latency_range(&model));
     let scores = scores_of(&networks, |layer, choice| ((layer * 7 + choice) as f64 * 0.73).sin());
-    let found = derive(&networks, &scores, &[Constraint { cost: Cost::latency(&model), limit: limit.ns() }]).unwrap();
+    let found = derive(&networks, &scores, &[Constraint::new(Cost::latency(&model), limit.ns())]).unwrap();
     assert!(model.predict(&found.choices) <= limit);
     // From below, closely: there are 10^15 networks.
     assert!(model.predict(&found.choices).ns() > 0.95 * limit.ns());

@@ -92,7 +92,7 @@ fn scores(networks: &Networks, seed: u64) -> Vec<Vec<f64>> {
 }
 
 fn within(model: &LatencyModel, limit: Latency) -> Constraint {
-    Constraint { cost: Cost::latency(model), limit: limit.ns() }
+    Constraint::new(Cost::latency(model), limit.ns())
 }
 
 proptest! {
@@ -259,7 +259,7 @@ fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
     let total = |choices: &[usize]| choices.iter().zip(&scores).fold(0.0, |sum, (&i, row)| sum + row[i]);
     for share in [0.1, 0.5, 0.9] {
         let limit = cheapest + share * (dearest - cheapest);
-        let best = best_within(&scores, &[Constraint { cost: cost.clone(), limit }]).unwrap();
+        let best = best_within(&scores, &[Constraint::new(cost.clone(), limit)]).unwrap();
         assert!(cost.polynomial.value(&best, 0) <= limit);
         // No exchange of one or two choices is better.
         for layers in (0..10).flat_map(|a| (0..=a).map(move |b| [a, b])) {

@@ -265,9 +265,8 @@ proptest! {
             assert_eq!(dearest, values().reduce(f64::max).unwrap());
             cheapest + share * (dearest - cheapest)
         };
-        let constraint = |cost: &Polynomial, limit: f64| Constraint {
-            cost: Cost { name: "latency".into(), unit: Unit::Nanoseconds, polynomial: cost.clone() },
-            limit,
+        let constraint = |cost: &Polynomial, limit: f64| {
+            Constraint::new(Cost { name: "latency".into(), unit: Unit::Nanoseconds, polynomial: cost.clone() }, limit)
         };
         let (a, b) = (limit(model, share), limit(&other, other_share));
         let constraints = [constraint(model, a), constraint(&other, b)];

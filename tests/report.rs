@@ -60,7 +60,7 @@ fn write_search(dir: &RunDir) {
     let on = SearchedOn {
         data: "test".into(),
         data_digest: String::new(),
-        table: Digest::of_bytes(b"table"),
+        tables: vec![Digest::of_bytes(b"table")],
         genotype: Digest::of(&genotype),
         log: Digest::of_lines(&lines),
     };

@@ -188,7 +188,7 @@ fn model(networks: &Networks) -> LatencyModel {
 }
 
 fn within(model: &LatencyModel, limit: Latency) -> Vec<Constraint> {
-    vec![Constraint { cost: Cost::latency(model), limit: limit.ns() }]
+    vec![Constraint::new(Cost::latency(model), limit.ns())]
 }
 
 /// The tensors of a supernet below `prefix`, as weights of that part.

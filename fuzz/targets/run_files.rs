@@ -43,7 +43,7 @@ fn join_search(dir: &RunDir) {
         let on = SearchedOn {
             data: String::new(),
             data_digest: String::new(),
-            table: Digest::of_bytes(b""),
+            tables: vec![Digest::of_bytes(b"")],
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),
         };

@@ -36,7 +36,7 @@ pub struct Cli {
 enum Verb {
     Profile(Box<profile::Args>),
     #[cfg(feature = "torch")]
-    Search(search::Args),
+    Search(Box<search::Args>),
     #[cfg(feature = "torch")]
     Train(train::Args),
     #[cfg(feature = "torch")]

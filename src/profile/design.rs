@@ -118,7 +118,7 @@ pub fn derived_unseen(table: &LatencyTable, model: &LatencyModel, number: usize,
     let rng = &mut ChaCha8Rng::seed_from_u64(seed);
     let derive = |i: usize| {
         let share = Target::Percent(100.0 * (i as f64 + 0.5) / number as f64);
-        let constraint = Constraint { cost: cost.clone(), limit: share.resolve(all).ns() };
+        let constraint = Constraint::new(cost.clone(), share.resolve(all).ns());
         best_within(&scores_of(networks, |_, _| rng.random()), &[constraint])
     };
     let derived: Vec<Vec<usize>> = (0..number).filter_map(derive).collect();

@@ -1,12 +1,16 @@
-use super::{SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
+use super::{Certificate, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use crate::artifact::{self, ArtifactError, Digest, Lock};
 use crate::space::{Genotype, Network};
 use nas_exporters::onnx::{self, Inspected};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
 /// The key of an ONNX file's metadata whose value is the digest of the weights that were exported.
 pub const WEIGHTS: &str = "edge-nas.weights";
+
+/// The folder of a run that has a folder for each of several targets.
+const TARGETS: &str = "targets";
 
 /// A run's folder: the search's files, and a [`ModelDir`] for each network.
 #[derive(Clone, Debug)]
@@ -19,6 +23,21 @@ impl RunDir {
 
     pub fn search_log(&self) -> PathBuf {
         self.0.join("search.jsonl")
+    }
+
+    /// Where the network for one of several targets is stored: a run's folder of its own, of whose search the log is
+    /// beside the other folders.
+    pub fn target(&self, name: &str) -> RunDir {
+        RunDir(self.0.join(TARGETS).join(name))
+    }
+
+    /// The log of the search that found the genotype, its own or that of several targets.
+    fn log_of_search(&self) -> PathBuf {
+        let of_target = self.0.parent().filter(|dir| dir.ends_with(TARGETS)).and_then(Path::parent);
+        match of_target {
+            Some(run) if !self.search_log().is_file() => RunDir(run.into()).search_log(),
+            _ => self.search_log(),
+        }
     }
 
     /// A [`SearchedOn`]
@@ -175,12 +194,25 @@ impl RunDir {
         Lock::of_folder(&self.0)
     }
 
+    /// The certificate of the genotype; none where no search found it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn certificate(&self) -> Result<Option<Certificate>, ArtifactError> {
+        #[derive(Deserialize)]
+        struct OfGenotype {
+            #[serde(default)]
+            certificate: Option<Certificate>,
+        }
+        Ok(optional::<OfGenotype>(&self.genotype())?.and_then(|genotype| genotype.certificate))
+    }
+
     /// The search that found `genotype`; none where it was not found by one.
     ///
     /// # Errors
     /// Where a file cannot be read.
     pub fn searched(&self, genotype: &Genotype) -> Result<Option<Matched<Vec<SearchEpoch>>>, ArtifactError> {
-        let log = artifact::read_lines(&self.search_log())?;
+        let log = artifact::read_lines(&self.log_of_search())?;
         let Some(on) = optional::<SearchedOn>(&self.searched_on())? else {
             return Ok((!log.is_empty()).then(|| Err("search.jsonl is of an unknown search".into())));
         };

@@ -4,8 +4,10 @@
 //! exported model the weights ([`WEIGHTS`]), a benchmark the model, and a search the genotype ([`SearchedOn`]). What does
 //! not match was made of something else, and is not used.
 
+mod certificate;
 mod folder;
 
+pub use certificate::{Certificate, Certified, Held, NearestBelow, Unconstrained};
 pub use folder::{Exported, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
 
 use crate::artifact::Digest;
@@ -25,8 +27,8 @@ pub struct SearchedOn {
     /// The data set's name.
     pub data: String,
     pub data_digest: String,
-    /// Of the latency table.
-    pub table: Digest,
+    /// Of the latency tables, that of the first limit first.
+    pub tables: Vec<Digest>,
     /// Of the genotype that was derived.
     pub genotype: Digest,
     /// Of `search.jsonl`.
@@ -146,7 +148,7 @@ pub struct Expected {
 impl Expected {
     /// `probabilities` are those of each layer's choices.
     pub fn of(constraint: &Constraint, probabilities: &[Vec<f64>]) -> Expected {
-        let Constraint { cost, limit } = constraint;
+        let Constraint { cost, limit, .. } = constraint;
         let expected = cost.polynomial.expected(probabilities);
         Expected { cost: cost.name.clone(), unit: cost.unit, expected, limit: *limit }
     }

@@ -1,12 +1,13 @@
 use super::measure::networks_for;
 use super::stages::Stages;
 use super::{
-    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, bench, export, profile, search, searched,
+    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, Targets, bench, export, folders, profile,
+    search, searched,
 };
 use crate::artifact::{self, Digest};
-use crate::bounded::{FittedNetworks, Name, Rounds, Width};
+use crate::bounded::{Bytes, Count, FittedNetworks, Name, Percent, Rounds, Width};
 use crate::data::{Data, DataSpec};
-use crate::latency::Target;
+use crate::latency::{Target, TargetFor};
 use crate::profile::Wanted;
 use crate::record::{ModelDir, RunDir};
 use crate::report;
@@ -26,8 +27,20 @@ pub struct Experiment {
     data: DataSpec,
     #[serde(default = "chain")]
     space: String,
-    /// What the network may take, with the first of the runtimes.
-    target_latency: Target,
+    /// What the network may take; on the device with the first of the runtimes unless it names others.
+    #[serde(default, with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    target_latency: Vec<TargetFor>,
+    /// Targets of which each gets a network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<Target>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_params: Option<Count>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_macs: Option<Count>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_memory: Option<Bytes>,
+    #[serde(default)]
+    band: Percent,
     #[serde(default)]
     measure: MeasureSettings,
     #[serde(default)]
@@ -78,6 +91,36 @@ struct BenchKeys {
     rounds: Rounds,
 }
 
+/// A list, or its only element.
+mod one_or_more {
+    use crate::latency::TargetFor;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+
+    pub fn serialize<S: Serializer>(targets: &[TargetFor], serializer: S) -> Result<S::Ok, S::Error> {
+        match targets {
+            [one] => one.serialize(serializer),
+            more => more.serialize(serializer),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TargetFor>, D::Error> {
+        let targets = match OneOrMore::deserialize(deserializer) {
+            Ok(OneOrMore::One(one)) => vec![one],
+            Ok(OneOrMore::More(more)) => more,
+            Err(_) => return Err(D::Error::custom("target_latency is a text such as \"1.5ms\", or a list of such")),
+        };
+        targets.iter().map(|target| target.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
 fn chain() -> String {
     "chain".into()
 }
@@ -116,6 +159,8 @@ impl Experiment {
         let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
         let sizes = Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
         // What cannot be done is reported before hours are spent on other stages.
+        let targets = self.targets();
+        targets.check()?;
         let baseline_network = Network::baseline(&self.baseline.architecture, sizes)?;
         self.search.check()?;
         self.search.augment(&data)?;
@@ -127,7 +172,6 @@ impl Experiment {
         artifact::write(&run.experiment(), toml.as_bytes())?;
         let mut stages = Stages::open(run)?;
         let fingerprint = data.fingerprint();
-        let (found, baseline) = (run.found(), run.baseline());
 
         // Only rows that are missing are measured, so this stage checks itself. A given table is used as it is.
         if self.measure.table.is_none() {
@@ -136,52 +180,82 @@ impl Experiment {
 
         let settings = Search {
             run: run.0.clone(),
-            target_latency: self.target_latency,
+            targets,
             space: self.space.clone(),
             data: self.data.clone(),
             measure: measure.clone(),
             settings: self.search.clone(),
+            measure_top: None,
         };
         let searched = searched(&settings, &data)?;
-        let key = (&searched.networks.space, &searched.constraints, &self.search, &fingerprint);
-        stages.run("search", &key, &[run.genotype(), run.search_log(), run.searched_on()], || {
-            search(&run.0, &searched, &data, &self.search).map(drop)
-        })?;
+        let folders = folders(&run.0, &searched);
+        let key = (&searched.networks.space, &searched.goals, &self.search, &fingerprint);
+        let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.searched_on()]);
+        let outputs: Vec<PathBuf> = outputs.chain([run.search_log()]).collect();
+        stages.run("search", &key, &outputs, || search(&settings, &searched, &data).map(drop))?;
 
-        let genotype = Network::Genotype(artifact::read_json(&run.genotype(), "nas search")?);
-        let key = (&genotype, &self.train, &fingerprint);
-        stages.run("train", &key, &trained(&found), || train(&genotype, &data, &self.train, &found))?;
+        for dir in &folders {
+            let genotype = Network::Genotype(artifact::read_json(&dir.genotype(), "nas search")?);
+            let key = (&genotype, &self.train, &fingerprint);
+            let found = dir.found();
+            stages.run(&stage("train", run, dir), &key, &trained(&found), || {
+                train(&genotype, &data, &self.train, &found)
+            })?;
+        }
 
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
-        let key = (&baseline_network, settings, &fingerprint);
+        let (key, baseline) = ((&baseline_network, settings, &fingerprint), run.baseline());
         stages.run("train baseline", &key, &trained(&baseline), || {
             train(&baseline_network, &data, settings, &baseline)
         })?;
 
-        let weights = [Digest::of_file(&found.weights())?, Digest::of_file(&baseline.weights())?];
-        let outputs = [found.onnx(), baseline.onnx()];
-        stages.run("export", &(weights, &self.export), &outputs, || {
-            export(&run.0, &data, &[], self.export.images).map(drop)
-        })?;
+        // With several targets, the run's own folder has only the baseline.
+        let others = folders.iter().filter(|dir| dir.0 != run.0);
+        for dir in [run].into_iter().chain(others) {
+            let onnx = dir.models().map(|model| model.onnx());
+            let [found, baseline] = dir.models().map(|model| Digest::of_file(&model.weights()));
+            let key = ([found?, baseline?], &self.export);
+            stages.run(&stage("export", run, dir), &key, &onnx, || {
+                export(&dir.0, &data, &[], self.export.images).map(drop)
+            })?;
 
-        let models = [Digest::of_file(&found.onnx())?, Digest::of_file(&baseline.onnx())?];
-        let key = (models, &measure, &board, &self.bench, &searched.constraints);
-        let settings = Bench {
-            run: run.0.clone(),
-            models: vec![],
-            rounds: self.bench.rounds.get(),
-            measure: measure.clone(),
-            board: board.clone(),
-        };
-        stages.run("bench", &key, &[run.bench()], || bench(&settings)?.complete().map(drop))?;
-
-        report::Run::load(run)?.write(run)?;
+            let models = [Digest::of_file(&onnx[0])?, Digest::of_file(&onnx[1])?];
+            let key = (models, &measure, &board, &self.bench, &searched.goals);
+            let settings = Bench {
+                run: dir.0.clone(),
+                models: vec![],
+                rounds: self.bench.rounds.get(),
+                measure: measure.clone(),
+                board: board.clone(),
+            };
+            stages.run(&stage("bench", run, dir), &key, &[dir.bench()], || bench(&settings)?.complete().map(drop))?;
+            report::Run::load(dir)?.write(dir)?;
+        }
         Ok(())
+    }
+
+    fn targets(&self) -> Targets {
+        Targets {
+            target_latency: self.target_latency.clone(),
+            targets: self.targets.clone(),
+            max_params: self.max_params,
+            max_macs: self.max_macs,
+            max_memory: self.max_memory,
+            band: self.band,
+        }
     }
 
     /// Where it writes to, unless another folder is named.
     pub fn default_run(&self) -> RunDir {
         RunDir(PathBuf::from("runs").join(&*self.name))
+    }
+}
+
+/// The name of a stage, with that of the target where there are several.
+fn stage(name: &str, run: &RunDir, dir: &RunDir) -> String {
+    match dir.0.file_name() {
+        Some(target) if dir.0 != run.0 => format!("{name} {}", target.display()),
+        _ => name.into(),
     }
 }
 

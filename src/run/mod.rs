@@ -6,7 +6,11 @@ mod bench;
 mod experiment;
 #[cfg(feature = "torch")]
 mod export;
+#[cfg(feature = "torch")]
+mod goals;
 mod measure;
+#[cfg(feature = "torch")]
+mod measure_top;
 mod profile;
 #[cfg(feature = "torch")]
 mod search;
@@ -18,10 +22,14 @@ pub use bench::{Bench, Benched, bench, predict};
 pub use experiment::Experiment;
 #[cfg(feature = "torch")]
 pub use export::{Exported, TOLERANCE, export};
+#[cfg(feature = "torch")]
+pub use goals::{Targets, searched};
 pub use measure::{BoardSettings, Images, MeasureSettings, Reach};
+#[cfg(feature = "torch")]
+pub use measure_top::MeasureTop;
 pub use profile::{Profile, Profiled, Validated, profile, validate};
 #[cfg(feature = "torch")]
-pub use search::{Found, Search, search, searched};
+pub use search::{Found, Search, folders, search};
 
 use crate::artifact::ArtifactError;
 use crate::device::DeviceError;
@@ -83,6 +91,28 @@ pub enum RunError {
     Unmeasured { reasons: String },
     #[error("{path}: {reason}", path = path.display())]
     Model { path: PathBuf, reason: nas_exporters::EncodeError },
+    #[error("a search needs a target; give target_latency, or targets")]
+    NoTarget,
+    #[error(
+        "target_latency and targets are both given; a search has one network for all of the first, or one for each of the second"
+    )]
+    BothTargets,
+    #[error("two targets are for {what}; give one")]
+    TwoTargets { what: String },
+    #[error("one latency table is given, and the targets are of several; leave out --table")]
+    OneTable,
+    #[error("the search proposes no network; raise the limits")]
+    NoCandidate,
+    #[error("{table} was given with --table, and only the device's own table gets more rows; leave out --measure-top or --table", table = table.display())]
+    GivenTable { table: PathBuf },
+    #[error(
+        "the latency table was measured with {difference}, and gets no rows of this device; leave out --measure-top, or measure into another --profiles folder"
+    )]
+    ForeignTop { difference: String },
+    #[error(
+        "none of the {measured} best networks was measured to take at most {target}, and the nearest takes {nearest}; raise --measure-top or the target"
+    )]
+    NoneMeets { measured: usize, target: crate::latency::Latency, nearest: crate::latency::Latency },
     #[error("cannot write the experiment: {0}")]
     Toml(String),
 }

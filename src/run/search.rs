@@ -1,16 +1,14 @@
-use super::measure::networks_for;
-use super::{Images, MeasureSettings, RunError};
+use super::goals::measured_for;
+use super::measure_top::{Place, Remeasured, choose, measured, refitted};
+use super::{MeasureSettings, MeasureTop, RunError, Targets};
 use crate::artifact::{self, Digest};
 use crate::data::{Data, DataSpec};
-use crate::latency::{Latency, Target};
-use crate::model::{LatencyModel, Validations};
-use crate::record::{RunDir, SearchedOn};
-use crate::search::Limits;
-use crate::search::{self, Constraint, Cost, latency_range};
-use crate::space::Networks;
-use crate::space::{Genotype, SearchSpace};
-use crate::table::LatencyTable;
-use crate::train::search::{self as train_search, SearchSettings};
+use crate::latency::Latency;
+use crate::record::{CandidateRow, Certificate, Certified, RunDir, SearchEpoch, SearchedOn};
+use crate::search::{Candidate, Goal, Limits, Searched};
+use crate::space::Genotype;
+use crate::train;
+use crate::train::search::{Proposed, SearchSettings};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -19,99 +17,132 @@ use std::path::{Path, PathBuf};
 pub struct Search {
     /// Folder of the run.
     pub run: PathBuf,
-    /// Of the first runtime.
-    pub target_latency: Target,
+    pub targets: Targets,
     /// A built-in space or a TOML file.
     pub space: String,
     pub data: DataSpec,
     pub measure: MeasureSettings,
     pub settings: SearchSettings,
-}
-
-/// What is searched, and what for.
-pub struct Searched {
-    pub networks: Networks,
-    pub constraints: Vec<Constraint>,
-    /// Of the latency table that they are by.
-    pub table: Digest,
-    /// In what the latency table differs from the device's own, where that was allowed.
-    pub foreign: Option<String>,
+    /// Measure the best networks before one is chosen.
+    pub measure_top: Option<MeasureTop>,
 }
 
 /// What a search found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Found {
+    /// Folder of the network.
+    pub run: PathBuf,
     pub genotype: Genotype,
     pub predicted_ns: Latency,
     pub target_ns: Latency,
+    /// Where it was measured before it was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_ns: Option<Latency>,
 }
 
-/// The networks that are searched, with the constraints that they have to meet by the device's latency table.
+/// What is chosen for a goal, and by which limits.
+struct Chosen {
+    candidate: Candidate,
+    limits: Limits,
+    measured: Option<Latency>,
+    tables: Vec<Digest>,
+}
+
+/// Trains a supernet, derives the best network within the limits of each goal from it, and writes `search.jsonl`, and
+/// `genotype.json` and `search.json`, for several targets in a folder of each.
 ///
 /// # Errors
-/// Where the table is missing, of another device, or lacks rows; and where no network meets the target.
-pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
-    let Search { measure, space, .. } = search;
-    let networks = networks_for(SearchSpace::load(space)?, data)?;
-    let device = measure.device()?;
-    let runtimes = measure.runtimes(&device);
-    let no_runtime = || RunError::NoRuntime { device: device.name.clone() };
-    let runtime = *runtimes.first().ok_or_else(no_runtime)?;
-    let images = Images::Data(search.data.clone());
-    let table = measure.load_table(&device, &networks, (space, &images), runtime)?;
-    let foreign = measure.foreign(&table, &measure.header_now(&device, &table, runtime, &networks)?)?;
-    if let Some(difference) = &foreign {
-        log::warn!("the latency table that is used was measured with {difference}");
+/// Where the loss diverges, a file cannot be written, or networks that are to be measured cannot be, or miss the target.
+pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<Found>, RunError> {
+    let run = RunDir(search.run.clone());
+    if search.measure_top.is_some() {
+        place(search).check(searched.foreign.as_deref())?;
     }
-    let model = LatencyModel::new(&table, &networks)?;
-    warn_unvalidated(&table, &model)?;
-    let limit = search.target_latency.resolve(latency_range(&model)).ns();
-    let cost = Cost { name: format!("latency on {} with {runtime}", device.name), ..Cost::latency(&model) };
-    let constraints = vec![Constraint { cost, limit }];
-    search::check(&networks, &constraints)?;
-    Ok(Searched {
-        networks,
-        constraints,
-        table: table.digest(),
-        foreign: foreign.map(|difference| difference.to_string()),
-    })
+    let by = train::search::Search::new(searched, data, &search.settings, &run)?;
+    let trained = by.train()?;
+    let mut found = vec![];
+    for goal in &searched.goals {
+        let proposed = by.candidates(&trained, &goal.limits)?;
+        let chosen = choice(search, searched, goal, &proposed.candidates)?;
+        found.push((certified(search, searched, chosen, &proposed)?, proposed.rows));
+    }
+    artifact::write_lines(&run.search_log(), &trained.log)?;
+    let folders = folders(&search.run, searched).into_iter();
+    folders.zip(found).map(|(dir, (found, rows))| write(dir, found, &rows, &trained.log, data)).collect()
 }
 
-/// Trains a supernet, derives the best network within the constraints from it, and writes `search.jsonl`,
-/// `genotype.json` and `search.json`.
-///
-/// # Errors
-/// Where the loss diverges, or a file cannot be written.
-pub fn search(run: &Path, searched: &Searched, data: &Data, settings: &SearchSettings) -> Result<Found, RunError> {
+/// The folder of each goal's network.
+pub fn folders(run: &Path, searched: &Searched) -> Vec<RunDir> {
     let run = RunDir(run.into());
-    let Searched { networks, constraints, foreign, .. } = searched;
-    let search = train_search::Search::new(networks, constraints, foreign.clone(), data, settings, &run)?;
-    let trained = search.train()?;
-    let limits = Limits { constraints: constraints.clone(), band: 0.05 };
-    let (candidates, rows) = search.candidates(&trained, &limits)?;
-    let genotype = Genotype::new(networks.clone(), candidates[0].choices.clone());
-    let log = trained.log;
-    artifact::write_lines(&run.candidates(), &rows)?;
-    artifact::write_lines(&run.search_log(), &log)?;
-    artifact::write_json(&run.genotype(), &genotype)?;
+    match searched.goals.as_slice() {
+        [_] => vec![run],
+        goals => goals.iter().map(|goal| run.target(&goal.name)).collect(),
+    }
+}
+
+/// Where networks are measured before one is chosen.
+fn place(search: &Search) -> Place<'_> {
+    let measure = measured_for(&search.measure, search.targets.first());
+    Place { measure, space: &search.space, data: &search.data }
+}
+
+/// The best candidate of a goal, or, where they are measured, the best that was measured to meet the target.
+fn choice(search: &Search, searched: &Searched, goal: &Goal, candidates: &[Candidate]) -> Result<Chosen, RunError> {
+    let networks = &searched.networks;
+    let (limits, tables) = (goal.limits.clone(), searched.tables.clone());
+    let Some(top) = &search.measure_top else {
+        let candidate = candidates.first().cloned().ok_or(RunError::NoCandidate)?;
+        return Ok(Chosen { candidate, limits, measured: None, tables });
+    };
+    let candidates = &candidates[..candidates.len().min(top.networks.get())];
+    let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();
+    let found: Remeasured = measured(&place(search), &top.board, networks, &ranked)?;
+    let target = Latency::from_ns(limits.constraints[0].target);
+    let (candidate, latency) = choose(candidates, &found.latencies, target)?;
+    let tables = [std::slice::from_ref(&found.table), &tables[1..]].concat();
+    let limits = refitted(&limits, networks, &found);
+    Ok(Chosen { candidate: candidate.clone(), limits, measured: Some(latency), tables })
+}
+
+fn certified(
+    search: &Search,
+    searched: &Searched,
+    chosen: Chosen,
+    proposed: &Proposed,
+) -> Result<(Certified, Vec<Digest>), RunError> {
+    let Chosen { candidate, limits, measured, tables } = chosen;
+    let networks = &searched.networks;
+    let certificate = Certificate::new(
+        search.settings.algorithm.scores(),
+        networks,
+        &limits,
+        &candidate,
+        proposed.unconstrained.as_ref(),
+        measured,
+    );
+    let certificate = certificate.ok_or(RunError::NoCandidate)?;
+    Ok((Certified { genotype: Genotype::new(networks.clone(), candidate.choices), certificate }, tables))
+}
+
+fn write(
+    dir: RunDir,
+    (found, tables): (Certified, Vec<Digest>),
+    rows: &[CandidateRow],
+    log: &[SearchEpoch],
+    data: &Data,
+) -> Result<Found, RunError> {
+    artifact::write_lines(&dir.candidates(), rows)?;
+    artifact::write_json(&dir.genotype(), &found)?;
+    let Certified { genotype, certificate } = found;
     let on = SearchedOn {
         data: data.name.clone(),
         data_digest: data.fingerprint(),
-        table: searched.table.clone(),
+        tables,
         genotype: Digest::of(&genotype),
-        log: Digest::of_lines(&log),
+        log: Digest::of_lines(log),
     };
-    artifact::write_json(&run.searched_on(), &on)?;
-    let Constraint { cost, limit } = &searched.constraints[0];
-    let predicted_ns = Latency::from_ns(cost.polynomial.value(&genotype.choices, 0));
-    Ok(Found { genotype, predicted_ns, target_ns: Latency::from_ns(*limit) })
-}
-
-/// Whether it is known how well a table predicts; warns where it is not.
-fn warn_unvalidated(table: &LatencyTable, model: &LatencyModel) -> Result<(), RunError> {
-    if Validations::load(table)?.of(model).is_none() {
-        let table = table.path().display();
-        log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
-    }
-    Ok(())
+    artifact::write_json(&dir.searched_on(), &on)?;
+    let first = &certificate.constraints[0];
+    let (predicted_ns, target_ns) = (Latency::from_ns(first.value), Latency::from_ns(first.target));
+    Ok(Found { run: dir.0, genotype, predicted_ns, target_ns, measured_ns: certificate.measured_ns })
 }

@@ -45,7 +45,10 @@ pub struct Cost {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Constraint {
     pub cost: Cost,
+    /// For what is predicted: below the target by what predictions err.
     pub limit: f64,
+    /// What was asked for.
+    pub target: f64,
 }
 
 impl Cost {
@@ -67,6 +70,24 @@ impl Cost {
 }
 
 impl Constraint {
+    /// At most `target`, of a cost that is known exactly.
+    pub fn new(cost: Cost, target: f64) -> Constraint {
+        Constraint { cost, limit: target, target }
+    }
+
+    /// At most `target`, of a cost whose predictions err by a share of `margin`. The limit is not below what the
+    /// cheapest network costs, where that is within the target.
+    pub fn with_margin(cost: Cost, target: f64, margin: f64, networks: &Networks) -> Constraint {
+        let cheapest = cost.range(networks).0;
+        let limit = (target * (1.0 - margin)).max(cheapest.min(target));
+        Constraint { cost, limit, target }
+    }
+
+    /// What it is of a network.
+    pub fn value(&self, choices: &[usize]) -> f64 {
+        self.cost.polynomial.value(choices, 0)
+    }
+
     /// At most `bytes` of activations at any moment. In a chain the peak is that of one layer, so what is summed
     /// is by how many bytes each layer exceeds the limit: a network within it has a sum of 0.
     pub fn peak_activations(networks: &Networks, bytes: u64) -> Constraint {
@@ -74,13 +95,13 @@ impl Constraint {
             |variant: &Variant| variant.layer.graph().cost().peak_activation_bytes.saturating_sub(bytes) as f64;
         let name = format!("activations beyond {}", Unit::Bytes.show(bytes as f64));
         let cost = Cost { name, unit: Unit::Bytes, polynomial: additive(networks, excess) };
-        Constraint { cost, limit: 0.0 }
+        Constraint::new(cost, 0.0)
     }
 }
 
 impl std::fmt::Display for Constraint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {}", self.cost.show(self.limit), self.cost.name)
+        write!(f, "{} of {}", self.cost.show(self.target), self.cost.name)
     }
 }
 

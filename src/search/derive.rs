@@ -50,9 +50,9 @@ pub fn derive(networks: &Networks, scores: &[Vec<f64>], constraints: &[Constrain
 /// [`SearchError::Unreachable`] where no network is within all constraints.
 pub fn check(networks: &Networks, constraints: &[Constraint]) -> Result<(), SearchError> {
     for constraint in constraints {
-        let Constraint { cost, limit } = constraint;
+        let Constraint { cost, target, .. } = constraint;
         let dearest = cost.range(networks).1;
-        if *limit > dearest {
+        if *target > dearest {
             let dearest = cost.show(dearest);
             log::warn!("{constraint} does not limit the search: no network of the space has more than {dearest}");
         }
@@ -61,7 +61,7 @@ pub fn check(networks: &Networks, constraints: &[Constraint]) -> Result<(), Sear
     best_within(&even, constraints).map(drop).ok_or_else(|| unreachable(networks, constraints))
 }
 
-fn unreachable(networks: &Networks, constraints: &[Constraint]) -> SearchError {
+pub(super) fn unreachable(networks: &Networks, constraints: &[Constraint]) -> SearchError {
     let limits: Vec<String> = constraints.iter().map(Constraint::to_string).collect();
     let cheapest = |c: &Constraint| {
         let least = c.cost.range(networks).0;

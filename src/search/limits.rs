@@ -1,30 +1,151 @@
-use super::{Constraint, SearchError, best_within, scores_of};
+use super::derive::unreachable;
+use super::{Constraint, Nearest, SearchError, best_of, check, nearest_below, scores_of};
+use crate::artifact::Digest;
+use crate::bounded::Share;
 use crate::space::Networks;
 use rand::Rng;
-use rand::seq::IndexedRandom;
+use serde::Serialize;
 
-#[derive(Clone, Debug, serde::Serialize)]
+/// What a network may cost, and how much of the first limit it should use.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
+    /// The band is of the first one.
     pub constraints: Vec<Constraint>,
-    pub band: f64,
+    /// By how much of the target the first cost may be below it.
+    pub band: Share,
 }
 
+/// A target of a search.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Goal {
+    /// As `1.2ms`: the name of its folder, where a search has several.
+    pub name: String,
+    pub limits: Limits,
+}
+
+/// A network that a search proposes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    pub choices: Vec<usize>,
+    /// The larger, the better.
+    pub score: f64,
+}
+
+/// What is searched, and what for.
+#[derive(Clone, Debug)]
+pub struct Searched {
+    pub networks: Networks,
+    /// At least one.
+    pub goals: Vec<Goal>,
+    /// Of the latency tables that the limits are by, that of the first constraint first.
+    pub tables: Vec<Digest>,
+    /// In what a latency table differs from the device's own, where that was allowed.
+    pub foreign: Option<String>,
+}
+
+impl Searched {
+    /// The limits that the most networks are within: those of the largest target.
+    pub fn widest(&self) -> &[Constraint] {
+        let first = |goal: &&Goal| goal.limits.constraints.first().map_or(0.0, |c| c.limit);
+        let widest = self.goals.iter().max_by(|a, b| first(a).total_cmp(&first(b)));
+        widest.map_or(&[], |goal| &goal.limits.constraints)
+    }
+}
+
+/// Below a margin that is as wide as the band, a band of this share is left.
+const LEAST_BAND: f64 = 0.02;
+
+/// Random networks that are tried before one is derived.
+const DRAWS: usize = 20_000;
+
 impl Limits {
+    /// The limits, with a band that is wide enough to hold a network, and wider than the margin of the first limit; a
+    /// warning says so where it is wider than asked.
+    ///
+    /// # Errors
+    /// [`SearchError::Unreachable`] where no network is within all constraints.
+    pub fn new(networks: &Networks, constraints: Vec<Constraint>, band: Share) -> Result<Limits, SearchError> {
+        check(networks, &constraints)?;
+        let mut limits = Limits { constraints, band };
+        let Some(first) = limits.constraints.first() else { return Ok(limits) };
+        let target = first.target;
+        let margin = (1.0 - first.limit / target).max(0.0);
+        if margin >= band.get() {
+            limits.band = share(margin + LEAST_BAND);
+            log::warn!(
+                "predictions err so much that the limit is {:.1} % below {first}: the band is widened to {:.1} %",
+                100.0 * margin,
+                100.0 * limits.band.get()
+            );
+        }
+        let nearest = limits.nearest_below(networks).ok_or_else(|| unreachable(networks, &limits.constraints))?;
+        let first = &limits.constraints[0];
+        let value = first.value(&nearest.choices);
+        if value < limits.low() {
+            log::warn!(
+                "no network lies within {:.1} % below {first}: the nearest one has {}, and the band goes to {:.1} % below that",
+                100.0 * limits.band.get(),
+                first.cost.show(value),
+                100.0 * band.get()
+            );
+            limits.band = share(1.0 - (1.0 - band.get()) * value / target);
+        }
+        Ok(limits)
+    }
+
+    /// What the first cost is at least.
+    fn low(&self) -> f64 {
+        let target = self.constraints.first().map_or(f64::NEG_INFINITY, |first| first.target);
+        (1.0 - self.band.get()) * target
+    }
+
+    /// Whether a network without a `zero` is within all limits and in the band.
     pub fn allow(&self, choices: &[usize]) -> bool {
-        let first = self.constraints[0].cost.polynomial.value(choices, 0);
-        self.constraints.iter().all(|c| c.cost.polynomial.value(choices, 0) <= c.limit)
-            && first >= (1.0 - self.band) * self.constraints[0].limit
+        let values: Vec<f64> = self.constraints.iter().map(|c| c.value(choices)).collect();
+        let within = self.constraints.iter().zip(&values).all(|(c, value)| *value <= c.limit);
+        within && values.first().is_none_or(|value| *value >= self.low())
     }
-    pub fn best(&self, networks: &Networks, scores: &[Vec<f64>], _n: usize) -> Result<Vec<Vec<usize>>, SearchError> {
-        let scores = scores_of(networks, |l, c| scores[l][c]);
-        Ok(best_within(&scores, &self.constraints).into_iter().collect())
+
+    /// The `n` networks of the largest summed scores within all limits and in the band, the best first, exactly; never
+    /// one with a `zero`, and fewer where there are no more. `scores[l][i]` is that of choice i of layer l.
+    ///
+    /// # Errors
+    /// [`SearchError::Unreachable`] where there is none.
+    pub fn best(&self, networks: &Networks, scores: &[Vec<f64>], n: usize) -> Result<Vec<Vec<usize>>, SearchError> {
+        let live = scores_of(networks, |layer, choice| scores[layer][choice]);
+        let best = best_of(&live, &self.constraints, self.low(), n);
+        if best.is_empty() { Err(unreachable(networks, &self.constraints)) } else { Ok(best) }
     }
+
+    /// A random network within all limits and in the band: every such network with the same chance, unless they are so
+    /// rare that one is derived from random scores.
+    ///
+    /// # Errors
+    /// [`SearchError::Unreachable`] where there is none.
     pub fn sample(&self, networks: &Networks, rng: &mut impl Rng) -> Result<Vec<usize>, SearchError> {
-        loop {
-            let c: Vec<usize> = (0..networks.len()).map(|l| *networks.live(l).choose(rng).unwrap_or(&0)).collect();
-            if self.allow(&c) {
-                return Ok(c);
+        let live = live(networks);
+        for _ in 0..DRAWS {
+            let drawn: Vec<usize> = live.iter().map(|choices| choices[rng.random_range(0..choices.len())]).collect();
+            if self.allow(&drawn) {
+                return Ok(drawn);
             }
         }
+        let scores: Vec<Vec<f64>> =
+            networks.choices().iter().map(|choices| choices.iter().map(|_| rng.random()).collect()).collect();
+        Ok(self.best(networks, &scores, 1)?.swap_remove(0))
     }
+
+    /// The network that uses the most of the first limit, as [`nearest_below`].
+    pub fn nearest_below(&self, networks: &Networks) -> Option<Nearest> {
+        nearest_below(&live(networks), &self.constraints)
+    }
+}
+
+fn live(networks: &Networks) -> Vec<Vec<usize>> {
+    (0..networks.len()).map(|layer| networks.live(layer)).collect()
+}
+
+/// Wider than a share by less than any difference of costs, so that rounding keeps what lies on its edge.
+fn share(wanted: f64) -> Share {
+    Share::new((wanted + 1e-12).clamp(0.0, 1.0)).unwrap_or(Share::of(1.0))
 }

@@ -1,13 +1,14 @@
-//! What networks cost, what they may cost, and the best one within that, exactly.
+//! What networks cost, what they may cost, and the best ones within that, exactly.
 
 mod choose;
 mod cost;
 mod derive;
 mod limits;
 mod propose;
+mod states;
 
-pub use choose::{best_within, extreme, range};
+pub use choose::{Nearest, best_of, best_within, extreme, nearest_below, range};
 pub use cost::{Constraint, Cost, SearchError, Unit};
 pub use derive::{check, derive, latency_range, scores_of};
-pub use limits::Limits;
-pub use propose::{Candidate, evolve, fitted, propose};
+pub use limits::{Candidate, Goal, Limits, Searched};
+pub use propose::{evolve, fitted, propose, sample};

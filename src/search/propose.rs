@@ -1,19 +1,11 @@
 //! Searching among networks whose scores cost time, without gradients.
 
-use super::{Limits, SearchError, scores_of};
+use super::{Candidate, Limits, SearchError, scores_of};
 use crate::space::Networks;
 use nalgebra::{DMatrix, DVector};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use std::collections::HashMap;
-
-/// A network with its score; larger is better.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// The index of a choice of each layer.
-    pub choices: Vec<usize>,
-    pub score: f64,
-}
 
 /// Networks with their scores, in the order in which they were found.
 struct Scored<S> {
@@ -66,7 +58,7 @@ pub fn propose<E: From<SearchError>>(
 ) -> Result<Vec<Candidate>, E> {
     let mut scored = Scored::new(score);
     let random = (number as f64 * RANDOM_SHARE).ceil() as usize;
-    sample(networks, limits, random, rng, &mut scored)?;
+    add_random(networks, limits, random, rng, &mut scored)?;
     for round in 1..=ROUNDS {
         let until = random + (number - random) * round / ROUNDS;
         let wanted = until.saturating_sub(scored.found.len());
@@ -106,7 +98,7 @@ pub fn evolve<E: From<SearchError>>(
 ) -> Result<Vec<Candidate>, E> {
     let mut scored = Scored::new(score);
     let population = ((number as f64 * FIRST_SHARE).ceil() as usize).max(2);
-    sample(networks, limits, population.min(number), rng, &mut scored)?;
+    add_random(networks, limits, population.min(number), rng, &mut scored)?;
     let mut tries = 0;
     while scored.found.len() < number && tries < MOST_TRIES {
         let young = &scored.found[scored.found.len().saturating_sub(population)..];
@@ -122,8 +114,24 @@ pub fn evolve<E: From<SearchError>>(
     Ok(scored.best_first())
 }
 
+/// Scores `number` random networks within `limits`, or all that there are, and gives them best first.
+///
+/// # Errors
+/// As [`propose`].
+pub fn sample<E: From<SearchError>>(
+    networks: &Networks,
+    limits: &Limits,
+    number: usize,
+    rng: &mut impl Rng,
+    score: impl FnMut(&[usize]) -> Result<f64, E>,
+) -> Result<Vec<Candidate>, E> {
+    let mut scored = Scored::new(score);
+    add_random(networks, limits, number, rng, &mut scored)?;
+    Ok(scored.best_first())
+}
+
 /// Adds `number` different random networks, or all that there are.
-fn sample<E: From<SearchError>, S: FnMut(&[usize]) -> Result<f64, E>>(
+fn add_random<E: From<SearchError>, S: FnMut(&[usize]) -> Result<f64, E>>(
     networks: &Networks,
     limits: &Limits,
     number: usize,

@@ -1,5 +1,6 @@
 use super::{Choice, Layer, Networks, SearchSpace, SpaceError, chained};
 use nas_exporters::{Graph, Shape};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// A network of a search space: a choice of each layer. Its file has the space, the images' shape and the number
@@ -21,12 +22,15 @@ struct Written {
     input: Shape,
     classes: usize,
     space: SearchSpace,
+    /// What a search says of it, which is no part of the network.
+    #[serde(default, skip_serializing, rename = "certificate")]
+    _certificate: IgnoredAny,
 }
 
 impl TryFrom<Written> for Genotype {
     type Error = SpaceError;
 
-    fn try_from(Written { ops, input, classes, space }: Written) -> Result<Self, SpaceError> {
+    fn try_from(Written { ops, input, classes, space, .. }: Written) -> Result<Self, SpaceError> {
         Genotype::of_names(Networks::new(space, input, [classes])?, &ops)
     }
 }
@@ -35,7 +39,7 @@ impl From<Genotype> for Written {
     fn from(genotype: Genotype) -> Written {
         let ops = genotype.names();
         let Networks { space, input, classes, .. } = genotype.networks;
-        Written { ops, input, classes: classes[0], space }
+        Written { ops, input, classes: classes[0], space, _certificate: IgnoredAny }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> Alpha<'a> {
     pub fn new(search: &'a Search<'a>, net: Supernet) -> Alpha<'a> {
         let sgd = search.sgd(&net);
         let adam = Adam::new(&net.alpha, ALPHA_BETAS, search.settings.alpha_weight_decay.get());
-        let multipliers = Tensor::zeros([search.constraints.len() as i64], (Kind::Double, net.alpha.device()));
+        let multipliers = Tensor::zeros([search.searched.widest().len() as i64], (Kind::Double, net.alpha.device()));
         Alpha { search, net, sgd, adam, multipliers }
     }
 
@@ -51,7 +51,7 @@ impl<'a> Alpha<'a> {
 
     /// Warns of layers whose choice is hardly better than another one.
     pub fn warn_undecided(&self) {
-        let networks = self.search.networks;
+        let networks = &self.search.searched.networks;
         let entropies = self.entropies();
         let undecided = networks.searched().zip(&entropies).filter(|(layer, entropy)| {
             let even = (networks.choices()[*layer].len() as f64).ln();
@@ -68,7 +68,7 @@ impl<'a> Alpha<'a> {
 
     /// Of softmax(alpha), by layer that has several choices, in nats.
     fn entropies(&self) -> Vec<f64> {
-        let networks = self.search.networks;
+        let networks = &self.search.searched.networks;
         let log = self.log_probabilities();
         let entropy = |layer: usize| -log[layer].iter().map(|log| log.exp() * log).sum::<f64>();
         networks.searched().map(entropy).collect()
@@ -117,7 +117,7 @@ impl<'a> Alpha<'a> {
                 choices.iter().map(|choice| if allowed(choice.op) { 0.0 } else { f32::NEG_INFINITY }).collect();
             Tensor::from_slice(&mask).to_device(self.net.alpha.device())
         };
-        self.search.networks.choices().iter().map(of_layer).collect()
+        self.search.searched.networks.choices().iter().map(of_layer).collect()
     }
 
     /// By layer, softmax(alpha) over the choices that are allowed.
@@ -158,7 +158,7 @@ impl<'a> Alpha<'a> {
             _ => {
                 mixed = self.probabilities(&allowed);
                 let weight = settings.latency_weight.get();
-                (Gate::Mixture(&mixed), penalty(self.search.constraints, &probabilities, weight))
+                (Gate::Mixture(&mixed), penalty(self.search.searched.widest(), &probabilities, weight))
             }
         };
         let (loss, logits) = alpha_step(&self.net, &mut self.adam, (gate, &limits), (&images, &labels), rate);
@@ -168,7 +168,7 @@ impl<'a> Alpha<'a> {
     /// Σ λᵢ·(Eᵢ/Lᵢ − 1), whose multipliers then ascend by that excess and stay positive: dual ascent on the limits
     /// (Luo et al. 2022, arXiv 2208.10658, section 3.3).
     fn multiplied(&mut self, probabilities: &[Tensor]) -> Tensor {
-        let excesses = excesses(self.search.constraints, probabilities);
+        let excesses = excesses(self.search.searched.widest(), probabilities);
         let terms = excesses.iter().zip(numbers(&self.multipliers)).map(|(excess, multiplier)| excess * multiplier);
         let sum = terms.fold(Tensor::from(0f64), |sum, term| sum + term);
         let _guard = tch::no_grad_guard();
@@ -220,9 +220,9 @@ impl Task for Alpha<'_> {
     }
 
     fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> SearchEpoch {
-        let networks = self.search.networks;
+        let networks = &self.search.searched.networks;
         let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
-        let constraints = self.search.constraints.iter();
+        let constraints = self.search.searched.widest().iter();
         SearchEpoch {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
@@ -234,7 +234,7 @@ impl Task for Alpha<'_> {
                 Algorithm::Gradient => numbers(&self.multipliers),
                 _ => vec![],
             },
-            foreign_table: self.search.foreign.clone(),
+            foreign_table: self.search.searched.foreign.clone(),
             alpha: self.net.alpha_rows(),
             entropies: self.entropies(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
@@ -255,14 +255,14 @@ impl Task for Alpha<'_> {
         }
         let best = |row: &SearchEpoch| {
             let mut rows = row.alpha.iter();
-            let networks = self.search.networks;
+            let networks = &self.search.searched.networks;
             let searched: Vec<usize> = networks.searched().collect();
             let of_layer = |layer: usize| match searched.contains(&layer) {
                 true => rows.next().cloned().unwrap_or_default(),
                 false => vec![0.0],
             };
             let alpha: Vec<Vec<f64>> = (0..networks.len()).map(of_layer).collect();
-            best_within(&scores_of(networks, |layer, choice| alpha[layer][choice]), self.search.constraints)
+            best_within(&scores_of(networks, |layer, choice| alpha[layer][choice]), self.search.searched.widest())
         };
         let last = best(&log[log.len() - 1]);
         last.is_some() && log[log.len() - 1 - patience..].iter().all(|row| best(row) == last)
@@ -310,7 +310,7 @@ impl Alpha<'_> {
         moved(&descent, -rate);
         let (held_out_images, held_out_labels) = self.tensors(batch);
         let (loss, logits) = loss_of(self, &held_out_images, &held_out_labels);
-        let constraints = (self.search.constraints, self.search.settings.latency_weight.get());
+        let constraints = (self.search.searched.widest(), self.search.settings.latency_weight.get());
         let limits = penalty(constraints.0, &self.net.probabilities(), constraints.1);
         let direction = gradients(&(&loss + limits));
         let first_order = of_alpha();

@@ -11,7 +11,7 @@ use super::{At, Checkpoint, Epochs, Placement, Sgd, Supernet, TrainError};
 use crate::artifact::Digest;
 use crate::data::{Augment, Batches, Data, Normalisation, split};
 use crate::record::{CandidateRow, Floats, RunDir, SearchEpoch, Unfinished};
-use crate::search::{Candidate, Constraint, Limits, evolve, propose};
+use crate::search::{Candidate, Limits, Searched, best_of, evolve, fitted, propose, sample, scores_of};
 use crate::space::Networks;
 use alpha::Alpha;
 use nas_exporters::Role;
@@ -23,13 +23,9 @@ use trials::Trials;
 /// A search of the networks of a space, on the training images of a data set: most train weights, and the rest are held
 /// out to choose by.
 pub struct Search<'a> {
-    networks: &'a Networks,
-    /// What the networks cost, by the limits of the first goal.
-    constraints: &'a [Constraint],
+    searched: &'a Searched,
     data: &'a Data,
     settings: &'a SearchSettings,
-    /// In what the latency table differs from the device's own, where that was allowed.
-    foreign: Option<String>,
     augment: Augment,
     train: Vec<usize>,
     held_out: Vec<usize>,
@@ -43,6 +39,16 @@ pub struct Search<'a> {
 pub struct TrainedSupernet {
     pub log: Vec<SearchEpoch>,
     scores: Scores,
+}
+
+/// The networks that a search proposes for some limits.
+pub struct Proposed {
+    /// Best first.
+    pub candidates: Vec<Candidate>,
+    /// The best network without the limits; none where only networks within them have scores.
+    pub unconstrained: Option<Candidate>,
+    /// What was found out about each network.
+    pub rows: Vec<CandidateRow>,
 }
 
 /// What candidates are scored by before any is trained from scratch.
@@ -66,9 +72,7 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Where the settings do not fit the data.
     pub fn new(
-        networks: &'a Networks,
-        constraints: &'a [Constraint],
-        foreign: Option<String>,
+        searched: &'a Searched,
         data: &'a Data,
         settings: &'a SearchSettings,
         run: &RunDir,
@@ -80,21 +84,9 @@ impl<'a> Search<'a> {
         let normalisation = Normalisation::of(&data.train, &train)?;
         let unfinished = run.unfinished();
         super::fix(settings.threads, settings.seed);
-        let decided = unfinished.arithmetic(&Digest::of(&(networks.space.clone(), settings, data.fingerprint())));
+        let decided = unfinished.arithmetic(&Digest::of(&(&searched.networks.space, settings, data.fingerprint())));
         let floats = settings.arithmetic.resolve(&decided)?;
-        Ok(Search {
-            networks,
-            constraints,
-            data,
-            settings,
-            foreign,
-            augment,
-            train,
-            held_out,
-            normalisation,
-            unfinished,
-            floats,
-        })
+        Ok(Search { searched, data, settings, augment, train, held_out, normalisation, unfinished, floats })
     }
 
     /// Trains the supernet, where the algorithm has one. Resumes from a checkpoint of the same settings and data; the
@@ -107,18 +99,19 @@ impl<'a> Search<'a> {
         super::fix(settings.threads, settings.seed);
         let (log, scores) = match settings.algorithm {
             Algorithm::Mixture | Algorithm::Gradient => {
-                let supernet = Supernet::new(self.networks, self.placement(), false);
+                let supernet = Supernet::new(&self.searched.networks, self.placement(), false);
                 let mut task = Alpha::new(self, supernet);
-                let log = self.epochs(self.constraints).run(&mut task)?;
+                let log = self.epochs(self.searched.widest()).run(&mut task)?;
                 task.warn_undecided();
                 (log, Scores::Alpha(task.log_probabilities()))
             }
             Algorithm::Oneshot => {
                 let sharing = settings.components.has(Component::Sharing);
-                let supernet = Supernet::new(self.networks, self.placement(), sharing);
+                let supernet = Supernet::new(&self.searched.networks, self.placement(), sharing);
                 let mut task = Oneshot::new(self, supernet);
                 // Which latencies are covered depends on the cost, and on no limit.
-                let costs: Vec<_> = self.constraints.iter().map(|constraint| &constraint.cost.polynomial).collect();
+                let costs: Vec<_> =
+                    self.searched.widest().iter().map(|constraint| &constraint.cost.polynomial).collect();
                 let log = self.epochs(&costs[..1]).run(&mut task)?;
                 (log, Scores::Weights(task.supernet()))
             }
@@ -127,47 +120,50 @@ impl<'a> Search<'a> {
         Ok(TrainedSupernet { log, scores })
     }
 
-    /// The best networks within `limits` that the search finds, best first, and what it found out about each network.
+    /// Proposes networks within `limits`, by what was trained.
     ///
     /// # Errors
     /// Where no network is within the limits, or a training fails.
-    pub fn candidates(
-        &self,
-        trained: &TrainedSupernet,
-        limits: &Limits,
-    ) -> Result<(Vec<Candidate>, Vec<CandidateRow>), TrainError> {
-        let settings = self.settings;
-        let key = Digest::of(&(self.key(limits), trained.log.len()));
-        let mut trials = Trials::open(self, key)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+    pub fn candidates(&self, trained: &TrainedSupernet, limits: &Limits) -> Result<Proposed, TrainError> {
+        let (settings, networks) = (self.settings, &self.searched.networks);
         let (number, finalists) = (settings.candidates.get(), settings.finalists.get());
-        let sample = |rng: &mut ChaCha8Rng| limits.sample(self.networks, rng);
-        let mut proposed: Vec<Candidate> = match (&trained.scores, settings.algorithm) {
+        let mut trials = Trials::open(self, self.key(limits))?;
+        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let without_limits = |scores: &[Vec<f64>]| {
+            let live = scores_of(networks, |layer, choice| scores[layer][choice]);
+            best_of(&live, &[], f64::NEG_INFINITY, 1).pop()
+        };
+        let (mut candidates, unconstrained) = match (&trained.scores, settings.algorithm) {
             (Scores::Alpha(scores), _) => {
-                let score = |choices: &[usize]| choices.iter().zip(scores).map(|(&i, scores)| scores[i]).sum();
-                let best = limits.best(self.networks, scores, finalists)?;
-                best.into_iter().map(|choices| Candidate { score: score(&choices), choices }).collect()
+                let candidate = |choices: Vec<usize>| {
+                    let score = choices.iter().zip(scores).map(|(&choice, scores)| scores[choice]).sum();
+                    Candidate { choices, score }
+                };
+                let best = limits.best(networks, scores, finalists)?;
+                (best.into_iter().map(candidate).collect(), without_limits(scores).map(candidate))
             }
             (Scores::Weights(supernet), _) => {
-                let score = |choices: &[usize]| trials.score(supernet, choices);
-                propose(self.networks, limits, number, &mut rng, score)?
+                let found: Vec<Candidate> =
+                    propose(networks, limits, number, &mut rng, |choices| trials.score(supernet, choices))?;
+                let unconstrained = match without_limits(&fitted(networks, &found)) {
+                    Some(choices) => Some(Candidate { score: trials.score(supernet, &choices)?, choices }),
+                    None => None,
+                };
+                (found, unconstrained)
             }
             (Scores::None, Algorithm::Evolution) => {
-                evolve(self.networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?
+                (evolve(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?, None)
             }
-            (Scores::None, _) => {
-                let choices = (0..number).map(|_| sample(&mut rng)).collect::<Result<Vec<_>, _>>()?;
-                choices.into_iter().map(|choices| Candidate { choices, score: 0.0 }).collect()
-            }
+            (Scores::None, _) => (sample(networks, limits, number, &mut rng, |_| Ok::<_, TrainError>(0.0))?, None),
         };
-        // Random search has no scores, and trains all of its networks.
+        // Random networks have no scores yet, and all of them are trained.
         if settings.algorithm != Algorithm::Random {
-            proposed.truncate(finalists);
+            candidates.truncate(finalists);
         }
         if settings.components.has(Component::Reranking) {
-            proposed = trials.race(proposed)?;
+            candidates = trials.race(candidates)?;
         }
-        Ok((proposed, trials.close()))
+        Ok(Proposed { candidates, unconstrained, rows: trials.close() })
     }
 
     fn placement(&self) -> Placement {
@@ -185,7 +181,7 @@ impl<'a> Search<'a> {
 
     /// Identifies all that a result depends on, with what it depends on besides the settings and the data.
     fn key(&self, on: impl serde::Serialize) -> Digest {
-        let Networks { space, input, classes, .. } = self.networks;
+        let Networks { space, input, classes, .. } = &self.searched.networks;
         Digest::of(&(space, input, classes, on, self.settings, self.data.fingerprint()))
     }
 
@@ -193,7 +189,7 @@ impl<'a> Search<'a> {
         let key = self.key(on);
         Epochs {
             stage: "search",
-            name: self.networks.space.name.clone(),
+            name: self.searched.networks.space.name.clone(),
             batches: self.train_batches(),
             augment: self.augment,
             seed: self.settings.seed,

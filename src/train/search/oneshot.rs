@@ -4,7 +4,6 @@ use super::{Component, Search};
 use crate::data::Batch;
 use crate::record::SearchEpoch;
 use crate::search::{Cost, extreme};
-use crate::space::Networks;
 use crate::train::epochs::{At, Metrics, Task};
 use crate::train::{Gate, Sgd, Supernet, correct, cosine, sandwich_step, tensors, weight_step};
 use nas_exporters::Shape;
@@ -34,13 +33,13 @@ pub(super) struct Oneshot<'a> {
 
 impl<'a> Oneshot<'a> {
     pub fn new(search: &'a Search<'a>, net: Supernet) -> Oneshot<'a> {
-        let networks: &Networks = search.networks;
+        let networks = &search.searched.networks;
         let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
         let macs = Cost::macs(networks).polynomial;
         let first = || live.iter().map(|live| live[0]).collect();
         let extreme = |sign| extreme(&macs, &live, sign).unwrap_or_else(first);
         let (smallest, largest) = (extreme(1.0), extreme(-1.0));
-        let range = search.constraints[0].cost.range(networks);
+        let range = search.searched.widest()[0].cost.range(networks);
         let sgd = search.sgd(&net);
         Oneshot { search, net, sgd, range, smallest, largest, live }
     }
@@ -54,7 +53,7 @@ impl<'a> Oneshot<'a> {
     fn path(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
         let (cheapest, dearest) = self.range;
         let wanted = cheapest + rng.random::<f64>() * (dearest - cheapest);
-        let cost = &self.search.constraints[0].cost.polynomial;
+        let cost = &self.search.searched.widest()[0].cost.polynomial;
         let mut draw = || -> Vec<usize> { self.live.iter().map(|live| *live.choose(rng).unwrap_or(&0)).collect() };
         let paths: Vec<Vec<usize>> = (0..DRAWS).map(|_| draw()).collect();
         let distance = |path: &Vec<usize>| (cost.value(path, 0) - wanted).abs();
@@ -97,7 +96,7 @@ impl Task for Oneshot<'_> {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
-            foreign_table: self.search.foreign.clone(),
+            foreign_table: self.search.searched.foreign.clone(),
             seconds,
             ..SearchEpoch::default()
         }

@@ -79,6 +79,21 @@ named!(Algorithm, "an algorithm": "mixture" = Mixture, "gradient" = Gradient, "o
 named!(Component, "a component": "sandwich" = Sandwich, "distillation" = Distillation,
     "recalibration" = Recalibration, "sharing" = Sharing, "reranking" = Reranking);
 
+impl Algorithm {
+    /// What the scores of its networks are, and how the best network is chosen by them.
+    pub fn scores(self) -> &'static str {
+        match self {
+            Algorithm::Mixture => "mixture: sum of the log-probabilities of the choices; the best are exact",
+            Algorithm::Gradient => "gradient: sum of the log-probabilities of the choices; the best are exact",
+            Algorithm::Oneshot => {
+                "oneshot: minus the cross-entropy on held-out images with the weights of the supernet"
+            }
+            Algorithm::Random => "random: none; the best is that which learns fastest",
+            Algorithm::Evolution => "evolution: minus the training loss of the first epoch",
+        }
+    }
+}
+
 impl Components {
     pub fn has(&self, component: Component) -> bool {
         self.0.contains(&component)

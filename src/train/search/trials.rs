@@ -1,8 +1,9 @@
 //! What is found out about single networks: with the weights of a supernet, and by short trainings from scratch.
 
-use super::{Candidate, Component, Search};
+use super::{Component, Search};
 use crate::artifact::{self, Digest};
 use crate::record::CandidateRow;
+use crate::search::Candidate;
 use crate::space::{Genotype, Network};
 use crate::train::fit::Recipe;
 use crate::train::{Norm, Supernet, TrainError};
@@ -72,7 +73,7 @@ impl<'a> Trials<'a> {
     pub fn train(&mut self, choices: &[usize], epochs: usize) -> Result<f64, TrainError> {
         let search = self.search;
         let row = self.row(choices, epochs, |ops| {
-            let network = Network::Genotype(Genotype::new(search.networks.clone(), choices.to_vec()));
+            let network = Network::Genotype(Genotype::new(search.searched.networks.clone(), choices.to_vec()));
             let settings = search.settings.trial();
             let key = search.key((&ops, &settings, "trial"));
             let recipe = Recipe {
@@ -99,22 +100,23 @@ impl<'a> Trials<'a> {
     /// # Errors
     /// Where a training fails.
     pub fn race(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, TrainError> {
-        let (mut racing, mut behind) = (candidates, vec![]);
-        for epochs in rungs(self.search.settings.trial_epochs.get()) {
-            if racing.len() == 1 {
+        let (last, mut behind) = (self.search.settings.trial_epochs.get(), vec![]);
+        let mut racing: Vec<(f64, Candidate)> = candidates.into_iter().map(|candidate| (0.0, candidate)).collect();
+        for epochs in rungs(last) {
+            if racing.len() < 2 {
                 break;
             }
-            for candidate in &mut racing {
-                candidate.score = self.train(&candidate.choices, epochs)?;
+            for (score, candidate) in &mut racing {
+                *score = self.train(&candidate.choices, epochs)?;
             }
-            racing.sort_by(|a, b| b.score.total_cmp(&a.score));
-            if epochs < self.search.settings.trial_epochs.get() {
+            racing.sort_by(|a, b| b.0.total_cmp(&a.0));
+            if epochs < last {
                 let out = racing.split_off(racing.len().div_ceil(2));
                 behind.splice(0..0, out);
             }
         }
         racing.extend(behind);
-        Ok(racing)
+        Ok(racing.into_iter().map(|(_, candidate)| candidate).collect())
     }
 
     /// What is known of a network; found out by `find` and stored if it is not.
@@ -124,7 +126,7 @@ impl<'a> Trials<'a> {
         epochs: usize,
         find: impl FnOnce(Vec<String>) -> Result<CandidateRow, TrainError>,
     ) -> Result<&CandidateRow, TrainError> {
-        let ops = Genotype::new(self.search.networks.clone(), choices.to_vec()).names();
+        let ops = Genotype::new(self.search.searched.networks.clone(), choices.to_vec()).names();
         let key = (ops, epochs);
         if let Some(&known) = self.known.get(&key) {
             return Ok(&self.rows[known]);

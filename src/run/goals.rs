@@ -1,0 +1,158 @@
+//! What a search is for: targets and other limits, by the latency tables of the devices that they name.
+
+use super::measure::networks_for;
+use super::{Images, MeasureSettings, RunError, Search};
+use crate::artifact::Digest;
+use crate::bounded::{Bytes, Count, Percent};
+use crate::data::Data;
+use crate::latency::{Latency, Target, TargetFor};
+use crate::model::{LatencyModel, Validations};
+use crate::search::{Constraint, Cost, Goal, Limits, Searched, latency_range};
+use crate::space::{Networks, SearchSpace};
+use crate::table::LatencyTable;
+
+/// What networks may cost.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Targets {
+    /// Each of another device or runtime, which one network has to meet together; the band is of the first.
+    pub target_latency: Vec<TargetFor>,
+    /// Of which each gets a network of its own.
+    pub targets: Vec<Target>,
+    pub max_params: Option<Count>,
+    pub max_macs: Option<Count>,
+    /// Of the activations, at any moment.
+    pub max_memory: Option<Bytes>,
+    /// By how much of the target a network may be below it.
+    pub band: Percent,
+}
+
+impl Targets {
+    /// # Errors
+    /// Where there is no target, or there are both kinds.
+    pub fn check(&self) -> Result<(), RunError> {
+        self.by_goal().map(drop)
+    }
+
+    /// By goal, the targets that one network has to meet.
+    fn by_goal(&self) -> Result<Vec<Vec<TargetFor>>, RunError> {
+        match (self.target_latency.as_slice(), self.targets.as_slice()) {
+            ([], []) => Err(RunError::NoTarget),
+            (together, []) => Ok(vec![together.to_vec()]),
+            ([], each) => Ok(each.iter().map(|&target| vec![target.into()]).collect()),
+            _ => Err(RunError::BothTargets),
+        }
+    }
+
+    /// The target that the band is of, without its number: all goals have the same.
+    pub(super) fn first(&self) -> Option<&TargetFor> {
+        self.target_latency.first()
+    }
+
+    /// The limits on what is known without a table.
+    fn exact(&self, networks: &Networks) -> Vec<Constraint> {
+        let limit = |cost: fn(&Networks) -> Cost, most: Option<Count>| {
+            most.map(|most| Constraint::new(cost(networks), most.get() as f64))
+        };
+        let memory = self.max_memory.map(|bytes| Constraint::peak_activations(networks, bytes.get()));
+        [limit(Cost::params, self.max_params), limit(Cost::macs, self.max_macs), memory].into_iter().flatten().collect()
+    }
+}
+
+/// The settings by which networks are measured for a target.
+pub(super) fn measured_for(measure: &MeasureSettings, target: Option<&TargetFor>) -> MeasureSettings {
+    let mut measure = measure.clone();
+    if let Some(device) = target.and_then(|target| target.device.clone()) {
+        measure.device = device;
+    }
+    if let Some(runtime) = target.and_then(|target| target.runtime) {
+        measure.runtimes = vec![runtime];
+    }
+    measure
+}
+
+/// Predicted latencies on a device with a runtime.
+struct Predicted {
+    cost: Cost,
+    margin: f64,
+    range: (Latency, Latency),
+    table: Digest,
+    foreign: Option<String>,
+}
+
+/// The networks that are searched, with the limits that they have to keep to by the devices' latency tables.
+///
+/// # Errors
+/// Where a table is missing, of another device, or lacks rows; where two targets are for the same, and where no network
+/// meets them.
+pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
+    let Search { space, targets, measure, .. } = search;
+    let networks = networks_for(SearchSpace::load(space)?, data)?;
+    let by_goal = targets.by_goal()?;
+    if measure.table.is_some() && targets.target_latency.len() > 1 {
+        return Err(RunError::OneTable);
+    }
+    let predicted: Vec<Predicted> =
+        by_goal[0].iter().map(|target| predicted(search, target, &networks)).collect::<Result<_, _>>()?;
+    let names: Vec<&String> = predicted.iter().map(|predicted| &predicted.cost.name).collect();
+    twice(&names)?;
+    let goal = |together: &Vec<TargetFor>| -> Result<Goal, RunError> {
+        let constraint = |(target, predicted): (&TargetFor, &Predicted)| {
+            let Predicted { cost, margin, range, .. } = predicted;
+            Constraint::with_margin(cost.clone(), target.target.resolve(*range).ns(), *margin, &networks)
+        };
+        let mut constraints: Vec<Constraint> = together.iter().zip(&predicted).map(constraint).collect();
+        constraints.extend(targets.exact(&networks));
+        let limits = Limits::new(&networks, constraints, targets.band.share())?;
+        Ok(Goal { name: together[0].target.name(), limits })
+    };
+    let goals: Vec<Goal> = by_goal.iter().map(goal).collect::<Result<_, _>>()?;
+    twice(&goals.iter().map(|goal| &goal.name).collect::<Vec<_>>())?;
+    Ok(Searched {
+        networks,
+        goals,
+        foreign: predicted.iter().find_map(|predicted| predicted.foreign.clone()),
+        tables: predicted.into_iter().map(|predicted| predicted.table).collect(),
+    })
+}
+
+fn twice(names: &[&String]) -> Result<(), RunError> {
+    let again = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
+    again.map_or(Ok(()), |(_, name)| Err(RunError::TwoTargets { what: name.to_string() }))
+}
+
+fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result<Predicted, RunError> {
+    let measure = measured_for(&search.measure, Some(target));
+    let device = measure.device()?;
+    let no_runtime = || RunError::NoRuntime { device: device.name.clone() };
+    let runtime = *measure.runtimes(&device).first().ok_or_else(no_runtime)?;
+    let images = Images::Data(search.data.clone());
+    let table = measure.load_table(&device, networks, (&search.space, &images), runtime)?;
+    let foreign = measure.foreign(&table, &measure.header_now(&device, &table, runtime, networks)?)?;
+    if let Some(difference) = &foreign {
+        log::warn!("the latency table that is used was measured with {difference}");
+    }
+    let model = LatencyModel::new(&table, networks)?;
+    if Validations::load(&table)?.of(&model).is_none() {
+        let table = table.path().display();
+        log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
+    }
+    Ok(Predicted {
+        cost: Cost { name: format!("latency on {} with {runtime}", device.name), ..Cost::latency(&model) },
+        margin: margin(&table, &model)?,
+        range: latency_range(&model),
+        table: table.digest(),
+        foreign: foreign.map(|difference| difference.to_string()),
+    })
+}
+
+/// Twice the mean absolute error of predictions, of derived networks where these were measured, so that what is
+/// measured meets the target; no more than this.
+const MOST_MARGIN: f64 = 0.05;
+
+/// By which share of it predictions have to be below a target.
+pub(super) fn margin(table: &LatencyTable, model: &LatencyModel) -> Result<f64, RunError> {
+    let validations = Validations::load(table)?;
+    let derived = validations.of(model).and_then(|validation| validation.derived).map(|derived| derived.mape);
+    let error = derived.or_else(|| model.fit.as_ref().map(|fit| fit.leave_one_out_error()));
+    Ok((2.0 * error.unwrap_or(0.0)).min(MOST_MARGIN))
+}

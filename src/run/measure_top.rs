@@ -1,0 +1,108 @@
+//! Measures what a search proposes before one of it is chosen.
+
+use super::goals::margin;
+use super::{BoardSettings, Images, MeasureSettings, RunError};
+use crate::artifact::Digest;
+use crate::data::DataSpec;
+use crate::latency::Latency;
+use crate::model::LatencyModel;
+use crate::profile::{self, PLAN};
+use crate::search::{Candidate, Constraint, Cost, Limits};
+use crate::space::Networks;
+use crate::table::{LatencyTable, Subject};
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+/// How many of the best networks are measured, and how the board is set meanwhile.
+#[derive(Clone, Debug)]
+pub struct MeasureTop {
+    pub networks: NonZeroUsize,
+    pub board: BoardSettings,
+}
+
+/// Networks that were measured, and what their rows changed.
+#[derive(Debug)]
+pub struct Remeasured {
+    /// By network.
+    pub latencies: Vec<Latency>,
+    /// Fitted anew.
+    pub model: LatencyModel,
+    /// As limits have it.
+    pub margin: f64,
+    /// Of the table.
+    pub table: Digest,
+}
+
+/// Where networks are measured: the device of the first target, and what names its table.
+pub struct Place<'a> {
+    pub measure: MeasureSettings,
+    pub space: &'a str,
+    pub data: &'a DataSpec,
+}
+
+impl Place<'_> {
+    /// # Errors
+    /// Where rows cannot be added to the table: it is another machine's, or was given as a file.
+    pub fn check(&self, foreign: Option<&str>) -> Result<(), RunError> {
+        match (&self.measure.table, foreign) {
+            (Some(table), _) => Err(RunError::GivenTable { table: table.clone() }),
+            (None, Some(difference)) => Err(RunError::ForeignTop { difference: difference.into() }),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Measures the networks `ranked`, adds their rows to the latency table, and fits its model anew.
+///
+/// # Errors
+/// Where the device is not reached, the table is of another one, or a network cannot be measured.
+pub fn measured(
+    place: &Place,
+    board: &BoardSettings,
+    networks: &Networks,
+    ranked: &[Vec<usize>],
+) -> Result<Remeasured, RunError> {
+    let Place { measure, space, data } = place;
+    let device = measure.device()?;
+    let no_runtime = || RunError::NoRuntime { device: device.name.clone() };
+    let runtime = *measure.runtimes(&device).first().ok_or_else(no_runtime)?;
+    let mut sessions = board.open(&device, &[runtime])?;
+    let header = measure.header(&device, &sessions, runtime, networks)?;
+    let path = measure.table_path(&device, networks, runtime);
+    let command = measure.command(space, &Images::Data((*data).clone()), runtime);
+    let mut table = LatencyTable::open(&path, header, &command)?;
+    let subjects: Vec<Subject> = ranked.iter().map(|choices| Subject::Network(networks.layers_of(choices))).collect();
+    let Some(anchor) = table.anchor().or(subjects.first()).cloned() else {
+        return Err(RunError::NoCandidate);
+    };
+    profile::rounds(&mut sessions, &mut table, &subjects, &anchor, &BTreeMap::new(), PLAN)?;
+    let estimates = table.require(&subjects)?;
+    let latencies = subjects.iter().filter_map(|subject| Some(estimates.get(subject)?.latency)).collect();
+    let model = LatencyModel::new(&table, networks)?;
+    Ok(Remeasured { latencies, margin: margin(&table, &model)?, table: table.digest(), model })
+}
+
+/// The first of `ranked` whose measured latency meets the target.
+///
+/// # Errors
+/// Where none does.
+pub fn choose<'c>(
+    ranked: &'c [Candidate],
+    latencies: &[Latency],
+    target: Latency,
+) -> Result<(&'c Candidate, Latency), RunError> {
+    let mut measured = ranked.iter().zip(latencies.iter().copied());
+    let nearest = latencies.iter().copied().reduce(|a, b| if b < a { b } else { a }).unwrap_or_default();
+    let missed = || RunError::NoneMeets { measured: latencies.len(), target, nearest };
+    measured.find(|(_, latency)| *latency <= target).ok_or_else(missed)
+}
+
+/// The same limits, the first one by a model that was fitted anew.
+pub fn refitted(limits: &Limits, networks: &Networks, measured: &Remeasured) -> Limits {
+    let mut limits = limits.clone();
+    if let Some(first) = limits.constraints.first_mut() {
+        let cost = Cost { name: first.cost.name.clone(), ..Cost::latency(&measured.model) };
+        *first = Constraint::with_margin(cost, first.target, measured.margin, networks);
+    }
+    limits
+}
