@@ -109,7 +109,8 @@ fn training_in_bf16_is_that_in_fp32_but_for_rounding() {
         assert!(tensors.iter().all(|t| t.kind() == Kind::Float), "{}", param.name);
         let [exact, rounded] = &tensors;
         let difference = (exact - rounded).norm().double_value(&[]) / exact.norm().double_value(&[]);
-        assert!(difference < 0.05, "{}: {difference}", param.name);
+        // Rounding also decides which side of 0 a value before a ReLU is on, and which of a window is the largest.
+        assert!(difference < 0.1, "{}: {difference}", param.name);
     }
 }
 
