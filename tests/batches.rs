@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use edge_nas::data::{Augment, Batch, Batches, Data, DataSpec, Dataset, Normalisation, split};
+use edge_nas::data::{Augment, Batch, Batches, Data, DataSpec, Dataset, Normalisation, ahead, split};
 
 fn embedded() -> Dataset {
     Data::load(&DataSpec::Embedded).unwrap().train
@@ -133,4 +133,11 @@ fn augmented_images_are_shifted_and_mirrored_originals() {
         let far = one.epoch(5, 0, Augment { padding: 1000, flip: false }).batch(0);
         assert_eq!(far.images.len(), 784);
     });
+}
+
+#[test]
+fn batches_that_are_made_ahead_are_the_same_in_the_same_order() {
+    assert_eq!(ahead(0..100, |numbers| numbers.collect::<Vec<_>>()), (0..100).collect::<Vec<_>>());
+    // Who stops early does not wait for the rest.
+    assert_eq!(ahead(0.., |mut numbers| numbers.nth(3)), Some(3));
 }

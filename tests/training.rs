@@ -12,8 +12,8 @@ use edge_nas::record::{Float, Floats};
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
 use edge_nas::train::{
-    Adam, Gate, Net, Norm, Placement, Sgd, Supernet, alpha_step, cosine, expectation, fix, penalty, sandwich_step,
-    weight_step,
+    Adam, Gate, Net, Norm, Placement, Sgd, Supernet, alpha_step, clipped, cosine, expectation, fix, penalty,
+    sandwich_step, weight_step,
 };
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
 use rand::{Rng, SeedableRng};
@@ -101,9 +101,9 @@ fn training_in_bf16_is_that_in_fp32_but_for_rounding() {
     let nets = [Float::Fp32, Float::Bf16].map(mixed_net);
     let x = images(16, nets[0].graph().input_shape());
     let labels = Tensor::arange(16, (Kind::Int64, tch::Device::Cpu)).remainder(3);
-    let inference = nets.each_ref().map(|net| values(&net.forward(&x, false)));
+    let inference = nets.each_ref().map(|net| values(&net.forward(&x, Norm::Running)));
     assert_eq!(inference[0], inference[1], "inference is in fp32");
-    let logits = nets.each_ref().map(|net| net.forward(&x, true));
+    let logits = nets.each_ref().map(|net| net.forward(&x, Norm::TRAIN));
     assert!(logits.iter().all(|logits| logits.kind() == Kind::Float));
     assert_ne!(values(&logits[0]), values(&logits[1]), "training is not");
     logits.iter().for_each(|logits| logits.cross_entropy_for_logits(&labels).backward());
@@ -112,7 +112,8 @@ fn training_in_bf16_is_that_in_fp32_but_for_rounding() {
         assert!(tensors.iter().all(|t| t.kind() == Kind::Float), "{}", param.name);
         let [exact, rounded] = &tensors;
         let difference = (exact - rounded).norm().double_value(&[]) / exact.norm().double_value(&[]);
-        assert!(difference < 0.05, "{}: {difference}", param.name);
+        // Rounding also decides which side of 0 a value before a ReLU is on, and which of a window is the largest.
+        assert!(difference < 0.1, "{}: {difference}", param.name);
     }
 }
 
@@ -476,6 +477,11 @@ fn a_sandwich_moves_the_weights_of_all_of_its_paths() {
             assert!(moved.iter().any(|name| name.starts_with(part)), "{part} {moved:?}");
         }
         assert!(!moved.iter().any(|name| name.starts_with("layer1.conv_5x5")), "{moved:?}");
+        // Nor does momentum or weight decay move what a later step does not use.
+        let before: Vec<Vec<f64>> = net.params().map(|(_, _, tensor)| values(tensor)).collect();
+        let _ = weight_step(&net, Gate::Path(&paths[1]), &mut sgd, (&x, &labels), 0.05);
+        let kept = net.params().zip(&before).filter(|((_, _, tensor), before)| values(tensor) == **before);
+        assert!(kept.map(|((name, ..), _)| name).any(|name| name.starts_with("layer2.res_3x3_n2.")));
     }
 }
 
@@ -502,14 +508,11 @@ fn sgd_takes_pytorchs_steps() {
 
 #[test]
 fn clipping_bounds_the_common_norm_and_leaves_small_gradients() {
-    let (a, b) = (parameter(1.0), parameter(1.0));
-    let mut sgd = Sgd::new([("a".to_string(), &a, 0.0), ("b".to_string(), &b, 0.0)], 0.0);
-    sgd.clip_grad_norm(1.0);
-    (&a * 3.0 + &b * 4.0).sum(Kind::Float).backward();
-    sgd.clip_grad_norm(10.0);
-    assert_eq!((values(&a.grad()), values(&b.grad())), (vec![3.0], vec![4.0]));
-    sgd.clip_grad_norm(1.0);
-    assert!((values(&a.grad())[0] - 0.6).abs() < 1e-6 && (values(&b.grad())[0] - 0.8).abs() < 1e-6);
+    let grads = || vec![(0, Tensor::from_slice(&[3f32])), (2, Tensor::from_slice(&[4f32]))];
+    let clip = |max: f64| clipped(grads(), max).iter().flat_map(|(_, grad)| values(grad)).collect::<Vec<f64>>();
+    let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
+    assert!(close(&clip(10.0), &[3.0, 4.0]) && close(&clip(1.0), &[0.6, 0.8]));
+    assert!(clipped(vec![], 1.0).is_empty());
 }
 
 /// Adam's first step is its learning rate, whatever the gradient: 1 − 0.1. The second, by its

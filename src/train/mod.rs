@@ -16,7 +16,7 @@ pub use checkpoint::Checkpoint;
 pub use epochs::{At, Epochs, Metrics, Seen, Task};
 pub use interrupt::{Deferred, interrupted, interruption};
 pub use net::{Net, Norm, Placement};
-pub use optim::{Adam, Sgd, cosine};
+pub use optim::{Adam, Sgd, clipped, cosine};
 pub use steps::{alpha_step, excesses, expectation, penalty, sandwich_step, weight_step};
 pub use supernet::{Gate, Path, Supernet};
 
@@ -41,6 +41,8 @@ pub enum TrainError {
     Untrained { epochs: usize, warmup: usize },
     #[error("interrupted in epoch {epoch}, after step {step} of {steps}; the same command resumes")]
     Interrupted { epoch: usize, step: usize, steps: usize },
+    #[error("interrupted after {networks} networks were compared; the same command resumes")]
+    Stopped { networks: usize },
     #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
     Checkpoint { path: PathBuf, reason: String },
     #[error("cannot write {path}: {reason}", path = path.display())]

@@ -41,31 +41,19 @@ impl Sgd {
         self.params.iter_mut().for_each(|p| p.tensor.zero_grad());
     }
 
-    /// Scales all gradients so that their common norm is at most `max`.
-    pub fn clip_grad_norm(&mut self, max: f64) {
-        let _guard = tch::no_grad_guard();
-        let norms: Vec<Tensor> = self.grads().map(|g| g.norm()).collect();
-        if norms.is_empty() {
-            return;
-        }
-        let scale = (max / (Tensor::stack(&norms, 0).norm() + 1e-6)).clamp_max(1.0);
-        for mut grad in self.grads() {
-            let _ = grad.g_mul_(&scale);
-        }
-    }
-
-    fn grads(&self) -> impl Iterator<Item = Tensor> {
-        self.params.iter().map(|p| p.tensor.grad()).filter(Tensor::defined)
-    }
-
+    /// A step along the gradients that the last backward pass left in the parameters.
     pub fn step(&mut self, learning_rate: f64) {
+        let grads = self.params.iter().map(|p| p.tensor.grad()).enumerate();
+        let grads: Vec<(usize, Tensor)> = grads.filter(|(_, grad)| grad.defined()).collect();
+        self.step_along(&grads, learning_rate);
+    }
+
+    /// A step of some parameters, by index, along their gradients. The others do not move, nor does their momentum.
+    pub fn step_along(&mut self, grads: &[(usize, Tensor)], learning_rate: f64) {
         let _guard = tch::no_grad_guard();
-        for p in &mut self.params {
-            let grad = p.tensor.grad();
-            if !grad.defined() {
-                continue;
-            }
-            let grad = if p.weight_decay > 0.0 { grad + &p.tensor * p.weight_decay } else { grad };
+        for (index, grad) in grads {
+            let p = &mut self.params[*index];
+            let grad = if p.weight_decay > 0.0 { grad + &p.tensor * p.weight_decay } else { grad.shallow_clone() };
             let _ = p.velocity.g_mul_scalar_(self.momentum);
             let _ = p.velocity.g_add_(&grad);
             let _ = p.tensor.g_sub_(&((grad + &p.velocity * self.momentum) * learning_rate));
@@ -76,6 +64,17 @@ impl Sgd {
     pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> {
         self.params.iter().map(|p| (format!("sgd.{}", p.name), p.velocity.shallow_clone()))
     }
+}
+
+/// Scales gradients so that their common norm is at most `max`.
+pub fn clipped(grads: Vec<(usize, Tensor)>, max: f64) -> Vec<(usize, Tensor)> {
+    let _guard = tch::no_grad_guard();
+    if grads.is_empty() {
+        return grads;
+    }
+    let norms: Vec<Tensor> = grads.iter().map(|(_, grad)| grad.norm()).collect();
+    let scale = (max / (Tensor::stack(&norms, 0).norm() + 1e-6)).clamp_max(1.0);
+    grads.into_iter().map(|(index, grad)| (index, grad * &scale)).collect()
 }
 
 /// Adam (Kingma & Ba 2015, arXiv 1412.6980) on one tensor, with weight decay added to the gradient, as

@@ -1,7 +1,8 @@
 use super::supernet::{Gate, Supernet, numbers};
-use super::{Adam, Sgd};
+use super::{Adam, Sgd, clipped};
 use crate::model::Polynomial;
 use crate::search::Constraint;
+use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 /// The norm that weight gradients are clipped to, as in the DARTS code.
@@ -45,11 +46,15 @@ pub fn weight_step(
 ) -> (Tensor, Tensor) {
     let logits = net.forward(images, gate);
     let loss = logits.cross_entropy_for_logits(labels);
-    sgd.zero_grad();
-    loss.backward();
-    sgd.clip_grad_norm(CLIP);
-    sgd.step(learning_rate);
-    (loss, logits)
+    sgd.step_along(&clipped(gradients(net, gate, &loss), CLIP), learning_rate);
+    (loss.detach(), logits.detach())
+}
+
+/// The gradients of the parameters that a gate uses, by their index in [`Supernet::params`].
+fn gradients(net: &Supernet, gate: Gate, loss: &Tensor) -> Vec<(usize, Tensor)> {
+    let (indices, tensors): (Vec<usize>, Vec<&Tensor>) = net.used(gate).into_iter().unzip();
+    let grads = Tensor::run_backward(&[loss], &tensors, false, false);
+    indices.into_iter().zip(grads).filter(|(_, grad)| grad.defined()).collect()
 }
 
 /// Moves alpha by the gradient of the cross-entropy and of what the limits add to it, through the gate, and gives the
@@ -79,11 +84,12 @@ pub fn sandwich_step(
     (images, labels): (&Tensor, &Tensor),
     learning_rate: f64,
 ) -> (Tensor, Tensor) {
-    sgd.zero_grad();
     let share = 1.0 / paths.len() as f64;
     let mut first: Option<(Tensor, Tensor)> = None;
+    let mut sums: BTreeMap<usize, Tensor> = BTreeMap::new();
     for path in paths {
-        let logits = net.forward(images, Gate::Path(path));
+        let gate = Gate::Path(path);
+        let logits = net.forward(images, gate);
         let loss = match &first {
             Some((_, teacher)) if distilled => {
                 let wanted = teacher.softmax(-1, Kind::Float);
@@ -93,10 +99,15 @@ pub fn sandwich_step(
             }
             _ => logits.cross_entropy_for_logits(labels),
         };
-        (&loss * share).backward();
+        for (index, grad) in gradients(net, gate, &(&loss * share)) {
+            let sum = match sums.remove(&index) {
+                Some(sum) => sum + grad,
+                None => grad,
+            };
+            sums.insert(index, sum);
+        }
         first.get_or_insert_with(|| (loss.detach(), logits.detach()));
     }
-    sgd.clip_grad_norm(CLIP);
-    sgd.step(learning_rate);
+    sgd.step_along(&clipped(sums.into_iter().collect(), CLIP), learning_rate);
     first.unwrap_or_else(|| (Tensor::from(f64::NAN), Tensor::new()))
 }

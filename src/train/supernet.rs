@@ -1,6 +1,6 @@
 use super::{Net, Norm, Placement};
 use crate::data::Batch;
-use crate::space::{CandidateOp, Networks, Variant, names_of};
+use crate::space::{CandidateOp, Layer, Networks, Variant, names_of};
 use nas_exporters::{Param, Shape};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
@@ -25,8 +25,9 @@ pub struct Supernet {
     placement: Placement,
     /// By layer and choice, whose parameters it has: choices of one name share them.
     owners: Vec<Vec<String>>,
-    /// By name, with the largest size that any network needs. None is a running statistic: each network has its own.
-    params: BTreeMap<String, (Param, Tensor)>,
+    /// With the largest size that any network needs, by name in rising order. None is a running statistic: each network
+    /// has its own.
+    params: Vec<(String, Param, Tensor)>,
     /// Architecture weights of the layers that have several choices, one after another.
     pub alpha: Tensor,
 }
@@ -48,7 +49,7 @@ impl Supernet {
         }
         let init = |(name, param): (String, Param)| {
             let tensor = super::net::init(&param, placement.device);
-            (name, (param, tensor))
+            (name, param, tensor)
         };
         let params = largest.into_iter().map(init).collect();
         let size: usize = networks.searched().map(|layer| networks.choices()[layer].len()).sum();
@@ -139,7 +140,7 @@ impl Supernet {
     /// statistics are its own, and start anew.
     pub fn path(&self, choices: &[usize]) -> Path {
         let layers = self.networks.layers_of(choices);
-        let net = |(layer, (at, &choice)): (usize, (&crate::space::Layer, &usize))| {
+        let net = |(layer, (at, &choice)): (usize, (&Layer, &usize))| {
             Net::with(at.graph(), self.placement, |param| self.part(&self.owners[layer][choice], param))
         };
         Path { layers: layers.iter().zip(choices).enumerate().map(net).collect() }
@@ -152,7 +153,7 @@ impl Supernet {
 
     /// The part of a parameter that a smaller layer has: its first channels, and the centre of its kernel.
     fn part(&self, owner: &str, param: &Param) -> Tensor {
-        let (largest, tensor) = &self.params[&format!("{owner}.{}", param.name)];
+        let (_, largest, tensor) = &self.params[self.index(owner, param)];
         let mut part = tensor.shallow_clone();
         for (i, (&dim, &all)) in param.dims.iter().zip(&largest.dims).enumerate() {
             let is_kernel = i >= 2;
@@ -166,7 +167,30 @@ impl Supernet {
 
     /// All parameters but alpha, by name, in a fixed order.
     pub fn params(&self) -> impl Iterator<Item = (&str, &Param, &Tensor)> {
-        self.params.iter().map(|(name, (param, tensor))| (name.as_str(), param, tensor))
+        self.params.iter().map(|(name, param, tensor)| (name.as_str(), param, tensor))
+    }
+
+    /// The parameters that a gate uses, with their index in [`Supernet::params`].
+    pub fn used(&self, gate: Gate) -> Vec<(usize, &Tensor)> {
+        let choices = match gate {
+            Gate::Mixture(_) => return self.params.iter().map(|(.., tensor)| tensor).enumerate().collect(),
+            Gate::Path(choices) | Gate::Scaled(choices, _) => choices,
+        };
+        let layers = self.networks.layers_of(choices);
+        let of_layer = |(layer, (at, &choice)): (usize, (&Layer, &usize))| {
+            let trained = at.graph().params().into_iter().filter(|param| param.role.is_trained());
+            trained.map(|param| self.index(&self.owners[layer][choice], &param)).collect::<Vec<usize>>()
+        };
+        let indices = layers.iter().zip(choices).enumerate().flat_map(of_layer);
+        indices.map(|index| (index, &self.params[index].2)).collect()
+    }
+
+    /// # Panics
+    /// Where no network has that parameter.
+    fn index(&self, owner: &str, param: &Param) -> usize {
+        let name = format!("{owner}.{}", param.name);
+        let found = self.params.binary_search_by(|(known, ..)| known.as_str().cmp(&name));
+        found.unwrap_or_else(|_| panic!("the supernet has no `{name}`"))
     }
 
     pub fn networks(&self) -> &Networks {

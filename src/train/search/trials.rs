@@ -6,7 +6,7 @@ use crate::record::CandidateRow;
 use crate::search::Candidate;
 use crate::space::{Genotype, Network};
 use crate::train::fit::Recipe;
-use crate::train::{Norm, Supernet, TrainError};
+use crate::train::{Deferred, Norm, Supernet, TrainError, interrupted};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -24,6 +24,8 @@ pub(super) struct Trials<'a> {
     rows: Vec<CandidateRow>,
     /// The index of a network's row, by its choices and how many epochs it was trained.
     known: HashMap<(Vec<String>, usize), usize>,
+    /// A signal ends the search between two networks, or at a step of a training.
+    _deferred: Deferred,
 }
 
 impl<'a> Trials<'a> {
@@ -34,7 +36,7 @@ impl<'a> Trials<'a> {
         let rows: Vec<CandidateRow> = artifact::read_lines(&path)?;
         artifact::write_lines(&path, &rows)?;
         let known = rows.iter().enumerate().map(|(i, row)| ((row.ops.clone(), row.epochs), i)).collect();
-        Ok(Trials { search, path, rows, known })
+        Ok(Trials { search, path, rows, known, _deferred: Deferred::new() })
     }
 
     /// All rows, in the order in which they were found.
@@ -130,6 +132,9 @@ impl<'a> Trials<'a> {
         let key = (ops, epochs);
         if let Some(&known) = self.known.get(&key) {
             return Ok(&self.rows[known]);
+        }
+        if interrupted() {
+            return Err(TrainError::Stopped { networks: self.rows.len() });
         }
         let start = Instant::now();
         let mut row = find(key.0.clone())?;
