@@ -49,6 +49,8 @@ fn write_search(dir: &RunDir) {
                 limit: 1.25e6,
             }],
             foreign_table: None,
+            multipliers: vec![],
+            entropies: vec![],
             alpha: networks.searched().map(alpha).collect(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
             seconds: 61.0,

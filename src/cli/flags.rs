@@ -191,7 +191,7 @@ flags_of!(TrainFlags = TrainSettings, "Training", {
 
 #[cfg(feature = "torch")]
 flags_of!(SearchFlags = SearchSettings, "Search", {
-    /// How to search: oneshot, gradient, mixture, random or evolution; docs/search.md compares them
+    /// How to search: oneshot, surrogate, gradient, mixture, random or evolution; docs/search.md compares them
     algorithm: Algorithm,
     /// Passes over the training split that train the supernet
     epochs: EpochCount,
@@ -222,8 +222,8 @@ flags_of!(SearchFlags = SearchSettings, "Search", {
     /// Parts of the algorithm that are used: sandwich, distillation, recalibration, sharing (all of oneshot) and
     /// reranking, separated by commas, or none
     components: Components,
-    /// Networks that are scored for each target: by the supernet in oneshot, by a short training in random and
-    /// evolution
+    /// Networks that are compared for each target: by the supernet in oneshot, by short trainings in surrogate, random
+    /// and evolution
     candidates: NetworkCount,
     /// Of these, the best, which are told apart by short trainings
     finalists: NetworkCount,

@@ -175,7 +175,7 @@ struct Fit<'a> {
 }
 
 /// Steps over which the learning rate rises, at most; and no more than an epoch.
-const MOST_WARMUP: usize = 500;
+pub(super) const MOST_WARMUP: usize = 500;
 
 impl Fit<'_> {
     fn learning_rate(&self, at: At) -> f64 {

@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
                 let log = self.epochs(&costs[..1]).run(&mut task)?;
                 (log, Scores::Weights(task.supernet()))
             }
-            Algorithm::Random | Algorithm::Evolution => (vec![], Scores::None),
+            Algorithm::Surrogate | Algorithm::Random | Algorithm::Evolution => (vec![], Scores::None),
         };
         Ok(TrainedSupernet { log, scores })
     }
@@ -150,6 +150,9 @@ impl<'a> Search<'a> {
                     None => None,
                 };
                 (found, unconstrained)
+            }
+            (Scores::None, Algorithm::Surrogate) => {
+                (propose(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?, None)
             }
             (Scores::None, Algorithm::Evolution) => {
                 (evolve(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?, None)

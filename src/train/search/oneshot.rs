@@ -5,6 +5,7 @@ use crate::data::Batch;
 use crate::record::SearchEpoch;
 use crate::search::{Cost, extreme};
 use crate::train::epochs::{At, Metrics, Task};
+use crate::train::fit::MOST_WARMUP;
 use crate::train::{Gate, Sgd, Supernet, correct, cosine, sandwich_step, tensors, weight_step};
 use nas_exporters::Shape;
 use rand::Rng;
@@ -62,7 +63,7 @@ impl<'a> Oneshot<'a> {
 
     fn learning_rate(&self, at: At) -> f64 {
         let settings = self.search.settings;
-        cosine(settings.learning_rate.get(), at.done(), settings.epochs.get() * at.steps, 0)
+        cosine(settings.learning_rate.get(), at.done(), settings.epochs.get() * at.steps, at.steps.min(MOST_WARMUP))
     }
 }
 

@@ -21,6 +21,9 @@ pub enum Algorithm {
     /// A supernet whose networks share weights, trained by sampled paths without a target; then networks within the
     /// limits are scored on held-out images (Guo et al. 2020, arXiv 1904.00420; Yu et al. 2020, arXiv 2003.11142).
     Oneshot,
+    /// Short trainings of networks that a model of the results so far predicts to be the best (Wen et al. 2020, arXiv
+    /// 1912.00848; here the model is linear, so that its best network within the limits is exact).
+    Surrogate,
     /// Random networks within the limits.
     Random,
     /// Mutations of the networks that learn fastest (Real et al. 2019, arXiv 1802.01548).
@@ -75,7 +78,7 @@ macro_rules! named {
 }
 
 named!(Algorithm, "an algorithm": "mixture" = Mixture, "gradient" = Gradient, "oneshot" = Oneshot,
-    "random" = Random, "evolution" = Evolution);
+    "surrogate" = Surrogate, "random" = Random, "evolution" = Evolution);
 named!(Component, "a component": "sandwich" = Sandwich, "distillation" = Distillation,
     "recalibration" = Recalibration, "sharing" = Sharing, "reranking" = Reranking);
 
@@ -88,6 +91,7 @@ impl Algorithm {
             Algorithm::Oneshot => {
                 "oneshot: minus the cross-entropy on held-out images with the weights of the supernet"
             }
+            Algorithm::Surrogate => "surrogate: minus the training loss of the first epoch",
             Algorithm::Random => "random: none; the best is that which learns fastest",
             Algorithm::Evolution => "evolution: minus the training loss of the first epoch",
         }
@@ -155,8 +159,8 @@ pub struct SearchSettings {
     pub unrolled: bool,
     /// Parts of the algorithm that are used.
     pub components: Components,
-    /// Networks that are scored for each target: with the weights of the supernet in `oneshot`, and by a short training
-    /// in `random` and `evolution`.
+    /// Networks that are compared for each target: with the weights of the supernet in `oneshot`, by short trainings in
+    /// `surrogate`, `random` and `evolution`.
     pub candidates: NetworkCount,
     /// Of these, the best, which are told apart by short trainings.
     pub finalists: NetworkCount,

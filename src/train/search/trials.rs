@@ -15,7 +15,7 @@ use std::time::Instant;
 const SCORED_BATCH: usize = 256;
 
 /// Images that the statistics of batch norm are taken of.
-const CALIBRATION_IMAGES: usize = 2048;
+const CALIBRATION_IMAGES: usize = 1024;
 
 /// Everything that was found out about networks so far, in a file, so that a search resumes.
 pub(super) struct Trials<'a> {
