@@ -26,12 +26,6 @@ pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-#[cfg(feature = "torch")]
-/// `1 epoch`, `2 epochs`
-pub fn counted(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
 pub fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }

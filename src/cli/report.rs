@@ -19,9 +19,15 @@ impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let dir = RunDir(self.run);
         let run = Run::load(&dir)?;
-        artifact::check_output(&dir.report(), &[], self.force, Run::is_page)?;
+        let targets: Vec<RunDir> = run.targets.iter().map(|target| dir.target(&target.name)).collect();
+        for dir in targets.iter().chain([&dir]) {
+            artifact::check_output(&dir.report(), &[], self.force, Run::is_page)?;
+        }
+        for dir in &targets {
+            Run::load(dir)?.write(dir)?;
+        }
         let path = run.write(&dir)?;
         run.notes.iter().for_each(|note| log::warn!("{note}"));
-        print(json, &run.rows(), || format!("{}\n{}", run.table(), path.display()))
+        print(json, &run.rows(), || format!("{}\n{}", run.table(), path.display()).trim_start().to_string())
     }
 }

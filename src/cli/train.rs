@@ -1,10 +1,11 @@
 use super::Usage;
 use super::flags::TrainFlags;
-use super::output::{counted, percent, print};
+use super::output::{percent, print};
 use crate::artifact;
 use crate::bounded::Width;
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
+use crate::report::counted;
 use crate::space::{Baseline, Genotype, Network, Networks, SearchSpace};
 use crate::train::fit::fit;
 use anyhow::Context;

@@ -5,6 +5,7 @@ use nas_exporters::onnx::{self, Inspected};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The key of an ONNX file's metadata whose value is the digest of the weights that were exported.
 pub const WEIGHTS: &str = "edge-nas.weights";
@@ -31,11 +32,26 @@ impl RunDir {
         RunDir(self.0.join(TARGETS).join(name))
     }
 
+    /// The folders of its targets that a network was found for, with their names.
+    pub fn targets(&self) -> Vec<(String, RunDir)> {
+        let entries = std::fs::read_dir(self.0.join(TARGETS)).into_iter().flatten();
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+        let folders = entries.filter_map(name).map(|name| (name.clone(), self.target(&name)));
+        let mut folders: Vec<_> = folders.filter(|(_, dir)| dir.genotype().is_file()).collect();
+        folders.sort_by(|a, b| a.0.cmp(&b.0));
+        folders
+    }
+
+    /// The run that this is the folder of a target of.
+    pub fn of_several(&self) -> Option<RunDir> {
+        let targets = self.0.parent().filter(|dir| dir.ends_with(TARGETS));
+        targets.and_then(Path::parent).map(|run| RunDir(run.into()))
+    }
+
     /// The log of the search that found the genotype, its own or that of several targets.
     fn log_of_search(&self) -> PathBuf {
-        let of_target = self.0.parent().filter(|dir| dir.ends_with(TARGETS)).and_then(Path::parent);
-        match of_target {
-            Some(run) if !self.search_log().is_file() => RunDir(run.into()).search_log(),
+        match self.of_several() {
+            Some(run) if !self.search_log().is_file() => run.search_log(),
             _ => self.search_log(),
         }
     }
@@ -138,7 +154,7 @@ impl Unfinished {
 
     /// What was found out about networks so far: [`super::CandidateRow`] lines.
     pub fn candidates(&self, key: &Digest) -> PathBuf {
-        Unfinished { stage: "candidates", ..self.clone() }.file(key, "jsonl")
+        self.compared().file(key, "jsonl")
     }
 
     /// Where an unfinished short training is stored.
@@ -157,12 +173,24 @@ impl Unfinished {
 
     /// The log that was written last; none where there is none.
     pub fn newest_log(&self) -> Option<PathBuf> {
-        let logs = std::fs::read_dir(&self.dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        self.written().pop().map(|(_, path)| path)
+    }
+
+    /// The logs, and when they were written last, in this order.
+    pub(super) fn written(&self) -> Vec<(SystemTime, PathBuf)> {
+        let paths = std::fs::read_dir(&self.dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
         let is_log = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             name.starts_with(&format!("{}-", self.stage)) && name.ends_with(".jsonl")
         };
-        logs.filter(is_log).max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok())
+        let mut logs: Vec<_> = paths.filter(is_log).filter_map(|path| Some((modified(&path)?, path))).collect();
+        logs.sort();
+        logs
+    }
+
+    /// The same folder, for the lines about networks.
+    pub(super) fn compared(&self) -> Unfinished {
+        Unfinished { stage: "candidates", ..self.clone() }
     }
 }
 
@@ -260,6 +288,11 @@ impl ModelDir {
             _ => Err(format!("{} is not of the weights beside it", path.display())),
         }))
     }
+}
+
+/// When a file was written last; none where there is none.
+pub(super) fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|found| found.modified()).ok()
 }
 
 /// Reads a JSON file if it exists.

@@ -4,9 +4,11 @@
 //! exported model the weights ([`WEIGHTS`]), a benchmark the model, and a search the genotype ([`SearchedOn`]). What does
 //! not match was made of something else, and is not used.
 
+mod begun;
 mod certificate;
 mod folder;
 
+pub use begun::Begun;
 pub use certificate::{Certificate, Certified, Held, NearestBelow, Unconstrained};
 pub use folder::{Exported, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
 

@@ -165,6 +165,39 @@ pub fn label(chart: &Chart, at: (f64, f64), offset: (i32, i32), label: &str, h: 
     chart.plotting_area().draw(&(EmptyElement::at(at) + Text::new(label.to_string(), offset, style)))
 }
 
+/// Writes a label beside each point, so that labels cover neither points nor each other where there is room.
+pub fn labels(chart: &Chart, points: &[((f64, f64), String)]) -> Drawn<()> {
+    const NEAR: [(i32, i32); 8] = [(9, 0), (-9, 0), (0, -10), (0, 10), (8, -10), (-8, -10), (8, 10), (-8, 10)];
+    let (across, down) = chart.plotting_area().get_pixel_range();
+    let around = |(x, y): (i32, i32)| [x - 6, y - 6, x + 6, y + 6];
+    let mut taken: Vec<[i32; 4]> = points.iter().map(|(at, _)| around(chart.backend_coord(at))).collect();
+    let overlap = |a: &[i32; 4], b: &[i32; 4]| a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+    for (at, name) in points.iter().filter(|(_, name)| !name.is_empty()) {
+        let (x, y) = chart.backend_coord(at);
+        // Of the font's size, letters are about half as wide as they are high.
+        let (width, height) = (8 * name.chars().count() as i32, 16);
+        let place = |&(dx, dy): &(i32, i32)| {
+            let left = x + dx - width * (1 - dx.signum()) / 2;
+            let top = y + dy - height * (1 - dy.signum()) / 2;
+            [left, top, left + width, top + height]
+        };
+        let inside = |[x0, y0, x1, y1]: &[i32; 4]| {
+            across.contains(x0) && across.contains(x1) && down.contains(y0) && down.contains(y1)
+        };
+        let is_free = |offset: &&(i32, i32)| {
+            let place = place(offset);
+            inside(&place) && !taken.iter().any(|taken| overlap(&place, taken))
+        };
+        let least_bad = || NEAR.iter().find(|offset| inside(&place(offset)));
+        let &(dx, dy) = NEAR.iter().find(is_free).or_else(least_bad).unwrap_or(&NEAR[0]);
+        taken.push(place(&(dx, dy)));
+        let h = [HPos::Right, HPos::Center, HPos::Left][(dx.signum() + 1) as usize];
+        let v = [VPos::Bottom, VPos::Center, VPos::Top][(dy.signum() + 1) as usize];
+        label(chart, *at, (dx, dy), name, h, v)?;
+    }
+    Ok(())
+}
+
 /// The smallest range that contains all values, widened on both sides by a share of its width.
 pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     let (min, max) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)));

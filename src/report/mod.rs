@@ -7,15 +7,19 @@ mod chart;
 mod figures;
 mod page;
 mod scatter;
+mod search;
 mod summary;
 
 pub use scatter::scatter;
-pub use summary::{SummaryLatency, SummaryRow};
+pub use search::Search;
+pub use summary::{SummaryLatency, SummaryRow, counted};
 
 use crate::artifact::{self, ArtifactError, Digest};
 use crate::bounded::Share;
 use crate::latency::Latency;
-use crate::record::{BenchRow, Exported, LayerLatency, Matched, Prediction, RunDir, SearchEpoch, TrainEpoch, Trained};
+use crate::record::{
+    Begun, BenchRow, Certificate, Exported, LayerLatency, Matched, Prediction, RunDir, TrainEpoch, Trained,
+};
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;
@@ -38,13 +42,28 @@ pub enum ReportError {
 #[derive(Clone, Debug)]
 pub struct Run {
     pub genotype: Option<Genotype>,
-    pub search: Vec<SearchEpoch>,
+    /// Why the search chose it.
+    pub certificate: Option<Certificate>,
+    /// The search that found it.
+    pub search: Search,
+    /// A later search, which has not ended.
+    pub begun: Option<Begun>,
+    /// By rising target, what is in the folder of each of several targets.
+    pub targets: Vec<TargetRun>,
     /// The found network, then the baseline.
     pub models: Vec<Model>,
     /// The newest row of each network and [`Setting`].
     pub bench: Vec<BenchRow>,
     /// What was left out because it is of something else, and what has not ended.
     pub notes: Vec<String>,
+}
+
+/// One of several targets of a run, with its folder.
+#[derive(Clone, Debug)]
+pub struct TargetRun {
+    /// Of its folder, as `0.5ms`.
+    pub name: String,
+    pub run: Run,
 }
 
 /// A network of a run.
@@ -79,11 +98,29 @@ struct LayerRow {
 }
 
 impl Run {
-    /// Reads the folder of a run. Results that are not of its present networks are left out, with a note.
+    /// Reads the folder of a run, and those of its targets. Results that are not of its present networks are left out,
+    /// with a note.
     ///
     /// # Errors
     /// If a file is damaged, or if there is none at all.
     pub fn load(dir: &RunDir) -> Result<Run, ReportError> {
+        let mut run = Run::of_folder(dir)?;
+        let targets = dir.targets().into_iter().map(|(name, dir)| Ok(TargetRun { name, run: Run::of_folder(&dir)? }));
+        run.targets = targets.collect::<Result<_, ReportError>>()?;
+        run.keep_last_targets();
+        run.begun = dir.of_several().unwrap_or_else(|| dir.clone()).begun()?;
+        if let Some(begun) = &run.begun {
+            run.notes.insert(0, search::so_far(begun, run.genotype.is_some() || !run.targets.is_empty()));
+        }
+        let empty = run.models.is_empty() && run.bench.is_empty() && run.search.is_empty();
+        if empty && run.targets.is_empty() && run.begun.is_none() {
+            return Err(ReportError::Empty(dir.0.clone()));
+        }
+        Ok(run)
+    }
+
+    /// What is in a folder itself.
+    fn of_folder(dir: &RunDir) -> Result<Run, ReportError> {
         let (mut notes, mut models) = (vec![], vec![]);
         let mut genotype: Option<Genotype> = optional(&dir.genotype())?;
         for (i, folder) in dir.models().into_iter().enumerate() {
@@ -100,17 +137,14 @@ impl Run {
                 ));
                 trained = None;
             }
+            let unfinished: Option<Vec<TrainEpoch>> = unfinished.map(|log| artifact::read_lines(&log)).transpose()?;
+            if let Some(epochs) = unfinished {
+                let done = counted(epochs.len(), "epoch");
+                notes.push(format!("a training in {} has not ended: {done} so far", folder.0.display()));
+            }
             let Some(network) = found.or_else(|| trained.as_ref().map(|trained| trained.network.clone())) else {
                 continue;
             };
-            let unfinished: Option<Vec<TrainEpoch>> = unfinished.map(|log| artifact::read_lines(&log)).transpose()?;
-            if let Some(epochs) = unfinished {
-                notes.push(format!(
-                    "a training in {} has not ended: {} epochs are done",
-                    folder.0.display(),
-                    epochs.len()
-                ));
-            }
             let exported = match &trained {
                 Some(trained) => kept(folder.exported(trained)?, &mut notes),
                 None => None,
@@ -120,12 +154,30 @@ impl Run {
             }
             models.push(Model::new(network, trained, exported));
         }
-        let search = search(dir, genotype.as_ref(), &mut notes)?;
+        let certificate = dir.certificate()?;
+        let search = match &genotype {
+            Some(genotype) => Search::of(dir, genotype, &mut notes)?,
+            None => Search::default(),
+        };
         let bench = bench(dir, &models, &mut notes)?;
-        if models.is_empty() && search.is_empty() && bench.is_empty() {
-            return Err(ReportError::Empty(dir.0.clone()));
+        Ok(Run { genotype, certificate, search, begun: None, targets: vec![], models, bench, notes })
+    }
+
+    /// Leaves out targets of earlier searches, and sorts the others.
+    fn keep_last_targets(&mut self) {
+        let of_other = |target: &TargetRun| target.run.search.is_of_other;
+        for target in self.targets.iter().filter(|target| of_other(target)) {
+            self.notes.push(format!("the network for {} was found by an earlier search, and is left out", target.name));
         }
-        Ok(Run { genotype, search, models, bench, notes })
+        self.targets.retain(|target| !of_other(target));
+        let asked = |target: &TargetRun| Some(target.run.certificate.as_ref()?.constraints.first()?.target);
+        self.targets.sort_by(|a, b| asked(a).unwrap_or(0.0).total_cmp(&asked(b).unwrap_or(0.0)));
+        if let (true, Some(target)) = (self.search.log.is_empty(), self.targets.first()) {
+            self.search.log = target.run.search.log.clone();
+        }
+        for target in &self.targets {
+            self.notes.extend(target.run.notes.iter().map(|note| format!("{}: {note}", target.name)));
+        }
     }
 
     /// Writes the page and returns its path.
@@ -147,7 +199,8 @@ impl Run {
     /// The settings that were measured, in the order of the rows.
     pub fn settings(&self) -> Vec<Setting> {
         let mut settings: Vec<Setting> = vec![];
-        for setting in self.bench.iter().map(BenchRow::setting) {
+        let rows = self.targets.iter().flat_map(|target| &target.run.bench).chain(&self.bench);
+        for setting in rows.map(BenchRow::setting) {
             if !settings.contains(&setting) {
                 settings.push(setting);
             }
@@ -186,21 +239,6 @@ fn align<'r>(layers: &[Layer], prediction: &'r Prediction) -> Vec<Option<&'r Lay
     let mut aligned: Vec<_> = layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer)).collect();
     aligned.reverse();
     aligned
-}
-
-/// The log of the search that found the genotype, or that of one that has not ended.
-fn search(
-    dir: &RunDir,
-    genotype: Option<&Genotype>,
-    notes: &mut Vec<String>,
-) -> Result<Vec<SearchEpoch>, ArtifactError> {
-    if let Some(genotype) = genotype {
-        return Ok(kept(dir.searched(genotype)?, notes).unwrap_or_default());
-    }
-    let Some(log) = dir.unfinished().newest_log() else { return Ok(vec![]) };
-    let log: Vec<SearchEpoch> = artifact::read_lines(&log)?;
-    notes.push(format!("a search has not ended: {} epochs are done", log.len()));
-    Ok(log)
 }
 
 /// The newest row of each model and setting, of models that the run has now or that are not its own.

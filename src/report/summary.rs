@@ -9,6 +9,9 @@ use serde::Serialize;
 /// The row of a network in the summary table.
 #[derive(Clone, Debug, Serialize)]
 pub struct SummaryRow {
+    /// Of several targets, the one whose folder it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     pub name: String,
     pub genotype: Option<String>,
     pub params: u64,
@@ -28,19 +31,27 @@ pub struct SummaryLatency {
 }
 
 impl Run {
-    /// A row for each network of the run; each has the latencies of all of [`Run::settings`].
+    /// A row for each network of the run and of its targets; each has the latencies of all of [`Run::settings`].
     pub fn rows(&self) -> Vec<SummaryRow> {
-        self.models
-            .iter()
-            .map(|model| SummaryRow {
-                name: model.name.clone(),
-                genotype: model.ops.clone(),
-                params: model.cost.params,
-                macs: model.cost.macs,
-                test_accuracy: model.test_accuracy(),
-                latencies: self.settings().into_iter().map(|s| self.latency(model, s)).collect(),
-            })
-            .collect()
+        let settings = self.settings();
+        let of_targets = self.targets.iter().map(|target| (Some(&target.name), &target.run));
+        let runs = of_targets.chain([(None, self)]);
+        let rows = |(target, run): (Option<&String>, &Run)| -> Vec<SummaryRow> {
+            run.models.iter().map(|model| run.row(model, target, &settings)).collect()
+        };
+        runs.flat_map(rows).collect()
+    }
+
+    fn row(&self, model: &Model, target: Option<&String>, settings: &[Setting]) -> SummaryRow {
+        SummaryRow {
+            target: target.cloned(),
+            name: model.name.clone(),
+            genotype: model.ops.clone(),
+            params: model.cost.params,
+            macs: model.cost.macs,
+            test_accuracy: model.test_accuracy(),
+            latencies: settings.iter().map(|setting| self.latency(model, setting.clone())).collect(),
+        }
     }
 
     fn latency(&self, model: &Model, setting: Setting) -> SummaryLatency {
@@ -52,7 +63,7 @@ impl Run {
         }
     }
 
-    /// The rows as text for a terminal, below the genotype.
+    /// The rows as text for a terminal, below the genotypes; empty where there are no networks.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(self.summary_header());
@@ -62,10 +73,12 @@ impl Run {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        match &self.genotype {
-            Some(genotype) => format!("genotype {genotype}\n{table}"),
-            None => table.to_string(),
+        let of_target = |row: SummaryRow| Some(format!("{} {}\n", row.target?, row.genotype?));
+        let mut text: String = self.rows().into_iter().filter_map(of_target).collect();
+        if let Some(genotype) = &self.genotype {
+            text += &format!("genotype {genotype}\n");
         }
+        if self.rows().is_empty() { text } else { format!("{text}{table}") }
     }
 
     pub(super) fn summary_header(&self) -> Vec<String> {
@@ -78,13 +91,19 @@ impl Run {
 
     pub(super) fn summary_cells(&self) -> Vec<Vec<String>> {
         let cells = |row: SummaryRow| {
+            let name = row.target.map_or(row.name.clone(), |target| format!("{target}: {}", row.name));
             let mut cells =
-                vec![row.name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy.map(percent))];
+                vec![name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy.map(percent))];
             cells.extend(row.latencies.iter().flat_map(|l| [l.predicted_ns, l.measured_ns].map(or_dash)));
             cells
         };
         self.rows().into_iter().map(cells).collect()
     }
+}
+
+/// `1 epoch`, `2 epochs`
+pub fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 pub fn millions(n: u64) -> String {

@@ -1,0 +1,252 @@
+//! The figures of a search.
+
+use super::{Figure, HALF, Panel, THIRD, WIDE};
+use crate::record::{CandidateRow, SearchEpoch};
+use crate::report::ReportError;
+use crate::report::chart::{Axes, Key, Series, color, labels, lines, padded, svg};
+use crate::space::Genotype;
+use plotters::prelude::*;
+use std::collections::BTreeMap;
+
+/// Of the choices of a layer, those that are drawn.
+const MOST_LINES: usize = 8;
+
+/// Those figures that the epochs of a search have numbers for. The titles of the layers name the choices of `found`.
+pub fn of_log(log: &[SearchEpoch], found: Option<&Genotype>) -> Result<Vec<Figure>, ReportError> {
+    let Some(last) = log.last() else { return Ok(vec![]) };
+    let mut figures = vec![losses(log)?];
+    if !last.constraints.is_empty() {
+        figures.push(expected_costs(log, last)?);
+    }
+    if !last.multipliers.is_empty() {
+        figures.push(multipliers(log, last)?);
+    }
+    if !last.entropies.is_empty() {
+        figures.push(entropies(log, last)?);
+    }
+    if !last.alpha.is_empty() {
+        figures.extend(probabilities(log, last, found)?);
+    }
+    Ok(figures)
+}
+
+fn losses(log: &[SearchEpoch]) -> Result<Figure, ReportError> {
+    let title = "Loss of the search";
+    let mut series = vec![Series::new("training split, weights", 0, log.iter().map(|e| (e.epoch, e.train_loss)))];
+    let mut caption = "Mean cross-entropy of each epoch on the images that the weights are trained on; the test images are \
+                       not used.";
+    let validation: Vec<_> = log.iter().filter_map(|e| Some((e.epoch, e.validation_loss?))).collect();
+    if !validation.is_empty() {
+        series.push(Series::new("held-out split, architecture", 1, validation.into_iter()));
+        caption = "Mean cross-entropy of each epoch. The weights are trained on one part of the training images, and the \
+                   architecture on the other; the test images are not used.";
+    }
+    let panels = Panel::only(lines(title, WIDE, "cross-entropy", Series::range(&series), &series)?);
+    Ok(Figure { title, caption, legend: Series::legend(&series), panels })
+}
+
+fn expected_costs(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportError> {
+    let title = "Expected costs against their limits";
+    let share = |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit.max(1.0));
+    let of = |(i, constraint): (usize, &crate::record::Expected)| {
+        let points = log.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * share(epoch, i)?)));
+        Series::new(&constraint.cost, i, points)
+    };
+    let mut series: Vec<Series> = last.constraints.iter().enumerate().map(of).collect();
+    let mut limit = Series::new("limit", series.len(), log.iter().map(|epoch| (epoch.epoch, 100.0)));
+    limit.key.dashed = true;
+    series.push(limit);
+    let caption = "The expected cost at the end of each epoch, with each choice weighted by its probability, as a share of \
+                   the limit. The network that is derived from it is within all limits.";
+    let panels = Panel::only(lines(title, WIDE, "share of the limit, %", Series::range(&series), &series)?);
+    Ok(Figure { title, caption, legend: Series::legend(&series), panels })
+}
+
+fn multipliers(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportError> {
+    let title = "Multipliers of the limits";
+    let of = |i: usize| {
+        let name = last.constraints.get(i).map_or("limit", |constraint| &constraint.cost);
+        Series::new(name, i, log.iter().filter_map(move |epoch| Some((epoch.epoch, *epoch.multipliers.get(i)?))))
+    };
+    let series: Vec<Series> = (0..last.multipliers.len()).map(of).collect();
+    let caption = "λ, by what the excess over each limit is multiplied in the loss. It grows while the expected cost is \
+                   above the limit, and falls while it is below.";
+    let panels = Panel::only(lines(title, WIDE, "λ", Series::range(&series), &series)?);
+    Ok(Figure { title, caption, legend: Series::legend(&series), panels })
+}
+
+fn entropies(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportError> {
+    let title = "Indecision of each layer";
+    let of = |layer: usize| {
+        let even = last.choices.get(layer).map_or(1.0, |choices| (choices.len() as f64).ln());
+        let points =
+            log.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * epoch.entropies.get(layer)? / even)));
+        Series::new(&format!("layer {}", layer + 1), layer, points)
+    };
+    let series: Vec<Series> = (0..last.entropies.len()).map(of).collect();
+    let caption = "Entropy of the probabilities of a layer's choices, as a share of that of an even choice: 100 % where all \
+                   are as likely, 0 % where one is certain.";
+    let panels = Panel::only(lines(title, WIDE, "entropy, %", 0.0..105.0, &series)?);
+    Ok(Figure { title, caption, legend: Series::legend(&series), panels })
+}
+
+/// The probabilities of choices; where they have widths, those of the ops and those of the widths, so that there are few
+/// lines.
+fn probabilities(
+    log: &[SearchEpoch],
+    last: &SearchEpoch,
+    found: Option<&Genotype>,
+) -> Result<Vec<Figure>, ReportError> {
+    let has_widths = last.choices.iter().flatten().any(|name| name.contains(':'));
+    if !has_widths {
+        return Ok(vec![grouped(log, last, found, "Probability of each choice", |name| name)?]);
+    }
+    Ok(vec![
+        grouped(log, last, found, "Probability of each op", |name| parts(name).0)?,
+        grouped(log, last, found, "Probability of each width", |name| parts(name).1)?,
+    ])
+}
+
+/// The op of a choice, and its width where there are several.
+fn parts(name: &str) -> (&str, &str) {
+    name.split_once(':').unwrap_or((name, "that of the input"))
+}
+
+/// A panel for each layer with the summed probability of the choices of one group.
+fn grouped(
+    log: &[SearchEpoch],
+    last: &SearchEpoch,
+    found: Option<&Genotype>,
+    title: &'static str,
+    group: impl Fn(&str) -> &str,
+) -> Result<Figure, ReportError> {
+    let groups = |layer: usize| -> Vec<&str> {
+        let mut groups: Vec<&str> = vec![];
+        for name in last.choices.get(layer).into_iter().flatten() {
+            if !groups.contains(&group(name)) {
+                groups.push(group(name));
+            }
+        }
+        groups
+    };
+    let probability = |epoch: &SearchEpoch, layer: usize, wanted: &str| -> Option<f64> {
+        let alpha = softmax(epoch.alpha.get(layer)?);
+        let names = last.choices.get(layer)?.iter().zip(alpha);
+        Some(names.filter(|(name, _)| group(name) == wanted).map(|(_, probability)| probability).sum())
+    };
+    // The likeliest at the end.
+    let shown = |layer: usize| -> Vec<&str> {
+        let all = groups(layer);
+        let at_end = |name: &str| probability(last, layer, name).unwrap_or_default();
+        let mut likeliest = all.clone();
+        likeliest.sort_by(|a, b| at_end(b).total_cmp(&at_end(a)));
+        likeliest.truncate(MOST_LINES);
+        all.into_iter().filter(|name| likeliest.contains(name)).collect()
+    };
+    let layers: Vec<usize> = (0..last.alpha.len()).filter(|layer| groups(*layer).len() > 1).collect();
+    // Groups with the same name have the same colour in all panels.
+    let mut names: Vec<&str> = vec![];
+    for name in layers.iter().flat_map(|layer| shown(*layer)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let number = |name: &str| names.iter().position(|known| *known == name).unwrap_or(0);
+    let chosen = found.map(Genotype::names).unwrap_or_default();
+    let panel = |&layer: &usize| {
+        let of = |name: &&str| {
+            let points = log.iter().filter_map(|epoch| Some((epoch.epoch, probability(epoch, layer, name)?)));
+            Series::new(name, number(name), points)
+        };
+        let series: Vec<Series> = shown(layer).iter().map(of).collect();
+        let chosen = chosen.get(layer).map(|name| format!(": {}", group(name))).unwrap_or_default();
+        let svg = lines(title, THIRD, "probability", 0.0..1.0, &series)?;
+        Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
+    };
+    let caption = match layers.iter().any(|layer| groups(*layer).len() > MOST_LINES) {
+        true => {
+            "Softmax of the architecture weights, with a panel for each layer, whose title names the final choice. Only \
+             the eight likeliest are drawn."
+        }
+        false => {
+            "Softmax of the architecture weights, with a panel for each layer, whose title names the final choice."
+        }
+    };
+    let panels = layers.iter().map(panel).collect::<Result<_, ReportError>>()?;
+    let key = |(i, name): (usize, &&str)| Series::new(name, i, std::iter::empty()).key;
+    Ok(Figure { title, caption, legend: names.iter().enumerate().map(key).collect(), panels })
+}
+
+fn softmax(alpha: &[f64]) -> Vec<f64> {
+    let max = alpha.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Vec<f64> = alpha.iter().map(|a| (a - max).exp()).collect();
+    let sum: f64 = exp.iter().sum();
+    exp.iter().map(|e| e / sum).collect()
+}
+
+/// A network that a search compared: its losses, by how many epochs it was trained, 0 for the weights of the supernet.
+pub struct Compared<'r> {
+    pub ops: &'r [String],
+    pub losses: BTreeMap<usize, f64>,
+    /// Of the longest training.
+    pub last: &'r CandidateRow,
+}
+
+/// Each network once; those that were trained longest first, and of these those of the smallest loss.
+pub fn compared(rows: &[CandidateRow]) -> Vec<Compared<'_>> {
+    let mut networks: BTreeMap<&[String], Compared> = BTreeMap::new();
+    for row in rows {
+        let new = || Compared { ops: &row.ops, losses: BTreeMap::new(), last: row };
+        let network = networks.entry(&row.ops).or_insert_with(new);
+        network.losses.insert(row.epochs, row.loss);
+        if row.epochs > network.last.epochs {
+            network.last = row;
+        }
+    }
+    let mut networks: Vec<Compared> = networks.into_values().collect();
+    networks.sort_by(|a, b| b.last.epochs.cmp(&a.last.epochs).then(a.last.loss.total_cmp(&b.last.loss)));
+    networks
+}
+
+/// What networks were compared by first, against the first comparison after it; `None` where fewer than two networks
+/// have both.
+pub fn candidates(rows: &[CandidateRow]) -> Result<Option<Figure>, ReportError> {
+    let title = "First comparison against the next one";
+    let networks = compared(rows);
+    let first = rows.iter().map(|row| row.epochs).min();
+    let next = rows.iter().map(|row| row.epochs).filter(|epochs| Some(*epochs) > first).min();
+    let (Some(first), Some(next)) = (first, next) else { return Ok(None) };
+    let number = |i: usize| if i < super::super::page::BEST { (i + 1).to_string() } else { String::new() };
+    let point = |(i, network): (usize, &Compared)| {
+        let at = (*network.losses.get(&first)?, *network.losses.get(&next)?);
+        // Beyond this, the ticks of an axis cannot be told apart.
+        (at.0.abs() <= 1e12 && at.1.abs() <= 1e12).then(|| (at, number(i)))
+    };
+    let points: Vec<((f64, f64), String)> = networks.iter().enumerate().filter_map(point).collect();
+    if points.len() < 2 {
+        return Ok(None);
+    }
+    let axis = |epochs: usize| match epochs {
+        0 => "loss with the supernet's weights".to_string(),
+        1 => "loss of 1 epoch".to_string(),
+        n => format!("loss of {n} epochs"),
+    };
+    let axes = Axes {
+        x: padded(points.iter().map(|(at, _)| at.0), 0.1),
+        y: padded(points.iter().map(|(at, _)| at.1), 0.1),
+        x_title: axis(first),
+        y_title: axis(next),
+        left: 64,
+        whole_x: false,
+    };
+    let svg = svg(title, HALF, |area| {
+        let chart = axes.draw(area)?;
+        for (at, _) in &points {
+            chart.plotting_area().draw(&Circle::new(*at, 4, color(0).filled()))?;
+        }
+        labels(&chart, &points)
+    })?;
+    let caption = "A point is a network that was compared both ways; numbers are those of the table. Networks further left \
+                   were better at first, and those further down when they were trained from scratch.";
+    Ok(Some(Figure { title, caption, legend: Vec::<Key>::new(), panels: Panel::only(svg) }))
+}

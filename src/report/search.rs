@@ -1,0 +1,60 @@
+//! What is known of a search.
+
+use super::{counted, kept};
+use crate::artifact::{self, ArtifactError};
+use crate::record::{Begun, CandidateRow, RunDir, SearchEpoch};
+use crate::space::Genotype;
+use std::collections::BTreeSet;
+
+/// The search that found a network.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// Empty for algorithms without a supernet.
+    pub log: Vec<SearchEpoch>,
+    /// What it found out about networks, in this order.
+    pub candidates: Vec<CandidateRow>,
+    /// The log is not that of the search that found the network, and was left out.
+    pub(super) is_of_other: bool,
+}
+
+impl Search {
+    /// The search that found `genotype`; what is of another one is left out, with a note.
+    pub(super) fn of(dir: &RunDir, genotype: &Genotype, notes: &mut Vec<String>) -> Result<Search, ArtifactError> {
+        let found = dir.searched(genotype)?;
+        let is_of_other = matches!(found, Some(Err(_)));
+        let log = kept(found, notes).unwrap_or_default();
+        let mut candidates: Vec<CandidateRow> = artifact::read_lines(&dir.candidates())?;
+        let names = genotype.names();
+        if !candidates.is_empty() && candidates.iter().all(|row| row.ops != names) {
+            notes.push("candidates.jsonl is of another search: the network is not in it".into());
+            candidates.clear();
+        }
+        Ok(Search { log, candidates, is_of_other })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.log.is_empty() && self.candidates.is_empty()
+    }
+}
+
+/// How far a search is that has not ended.
+pub(super) fn so_far(begun: &Begun, has_results: bool) -> String {
+    let Begun { log, targets_before, candidates } = begun;
+    let networks: BTreeSet<&Vec<String>> = candidates.iter().map(|row| &row.ops).collect();
+    let mut done = vec![];
+    if !log.is_empty() || candidates.is_empty() {
+        done.push(counted(log.len(), "epoch"));
+    }
+    if *targets_before > 0 {
+        done.push(counted(*targets_before, "target"));
+    }
+    if !networks.is_empty() {
+        let next = if *targets_before > 0 { " for the next one" } else { "" };
+        done.push(format!("{}{next}", counted(networks.len(), "network")));
+    }
+    let (which, older) = match has_results {
+        true => ("a later search", "; the results are those of the search before"),
+        false => ("a search", ""),
+    };
+    format!("{which} has not ended: {} so far{older}", done.join(", "))
+}
