@@ -101,10 +101,12 @@ fn probabilities(
     if !has_widths {
         return Ok(vec![grouped(log, last, found, "Probability of each choice", |name| name)?]);
     }
-    Ok(vec![
+    let mut figures = vec![
         grouped(log, last, found, "Probability of each op", |name| parts(name).0)?,
         grouped(log, last, found, "Probability of each width", |name| parts(name).1)?,
-    ])
+    ];
+    figures.retain(|figure| !figure.panels.is_empty());
+    Ok(figures)
 }
 
 /// The op of a choice, and its width where there are several.
