@@ -192,7 +192,7 @@ fn layers_of_one_shape_share_their_rows() {
 #[test]
 fn layers_of_the_same_width_have_rows_for_each_width() {
     let rows = |space: &str| networks(space, 32).distinct_layers().len();
-    assert_eq!(rows("residual"), 3 + 9 + 3 * 3 + 9 + 3 * 4 + 9 + 3 * 4 + 3);
+    assert_eq!(rows("residual"), 3 + 15 + 5 * 3 + 25 + 5 * 4 + 25 + 5 * 4 + 5);
     assert_eq!(rows("mobile"), 1 + 4 * (3 + 9 + 9) + 6 * 3 * 3 - 4 + 3);
     assert_eq!(rows("chain"), 1 + 8 * (3 + 9 + 9) + 8 * 3 * 3 - 8 + 3);
 }

@@ -247,6 +247,22 @@ impl Task for Alpha<'_> {
         format!("loss {:.3}, expected {}", row.train_loss, expected.collect::<Vec<_>>().join(", "))
     }
 
+    fn note(&self) -> String {
+        let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
+        let expected = self.search.searched.widest().iter().map(|constraint| {
+            let expected = Expected::of(constraint, &probabilities);
+            format!("{} of {}", expected.unit.show(expected.expected), expected.unit.show(expected.limit))
+        });
+        let expected = expected.collect::<Vec<_>>().join(", ");
+        match self.search.settings.algorithm {
+            Algorithm::Gradient => {
+                let multipliers = numbers(&self.multipliers).into_iter().map(|multiplier| format!("{multiplier:.2}"));
+                format!("{expected}, λ {}", multipliers.collect::<Vec<_>>().join(", "))
+            }
+            _ => expected,
+        }
+    }
+
     /// Whether the best network within the limits was the same after so many epochs.
     fn is_done(&self, log: &[SearchEpoch]) -> bool {
         let patience = self.search.settings.patience;

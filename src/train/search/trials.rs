@@ -39,9 +39,22 @@ impl<'a> Trials<'a> {
         Ok(Trials { search, path, rows, known, _deferred: Deferred::new() })
     }
 
-    /// All rows, in the order in which they were found.
+    /// All rows, in the order in which they were found. Removes the checkpoints of the short trainings.
     pub fn close(self) -> Vec<CandidateRow> {
+        let unfinished = self.search.unfinished.trial();
+        for row in self.rows.iter().filter(|row| row.epochs > 0) {
+            let key = self.key(&row.ops);
+            for path in [unfinished.checkpoint(&key), unfinished.log(&key)] {
+                // What is left takes space, and is not used again.
+                let _ = std::fs::remove_file(path);
+            }
+        }
         self.rows
+    }
+
+    /// Of the short training of a network.
+    fn key(&self, ops: &[String]) -> Digest {
+        self.search.key((ops, self.search.settings.trial(), "trial"))
     }
 
     /// The score of a network with the weights of the supernet: minus its cross-entropy on held-out images.
@@ -74,10 +87,11 @@ impl<'a> Trials<'a> {
     /// Where the training fails.
     pub fn train(&mut self, choices: &[usize], epochs: usize) -> Result<f64, TrainError> {
         let search = self.search;
+        let names = Genotype::new(search.searched.networks.clone(), choices.to_vec()).names();
+        let key = self.key(&names);
         let row = self.row(choices, epochs, |ops| {
             let network = Network::Genotype(Genotype::new(search.searched.networks.clone(), choices.to_vec()));
             let settings = search.settings.trial();
-            let key = search.key((&ops, &settings, "trial"));
             let recipe = Recipe {
                 stage: "try",
                 batches: search.train_batches(),
