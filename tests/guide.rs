@@ -9,7 +9,7 @@ use common::{NAS, Workspace};
 const SHORTER: [(&str, &str); 7] = [
     ("nas profile validate --", "--networks 3 --data folder:images"),
     ("nas profile --", "--networks 20 --data folder:images"),
-    ("nas search", "--epochs 1 --warmup-epochs 0 --data folder:images"),
+    ("nas search", "--epochs 1 --warmup-epochs 0 --candidates 4 --finalists 2 --trial-epochs 1 --data folder:images"),
     ("nas train", "--epochs 1 --data folder:images"),
     ("nas export", "--images 1 --data folder:images"),
     ("nas bench", "--rounds 1"),
@@ -25,7 +25,8 @@ const REPLACED: [(&str, &str); 5] = [
     ("scripts/quickstart.toml", "quick.toml"),
 ];
 
-/// The commands of the last column of the table of verbs, and then those of the text that follows it.
+/// The commands of the last column of the table of verbs, then those of the text that follows it, and those about
+/// searching.
 fn examples() -> Vec<String> {
     let guide = include_str!("../docs/guide.md");
     let (_, verbs) = guide.split_once("## The verbs").unwrap();
@@ -37,7 +38,11 @@ fn examples() -> Vec<String> {
     let rows = verbs.lines().filter(|line| line.starts_with("| `nas"));
     let last = |row: &str| quoted(row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap());
     let (_, text) = verbs.split_once("The examples work in this order.").unwrap();
-    rows.flat_map(last).chain(quoted(text).into_iter().filter(|command| command.contains("--run"))).collect()
+    let of_verbs = rows.flat_map(last).chain(quoted(text).into_iter().filter(|command| command.contains("--run")));
+    let (_, searching) = guide.split_once("\n## Searching\n").unwrap();
+    let (searching, _) = searching.split_once("\n## ").unwrap();
+    let of_searching = searching.lines().filter(|line| line.starts_with("nas ")).map(String::from);
+    of_verbs.chain(of_searching).collect()
 }
 
 #[test]
@@ -50,7 +55,7 @@ fn the_examples_of_the_guide_work_in_their_order() {
         quick.replace("epochs = 8", "epochs = 1").replace("epochs = 4", "epochs = 2") + "\n[bench]\nrounds = 1\n";
     ws.write("quick.toml", &quick);
     let examples = examples();
-    assert!(examples.len() >= 12, "{examples:?}");
+    assert!(examples.len() >= 20, "{examples:?}");
     for example in examples {
         let mut command = REPLACED.iter().fold(example.clone(), |command, (from, to)| command.replace(from, to));
         if let Some((_, flags)) = SHORTER.iter().find(|(start, _)| command.starts_with(start)) {
@@ -59,9 +64,14 @@ fn the_examples_of_the_guide_work_in_their_order() {
         let (_, args) = command.split_once(' ').unwrap();
         ws.command(NAS, args).assert().success();
     }
-    for written in
-        ["chain.csv", "runs/mine/baseline/model.onnx", "runs/mine/report.html", "runs/quickstart/report.html"]
-    {
+    for written in [
+        "runs/front/report.html",
+        "runs/front/targets/40percent/report.html",
+        "chain.csv",
+        "runs/mine/baseline/model.onnx",
+        "runs/mine/report.html",
+        "runs/quickstart/report.html",
+    ] {
         assert!(ws.path(written).is_file(), "{written}");
     }
 }

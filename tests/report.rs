@@ -731,7 +731,7 @@ fn several_targets_are_a_front() {
     for dir in [&dir, &dir.target("0.6ms")] {
         let (page, warnings) = reported(dir);
         assert!(warnings.contains("a later search has not ended: 1 epoch so far"), "{warnings}");
-        assert!(page.contains("a later search has not ended"));
+        assert!(page.contains("a later search has not ended") && page.contains("Accuracy and latency"));
     }
     std::fs::remove_file(&log).unwrap();
 

@@ -112,8 +112,8 @@ impl Run {
         if let Some(begun) = &run.begun {
             run.notes.insert(0, search::so_far(begun, run.genotype.is_some() || !run.targets.is_empty()));
         }
-        let empty = run.models.is_empty() && run.bench.is_empty() && run.search.is_empty();
-        if empty && run.targets.is_empty() && run.begun.is_none() {
+        let empty = run.models.is_empty() && run.bench.is_empty() && run.targets.is_empty();
+        if empty && run.notes.is_empty() {
             return Err(ReportError::Empty(dir.0.clone()));
         }
         Ok(run)
@@ -172,7 +172,7 @@ impl Run {
         self.targets.retain(|target| !of_other(target));
         let asked = |target: &TargetRun| Some(target.run.certificate.as_ref()?.constraints.first()?.target);
         self.targets.sort_by(|a, b| asked(a).unwrap_or(0.0).total_cmp(&asked(b).unwrap_or(0.0)));
-        if let (true, Some(target)) = (self.search.log.is_empty(), self.targets.first()) {
+        if let (None, Some(target)) = (&self.genotype, self.targets.first()) {
             self.search.log = target.run.search.log.clone();
         }
         for target in &self.targets {

@@ -27,7 +27,7 @@ pub fn html(run: &Run) -> Result<String, ReportError> {
     if !run.targets.is_empty() {
         sections.push(("Targets", sections::targets(run)));
     }
-    if run.begun.is_none() || !run.models.is_empty() {
+    if run.begun.is_none() || !(run.models.is_empty() && run.targets.is_empty() && run.bench.is_empty()) {
         sections.extend(parts(run)?);
     }
     let body: String =

@@ -209,9 +209,9 @@ impl Experiment {
             train(&baseline_network, &data, settings, &baseline)
         })?;
 
-        // With several targets, the run's own folder has only the baseline.
+        // With several targets, the run's own folder has only the baseline, and a report that compares all of them.
         let others = folders.iter().filter(|dir| dir.0 != run.0);
-        for dir in [run].into_iter().chain(others) {
+        for dir in others.chain([run]) {
             let onnx = dir.models().map(|model| model.onnx());
             let [found, baseline] = dir.models().map(|model| Digest::of_file(&model.weights()));
             let key = ([found?, baseline?], &self.export);

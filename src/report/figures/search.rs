@@ -4,6 +4,7 @@ use super::{Figure, HALF, Panel, THIRD, WIDE};
 use crate::record::{CandidateRow, SearchEpoch};
 use crate::report::ReportError;
 use crate::report::chart::{Axes, Key, Series, color, labels, lines, padded, svg};
+use crate::report::page::BEST;
 use crate::space::Genotype;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
@@ -218,7 +219,7 @@ pub fn candidates(rows: &[CandidateRow]) -> Result<Option<Figure>, ReportError> 
     let first = rows.iter().map(|row| row.epochs).min();
     let next = rows.iter().map(|row| row.epochs).filter(|epochs| Some(*epochs) > first).min();
     let (Some(first), Some(next)) = (first, next) else { return Ok(None) };
-    let number = |i: usize| if i < super::super::page::BEST { (i + 1).to_string() } else { String::new() };
+    let number = |i: usize| if i < BEST { (i + 1).to_string() } else { String::new() };
     let point = |(i, network): (usize, &Compared)| {
         let at = (*network.losses.get(&first)?, *network.losses.get(&next)?);
         // Beyond this, the ticks of an axis cannot be told apart.
