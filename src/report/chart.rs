@@ -167,7 +167,7 @@ pub fn label(chart: &Chart, at: (f64, f64), offset: (i32, i32), label: &str, h: 
 
 /// Writes a label beside each point, so that labels cover neither points nor each other where there is room.
 pub fn labels(chart: &Chart, points: &[((f64, f64), String)]) -> Drawn<()> {
-    const NEAR: [(i32, i32); 8] = [(9, 0), (-9, 0), (0, -10), (0, 10), (8, -10), (-8, -10), (8, 10), (-8, 10)];
+    const NEAR: [(i32, i32); 8] = [(5, -8), (-5, -8), (5, 9), (-5, 9), (9, 0), (-9, 0), (0, -9), (0, 10)];
     let (across, down) = chart.plotting_area().get_pixel_range();
     let around = |(x, y): (i32, i32)| [x - 6, y - 6, x + 6, y + 6];
     let mut taken: Vec<[i32; 4]> = points.iter().map(|(at, _)| around(chart.backend_coord(at))).collect();

@@ -14,6 +14,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
 const WIDE: (u32, u32) = (760, 300);
+const TALL: (u32, u32) = (760, 420);
 const HALF: (u32, u32) = (460, 290);
 const THIRD: (u32, u32) = (340, 220);
 

@@ -133,11 +133,18 @@ fn missing(what: &str, maker: &str) -> String {
     format!("<p class=\"missing\">{}; <code>{maker}</code> writes it.</p>\n", escape(what))
 }
 
+/// Longer texts are wrapped.
+const WIDEST: usize = 60;
+
 /// A table whose first `text` columns contain text and the others numbers.
 fn table<S: AsRef<str>>(text: usize, header: &[S], rows: &[Vec<String>]) -> String {
     fn line<S: AsRef<str>>(tag: &str, text: usize, cells: &[S]) -> String {
         let cell = |(i, cell): (usize, &S)| {
-            let class = if i < text { " class=\"text\"" } else { "" };
+            let class = match cell.as_ref().len() {
+                _ if i >= text => "",
+                ..=WIDEST => " class=\"text\"",
+                _ => " class=\"text long\"",
+            };
             format!("<{tag}{class}>{}</{tag}>", escape(cell.as_ref()))
         };
         format!("<tr>{}</tr>\n", cells.iter().enumerate().map(cell).collect::<String>())

@@ -1,7 +1,7 @@
-use super::{Figure, HALF, Panel};
+use super::{Figure, HALF, Panel, TALL};
 use crate::bounded::Share;
 use crate::latency::Latency;
-use crate::record::{Certificate, Held};
+use crate::record::Held;
 use crate::report::chart::{Axes, Key, color, labels, padded, svg, unit};
 use crate::report::{Model, ReportError, Run, Setting, labels as setting_labels};
 use crate::search::Unit;
@@ -27,11 +27,12 @@ struct Point {
 pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     let settings = run.settings();
     let (mut panels, mut has_targets) = (vec![], false);
+    let size = if settings.len() == 1 { TALL } else { HALF };
     for (setting, title) in settings.iter().zip(setting_labels(&settings)) {
         let (points, targets) = (points(run, setting), targets(run, setting));
         if !points.is_empty() {
             has_targets |= !targets.is_empty();
-            panels.push(Panel { title, svg: scatter(&points, &targets)? });
+            panels.push(Panel { title, svg: scatter(&points, &targets, size)? });
         }
     }
     let key = |label: &str, i: usize, dashed: bool| Key { label: label.into(), color: color(i), dashed };
@@ -62,10 +63,11 @@ fn points(run: &Run, setting: &Setting) -> Vec<Point> {
     of_targets.chain(own).collect()
 }
 
-/// The targets that are for a setting.
+/// The targets, for a setting, of the networks that were measured.
 fn targets(run: &Run, setting: &Setting) -> Vec<Latency> {
-    let certificates = run.targets.iter().map(|target| &target.run.certificate).chain([&run.certificate]);
-    let held = certificates.flatten().flat_map(|certificate: &Certificate| &certificate.constraints);
+    let runs = run.targets.iter().map(|target| &target.run).chain([run]);
+    let measured = runs.filter(|run| run.models.iter().any(|m| m.ops.is_some() && run.bench_row(m, setting).is_some()));
+    let held = measured.filter_map(|run| run.certificate.as_ref()).flat_map(|certificate| &certificate.constraints);
     held.filter(|held| is_for(held, setting)).map(|held| Latency::from_ns(held.target)).collect()
 }
 
@@ -73,7 +75,7 @@ fn is_for(held: &Held, setting: &Setting) -> bool {
     held.unit == Unit::Nanoseconds && held.cost == format!("latency on {} with {}", setting.device, setting.runtime)
 }
 
-fn scatter(points: &[Point], targets: &[Latency]) -> Result<String, ReportError> {
+fn scatter(points: &[Point], targets: &[Latency], size: (u32, u32)) -> Result<String, ReportError> {
     let all = || points.iter().flat_map(|p| [p.p5, p.latency, p.p95]).chain(targets.iter().copied());
     let (scale, unit) = unit(all());
     let max = all().fold(0.0, |max: f64, l| max.max(l.ns() / scale));
@@ -87,7 +89,7 @@ fn scatter(points: &[Point], targets: &[Latency]) -> Result<String, ReportError>
         whole_x: false,
     };
     let height = axes.y.clone();
-    svg("Accuracy against latency", HALF, |area| {
+    svg("Accuracy against latency", size, |area| {
         let mut chart = axes.draw(area)?;
         for target in targets {
             let ends = [height.start, height.end].map(|y| (target.ns() / scale, y));

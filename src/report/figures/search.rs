@@ -1,6 +1,6 @@
 //! The figures of a search.
 
-use super::{Figure, HALF, Panel, THIRD, WIDE};
+use super::{Figure, Panel, TALL, THIRD, WIDE};
 use crate::record::{CandidateRow, SearchEpoch};
 use crate::report::ReportError;
 use crate::report::chart::{Axes, Key, Series, color, labels, lines, padded, svg};
@@ -242,7 +242,7 @@ pub fn candidates(rows: &[CandidateRow]) -> Result<Option<Figure>, ReportError> 
         left: 64,
         whole_x: false,
     };
-    let svg = svg(title, HALF, |area| {
+    let svg = svg(title, TALL, |area| {
         let chart = axes.draw(area)?;
         for (at, _) in &points {
             chart.plotting_area().draw(&Circle::new(*at, 4, color(0).filled()))?;

@@ -45,7 +45,7 @@ fn certificate(certificate: &Certificate) -> String {
         cells
     };
     let rows: Vec<_> = constraints.iter().enumerate().map(row).collect();
-    let mut sentences = vec![format!("Score, {algorithm}: {score:.4}.")];
+    let mut sentences = vec![format!("The score of the network is {score:.4} ({algorithm}).")];
     sentences.push(match unconstrained {
         Some(Unconstrained { score_cost_of_limit, .. }) if *score_cost_of_limit == 0.0 => {
             "The limits cost nothing: the network would be the best without them as well.".into()

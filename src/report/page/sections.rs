@@ -10,7 +10,7 @@ use crate::report::{LayerRow, Model, Run, Setting, TargetRun, counted, labels};
 /// The network of each of several targets, and the links to their pages.
 pub fn targets(run: &Run) -> String {
     let settings = run.settings();
-    let mut header = ["target", "network", "limit", "predicted"].map(String::from).to_vec();
+    let mut header = ["target", "network", "asked for", "predicted"].map(String::from).to_vec();
     header.extend(labels(&settings).into_iter().map(|label| format!("{label}\nmeasured")));
     header.push("test\naccuracy".into());
     let row = |TargetRun { name, run }: &TargetRun| {
