@@ -191,7 +191,7 @@ flags_of!(TrainFlags = TrainSettings, "Training", {
 
 #[cfg(feature = "torch")]
 flags_of!(SearchFlags = SearchSettings, "Search", {
-    /// How to search: oneshot, surrogate, gradient, mixture, random or evolution; docs/search.md compares them
+    /// How to search: surrogate, oneshot, gradient, mixture, random or evolution; docs/search.md compares them
     algorithm: Algorithm,
     /// Passes over the training split that train the supernet
     epochs: EpochCount,

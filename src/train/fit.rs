@@ -94,7 +94,8 @@ pub fn fit(
     let unfinished = dir.unfinished();
     super::fix(settings.threads, settings.seed);
     let floats = settings.arithmetic.resolve(&unfinished.arithmetic(&key))?;
-    let recipe = Recipe { stage: "train", batches, shown, augment, settings, floats, until: settings.epochs.get() };
+    let (name, until) = (network.name(), settings.epochs.get());
+    let recipe = Recipe { stage: "train", name, batches, shown, augment, settings, floats, until };
     let (net, log) = recipe.train(network, &unfinished, key)?;
     let weights: Vec<(String, Tensor)> =
         named(&net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
@@ -120,6 +121,7 @@ pub fn fit(
 pub(super) struct Recipe<'a> {
     /// For the progress bar.
     pub stage: &'static str,
+    pub name: String,
     pub batches: Batches<'a>,
     /// Images of which each epoch shows the accuracy; nothing is trained on them.
     pub shown: Batches<'a>,
@@ -152,7 +154,7 @@ impl Recipe<'_> {
         let mut task = Fit { net, sgd, settings, shown: self.shown };
         let epochs = Epochs {
             stage: self.stage,
-            name: network.name(),
+            name: self.name.clone(),
             batches: self.batches,
             augment: self.augment,
             seed: settings.seed,

@@ -181,7 +181,7 @@ pub struct SearchSettings {
 impl Default for SearchSettings {
     fn default() -> Self {
         SearchSettings {
-            algorithm: Algorithm::Oneshot,
+            algorithm: Algorithm::Surrogate,
             epochs: EpochCount::of(10),
             warmup_epochs: 1,
             batch_size: BatchSize::of(64),
@@ -196,8 +196,8 @@ impl Default for SearchSettings {
             patience: 0,
             unrolled: false,
             components: [Component::Recalibration, Component::Sharing, Component::Reranking].into_iter().collect(),
-            candidates: NetworkCount::of(100),
-            finalists: NetworkCount::of(6),
+            candidates: NetworkCount::of(24),
+            finalists: NetworkCount::of(8),
             trial_epochs: EpochCount::of(4),
             padding: 4,
             no_flip: false,

@@ -88,12 +88,13 @@ impl<'a> Trials<'a> {
     pub fn train(&mut self, choices: &[usize], epochs: usize) -> Result<f64, TrainError> {
         let search = self.search;
         let names = Genotype::new(search.searched.networks.clone(), choices.to_vec()).names();
-        let key = self.key(&names);
+        let (key, name) = (self.key(&names), format!("network {}", self.rows.len() + 1));
         let row = self.row(choices, epochs, |ops| {
             let network = Network::Genotype(Genotype::new(search.searched.networks.clone(), choices.to_vec()));
             let settings = search.settings.trial();
             let recipe = Recipe {
-                stage: "try",
+                stage: "search",
+                name,
                 batches: search.train_batches(),
                 shown: search.held_out_batches(),
                 augment: search.augment,
