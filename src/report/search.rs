@@ -42,7 +42,7 @@ pub(super) fn so_far(begun: &Begun, has_results: bool) -> String {
     let Begun { log, targets_before, candidates } = begun;
     let networks: BTreeSet<&Vec<String>> = candidates.iter().map(|row| &row.ops).collect();
     let mut done = vec![];
-    if !log.is_empty() || candidates.is_empty() {
+    if !log.is_empty() {
         done.push(counted(log.len(), "epoch"));
     }
     if *targets_before > 0 {
@@ -56,5 +56,6 @@ pub(super) fn so_far(begun: &Begun, has_results: bool) -> String {
         true => ("a later search", "; the results are those of the search before"),
         false => ("a search", ""),
     };
-    format!("{which} has not ended: {} so far{older}", done.join(", "))
+    let done = if done.is_empty() { "nothing is done".into() } else { done.join(", ") };
+    format!("{which} has not ended: {done} so far{older}")
 }

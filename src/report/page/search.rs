@@ -23,7 +23,9 @@ pub fn ended(run: &Run) -> Result<String, ReportError> {
 /// As much as there is of a search.
 pub fn begun(begun: &Begun) -> Result<String, ReportError> {
     if begun.log.is_empty() && begun.candidates.is_empty() {
-        return Ok("<p class=\"missing\">There is nothing to show before its first epoch has ended.</p>\n".into());
+        return Ok(
+            "<p class=\"missing\">There is nothing to show before its first epoch or network is done.</p>\n".into()
+        );
     }
     let log = figures::of_log(&begun.log, None)?;
     Ok(candidates(&begun.candidates)? + &log.into_iter().map(figure).collect::<String>())
