@@ -9,7 +9,7 @@ use common::{NAS, Workspace};
 const SHORTER: [(&str, &str); 7] = [
     ("nas profile validate --", "--networks 3 --data folder:images"),
     ("nas profile --", "--networks 20 --data folder:images"),
-    ("nas search", "--epochs 1 --warmup-epochs 0 --data folder:images"),
+    ("nas search", "--candidates 4 --trial-epochs 1 --data folder:images"),
     ("nas train", "--epochs 1 --data folder:images"),
     ("nas export", "--images 1 --data folder:images"),
     ("nas bench", "--rounds 1"),
@@ -46,8 +46,7 @@ fn the_examples_of_the_guide_work_in_their_order() {
     ws.write("chain_small.toml", &common::SPACE.replace("\"tiny\"", "\"chain_small\""));
     let quick = include_str!("../scripts/quickstart.toml");
     let quick = quick.replace("\"embedded\"", "\"folder:images\"").replace("\"chain_small\"", "\"chain_small.toml\"");
-    let quick =
-        quick.replace("epochs = 8", "epochs = 1").replace("epochs = 4", "epochs = 2") + "\n[bench]\nrounds = 1\n";
+    let quick = quick.replace("epochs = 8", "epochs = 1") + "\n[bench]\nrounds = 1\n";
     ws.write("quick.toml", &quick);
     let examples = examples();
     assert!(examples.len() >= 12, "{examples:?}");

@@ -62,6 +62,9 @@ pub fn propose<E: From<SearchError>>(
     for round in 1..=ROUNDS {
         let until = random + (number - random) * round / ROUNDS;
         let wanted = until.saturating_sub(scored.found.len());
+        if wanted == 0 {
+            continue;
+        }
         let model = fitted(networks, &scored.found);
         for choices in limits.best(networks, &model, wanted.div_ceil(2))? {
             scored.add(&choices)?;
