@@ -28,7 +28,10 @@ const VERBS: [(&str, &[&str]); 9] = [
             "validate",
         ],
     ),
-    ("search", &["--run", "--target-latency", "--space", "--data", "--epochs", "--latency-weight", "--seed"]),
+    (
+        "search",
+        &["--run", "--target-latency", "--space", "--data", "--epochs", "--algorithm", "--candidates", "--seed"],
+    ),
     ("train", &["--run", "--genotype", "--arch", "--width", "--data", "--epochs", "--seed", "--torch-threads"]),
     ("export", &["--run", "--data", "--images", "--runtime"]),
     ("bench", &["--run", "--device", "--runtime", "--threads", "--rounds", "[MODELS]"]),
@@ -45,8 +48,9 @@ candidates = ["conv_3x3", "skip"]
 layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }]
 "#;
 const PROFILE: &str = "profile --runtime tract --space small.toml --data folder:images --profiles tables";
-const SEARCH: &str = "search --runtime tract --space small.toml --data folder:images --profiles tables --run r --epochs 1 --warmup-epochs 0";
-const TRAIN: &str = "train --data folder:images --run r --epochs 1";
+const SEARCH: &str = "search --runtime tract --space small.toml --data folder:images --profiles tables --run r \
+                      --epochs 1 --arithmetic fp32";
+const TRAIN: &str = "train --data folder:images --run r --epochs 1 --arithmetic fp32";
 const OPS: &str = "--space small.toml --genotype";
 
 #[test]

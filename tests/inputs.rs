@@ -70,11 +70,11 @@ fn numbers_out_of_bounds_are_refused_as_flags_and_in_experiments() {
 fn a_search_must_train_alpha() {
     let ws = Workspace::profiled();
     for flags in ["--epochs 1", "--epochs 3 --warmup-epochs 3"] {
-        let said = ws.error(&format!("{SEARCH} {flags}"));
+        let said = ws.error(&format!("{SEARCH} --algorithm gradient {flags}"));
         assert!(said.contains("none to train alpha") && said.contains("lower --warmup-epochs"), "{said}");
     }
     let experiment = "name = \"e\"\ntarget_latency = \"50%\"\ndata = \"folder:images\"\nspace = \"tiny.toml\"\n";
-    ws.write("e.toml", &format!("{experiment}[search]\nepochs = 1\n"));
+    ws.write("e.toml", &format!("{experiment}[search]\nalgorithm = \"mixture\"\nepochs = 1\n"));
     assert!(ws.error("run e.toml").contains("none to train alpha"));
     ws.write("e.toml", &format!("{experiment}[train]\npadding = 9\n"));
     assert!(ws.error("run e.toml").contains("a padding of 9 pixels is larger than the images, which have 8x8"));

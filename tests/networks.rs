@@ -122,6 +122,12 @@ fn the_baseline_computes_the_same_in_every_runtime() {
     assert!(output.iter().any(|v| v.abs() > TOLERANCE * 100.0), "{output:?}");
 }
 
+/// tract 0.23.9 cannot load some networks with residual blocks whose maps are one pixel high or wide.
+fn is_for_tract(genotype: &Genotype) -> bool {
+    let is_thin = |shape: Shape| shape.height == 1 || shape.width == 1;
+    !genotype.layers().iter().any(|layer| layer.op.to_string().starts_with("res_") && is_thin(layer.output()))
+}
+
 /// A network of a random small space, in which layers choose from lists of their own, widths among them.
 fn genotypes() -> impl Strategy<Value = Genotype> {
     let ops = proptest::sample::subsequence(candidates(), 1..4).prop_shuffle();
@@ -130,7 +136,7 @@ fn genotypes() -> impl Strategy<Value = Genotype> {
     let channels = prop_oneof![widths, Just(Channels::Same)];
     let layer = (ops, channels, 1..4usize, any::<prop::sample::Index>());
     let image = (1..4usize, 1..14usize, 1..14usize).prop_map(|(c, h, w)| Shape::new(c, h, w));
-    (proptest::collection::vec(layer, 2..7), image, 1..6usize).prop_map(|(layers, input, classes)| {
+    let genotypes = (proptest::collection::vec(layer, 2..7), image, 1..6usize).prop_map(|(layers, input, classes)| {
         let mut choices = vec![];
         let mut specs = vec![];
         for (ops, channels, stride, index) in layers {
@@ -141,7 +147,8 @@ fn genotypes() -> impl Strategy<Value = Genotype> {
         choices.push(0);
         let space = SearchSpace { name: "random".into(), layers: specs }.checked().unwrap();
         Genotype::new(Networks::new(space, input, [classes]).unwrap(), choices)
-    })
+    });
+    genotypes.prop_filter("a network that tract can load", is_for_tract)
 }
 
 fn networks(space: &str, size: usize) -> Networks {

@@ -19,7 +19,10 @@ target_latency = "29%"
 runtimes = ["ort", "tract"]
 
 [search]
+algorithm = "oneshot"
 epochs = 3
+candidates = 20
+trial_epochs = 2
 batch_size = 16
 
 [train]
@@ -38,8 +41,9 @@ images = 4
 rounds = 1
 "#;
 
-const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 16 --epochs 3";
-const SEARCH: &str = "search --data folder:images --space tiny.toml --batch-size 16 --epochs 3 --target-latency 40%";
+const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 16 --epochs 3 --arithmetic fp32";
+const SEARCH: &str = "search --algorithm oneshot --data folder:images --space tiny.toml --batch-size 16 --epochs 3 \
+                      --arithmetic fp32 --candidates 20 --trial-epochs 2 --target-latency 40%";
 
 #[test]
 fn run_executes_all_stages_and_repeats_only_what_has_changed() {

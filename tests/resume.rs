@@ -9,8 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SEARCH: &str = "search --data folder:images --space tiny.toml --batch-size 8 --epochs 12 --target-latency 40% \
-                      --arithmetic fp32 --run";
+const SEARCH: &str = "search --data folder:images --space wide.toml --runtime tract --batch-size 8 \
+                      --target-latency 80% --band 80% --arithmetic fp32";
 const TRAIN: &str = "train --data folder:images --space tiny.toml --batch-size 8 --epochs 40 --arithmetic fp32 \
                      --genotype conv_3x3,sep_conv_5x5,conv_5x5 --run";
 const PROFILE: &str = "profile --space tiny.toml --input 3x8x8 --classes 3 --runtime tract --networks 24";
@@ -20,18 +20,20 @@ const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
-/// The file whose name begins so, of the unfinished stages of a run: `r/checkpoint/train-`.
-fn unfinished(ws: &Workspace, begins: &str) -> Option<String> {
+/// The logs whose names begin so, of the unfinished stages of a run: `r/checkpoint/train-`.
+fn unfinished(ws: &Workspace, begins: &str) -> Vec<String> {
     let (folder, begins) = begins.rsplit_once('/').unwrap();
-    let names = std::fs::read_dir(ws.path(folder)).ok()?.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut logs = names.filter(|name| name.starts_with(begins) && name.ends_with(".jsonl"));
-    Some(format!("{folder}/{}", logs.next()?))
+    let Ok(entries) = std::fs::read_dir(ws.path(folder)) else { return vec![] };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let logs = names.filter(|name| name.starts_with(begins) && name.ends_with(".jsonl"));
+    logs.map(|name| format!("{folder}/{name}")).collect()
 }
 
-/// The whole lines of a log, or of that of an unfinished stage.
+/// The whole lines of a log, or of those of unfinished stages.
 fn lines(ws: &Workspace, log: &str) -> usize {
-    let log = if log.ends_with('-') { unfinished(ws, log) } else { Some(log.to_string()) };
-    log.and_then(|log| std::fs::read_to_string(ws.path(&log)).ok()).map_or(0, |text| text.matches('\n').count())
+    let logs = if log.ends_with('-') { unfinished(ws, log) } else { vec![log.to_string()] };
+    let texts = logs.iter().filter_map(|log| std::fs::read_to_string(ws.path(log)).ok());
+    texts.map(|text| text.matches('\n').count()).sum()
 }
 
 /// Runs a command until `log` has `lines` lines, and then sends it the signal.
@@ -58,30 +60,58 @@ fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
     assert!(sent.elapsed() < Duration::from_secs(5), "nas {args}: took {:?} to end", sent.elapsed());
     let said = String::from_utf8_lossy(&output.stderr);
     let mut said: Vec<&str> = said.lines().filter(|line| !line.starts_with("warning: ")).collect();
-    // A training saves where it is, and says so; all else ends at once.
+    // A training or a search saves where it is, and says so; all else ends at once.
     if signal == SIGKILL || args.starts_with("profile") {
         assert_eq!(output.status.signal(), Some(signal), "nas {args}");
     } else {
         assert_eq!(output.status.code(), Some(128 + signal), "nas {args}: {said:?}");
         let error = said.pop().unwrap_or_default();
-        assert!(error.starts_with("error: interrupted in epoch "), "nas {args}: {error}");
+        let interrupted = ["error: interrupted in epoch ", "error: interrupted after "];
+        assert!(interrupted.iter().any(|begins| error.starts_with(begins)), "nas {args}: {error}");
         assert!(error.ends_with("; the same command resumes"), "nas {args}: {error}");
     }
     assert!(said.is_empty(), "nas {args}: {said:?}");
 }
 
+/// Each algorithm, and its moments: how many lines its logs have.
+const SEARCHES: [(&str, &[(&str, usize)]); 6] = [
+    ("mixture --epochs 8", &[("search-", 1), ("search-", 4), ("candidates-", 1), ("trial-", 3)]),
+    ("gradient --epochs 12", &[("search-", 1), ("search-", 6), ("candidates-", 1), ("trial-", 3)]),
+    (
+        "oneshot --epochs 12 --components sandwich,distillation,recalibration,sharing,reranking",
+        &[("search-", 1), ("search-", 3), ("candidates-", 1), ("candidates-", 14), ("candidates-", 42)],
+    ),
+    ("surrogate", &[("trial-", 1), ("candidates-", 5), ("candidates-", 22)]),
+    ("random", &[("trial-", 1), ("candidates-", 5), ("candidates-", 22)]),
+    ("evolution", &[("trial-", 1), ("candidates-", 5), ("candidates-", 22)]),
+];
+
 #[test]
 fn an_interrupted_search_gives_the_same_result_as_an_uninterrupted_one() {
-    let ws = Workspace::profiled();
-    ws.nas(&format!("{SEARCH} whole")).assert().success();
-    for (run, signal) in [("int", SIGINT), ("term", SIGTERM), ("killed", SIGKILL)] {
-        let log = format!("{run}/search.jsonl");
-        let part = format!("{run}/checkpoint/search-");
-        interrupt(&ws, &format!("{SEARCH} {run}"), &part, 1, signal);
-        assert!(lines(&ws, &part) < 12 && !ws.path(run).join("genotype.json").exists() && !ws.path(&log).exists());
-        ws.nas(&format!("{SEARCH} {run}")).assert().success();
-        assert_eq!(ws.lines(&log), ws.lines("whole/search.jsonl"), "{run}");
-        assert_eq!(ws.read(&format!("{run}/genotype.json")), ws.read("whole/genotype.json"), "{run}");
+    let ws = Workspace::wide();
+    for (flags, moments) in SEARCHES {
+        let algorithm = flags.split_whitespace().next().unwrap();
+        let candidates = if algorithm == "oneshot" { 40 } else { 20 };
+        let flags = format!("--algorithm {flags} --candidates {candidates} --finalists 6 --trial-epochs 8");
+        let search = |run: &str| format!("{SEARCH} {flags} --run {run}");
+        ws.nas(&search("whole")).assert().success();
+        for signals in [[SIGKILL, SIGINT], [SIGTERM, SIGKILL]] {
+            for (&(log, lines), signal) in moments.iter().zip(signals.into_iter().cycle()) {
+                interrupt(&ws, &search("r"), &format!("r/checkpoint/{log}"), lines, signal);
+                assert!(
+                    !["genotype.json", "search.jsonl", "candidates.jsonl"]
+                        .iter()
+                        .any(|name| ws.path("r").join(name).exists())
+                );
+            }
+            ws.nas(&search("r")).assert().success();
+            for log in ["search.jsonl", "candidates.jsonl"] {
+                assert_eq!(ws.lines(&format!("r/{log}")), ws.lines(&format!("whole/{log}")), "{algorithm}: {log}");
+            }
+            assert_eq!(ws.read("r/genotype.json"), ws.read("whole/genotype.json"), "{algorithm}");
+            std::fs::remove_dir_all(ws.path("r")).unwrap();
+        }
+        std::fs::remove_dir_all(ws.path("whole")).unwrap();
     }
 }
 
@@ -109,7 +139,7 @@ fn a_training_keeps_to_the_arithmetic_that_it_began_with() {
     let ws = Workspace::new();
     let train = TRAIN.replace("--epochs 40 --arithmetic fp32", "--epochs 1");
     ws.nas(&format!("{train} r")).assert().success().stderr(predicates::str::contains("convolutions are trained in "));
-    let log = unfinished(&ws, "r/checkpoint/train-").unwrap();
+    let log = unfinished(&ws, "r/checkpoint/train-").swap_remove(0);
     let decided = log.replace(".jsonl", ".json");
     let arithmetic =
         || serde_json::from_str::<serde_json::Value>(&ws.read("r/data.json")).unwrap()["arithmetic"].clone();

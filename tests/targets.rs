@@ -11,7 +11,8 @@ use edge_nas::space::Genotype;
 use edge_nas::table::LatencyTable;
 use serde_json::Value;
 
-const SEARCH: &str = "search --data folder:images --space tiny.toml --batch-size 16 --epochs 2 --run r";
+const SEARCH: &str = "search --algorithm mixture --data folder:images --space tiny.toml --batch-size 16 --epochs 2 \
+                      --arithmetic fp32 --candidates 20 --trial-epochs 1 --run r";
 const TRACT: &str = "profiles/host/tiny.3x8x8.tract.fp32.jsonl";
 
 fn genotype(ws: &Workspace, run: &str) -> Genotype {

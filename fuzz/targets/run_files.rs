@@ -1,8 +1,8 @@
-//! The input is the files of a run's folder, each after a line `--- NAME`, from which the report is made.
+//! The input is the files of a run's folder, each after a line `--- NAME`. They are read, and the report is made of them.
 #![no_main]
 
 use edge_nas::artifact::{self, Digest};
-use edge_nas::record::{ModelDir, RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
+use edge_nas::record::{CandidateRow, ModelDir, RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use edge_nas::report::Run;
 use edge_nas::space::{Genotype, Network};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
@@ -11,11 +11,12 @@ use std::sync::LazyLock;
 
 static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "genotype.json",
     "network.json",
     "data.json",
     "search.jsonl",
+    "candidates.jsonl",
     "train.jsonl",
     "bench.jsonl",
     "stages.json",
@@ -70,6 +71,7 @@ fuzz_target!(|input: &[u8]| {
     let dir = RunDir(FOLDER.path(""));
     dir.models().iter().for_each(join_training);
     join_search(&dir);
+    let _ = (dir.certificate(), artifact::read_lines::<CandidateRow>(&dir.candidates()));
     let Ok(run) = Run::load(&dir) else { return };
     let _ = (run.settings(), run.rows(), run.table());
     if let Ok(page) = run.write(&dir) {

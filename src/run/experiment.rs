@@ -190,7 +190,7 @@ impl Experiment {
         let searched = searched(&settings, &data)?;
         let folders = folders(&run.0, &searched);
         let key = (&searched.networks.space, &searched.goals, &self.search, &fingerprint);
-        let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.searched_on()]);
+        let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.candidates(), dir.searched_on()]);
         let outputs: Vec<PathBuf> = outputs.chain([run.search_log()]).collect();
         stages.run("search", &key, &outputs, || search(&settings, &searched, &data).map(drop))?;
 

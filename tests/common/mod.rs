@@ -20,6 +20,19 @@ candidates = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "skip", "z
 layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
 "#;
 
+/// A space of 54 networks, whose second layer has two widths, which the third follows. `skip` in the last one has weights
+/// after one of them only.
+pub const WIDE: &str = r#"
+name = "wide"
+candidates = ["conv_3x3", "conv_5x5", "skip"]
+layers = [
+  { ops = ["conv_3x3"], channels = 4 },
+  { ops = ["conv_3x3", "conv_5x5", "skip", "zero"], channels = [4, 8] },
+  { channels = "same" },
+  { ops = ["conv_3x3", "max_pool_3x3", "skip"], channels = 8 },
+]
+"#;
+
 /// Classes of the data set: red, green and blue images, with noise.
 pub const CLASSES: [&str; 3] = ["blue", "green", "red"];
 
@@ -30,6 +43,16 @@ static TABLES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let name = |runtime: &str| format!("profiles/host/tiny.3x8x8.{runtime}.fp32.jsonl");
     ["tract", "ort"].map(|runtime| (name(runtime), ws.read(&name(runtime)))).into()
 });
+
+/// The table of [`WIDE`], of isolated layers.
+static WIDE_TABLE: LazyLock<String> = LazyLock::new(|| {
+    let ws = Workspace::new();
+    ws.write("wide.toml", WIDE);
+    ws.nas("profile --isolated --space wide.toml --data folder:images --runtime tract").assert().success();
+    ws.read(WIDE_PATH)
+});
+
+const WIDE_PATH: &str = "profiles/host/wide.3x8x8.tract.fp32.jsonl";
 
 /// Files with when they were written and what they hold.
 pub type Files = BTreeMap<PathBuf, (SystemTime, Vec<u8>)>;
@@ -64,6 +87,14 @@ impl Workspace {
     pub fn profiled() -> Workspace {
         let ws = Workspace::new();
         TABLES.iter().for_each(|(name, text)| ws.write(name, text));
+        ws
+    }
+
+    /// With [`WIDE`] as `wide.toml`, and its table for tract.
+    pub fn wide() -> Workspace {
+        let ws = Workspace::new();
+        ws.write("wide.toml", WIDE);
+        ws.write(WIDE_PATH, &WIDE_TABLE);
         ws
     }
 

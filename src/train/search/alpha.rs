@@ -317,7 +317,12 @@ impl Alpha<'_> {
             weights.iter().for_each(|weight| weight.shallow_clone().zero_grad());
             self.net.alpha.shallow_clone().zero_grad();
             loss.backward();
-            weights.iter().map(|weight| weight.grad().copy()).collect::<Vec<_>>()
+            let grad = |weight: &Tensor| {
+                let grad = weight.grad();
+                // A mixture does not use the weights that a choice has on a narrower input only.
+                if grad.defined() { grad.copy() } else { grad }
+            };
+            weights.iter().map(grad).collect::<Vec<_>>()
         };
         let of_alpha = || self.net.alpha.grad().copy();
 

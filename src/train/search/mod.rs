@@ -145,10 +145,14 @@ impl<'a> Search<'a> {
             (Scores::Weights(supernet), _) => {
                 let found: Vec<Candidate> =
                     propose(networks, limits, number, &mut rng, |choices| trials.score(supernet, choices))?;
-                let unconstrained = match without_limits(&fitted(networks, &found)) {
-                    Some(choices) => Some(Candidate { score: trials.score(supernet, &choices)?, choices }),
-                    None => None,
-                };
+                let mut unconstrained = found.first().cloned();
+                if let Some(choices) = without_limits(&fitted(networks, &found)) {
+                    let score = trials.score(supernet, &choices)?;
+                    // A model of the scores may err.
+                    if unconstrained.as_ref().is_none_or(|best| score > best.score) {
+                        unconstrained = Some(Candidate { choices, score });
+                    }
+                }
                 (found, unconstrained)
             }
             (Scores::None, Algorithm::Surrogate) => {
