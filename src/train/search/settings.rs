@@ -223,10 +223,21 @@ impl SearchSettings {
         Augment::new(self.padding, !self.no_flip, data.train.shape)
     }
 
-    /// Of a short training: the usual recipe, with the search's batches and seed.
+    /// Of a short training.
     pub(super) fn trial(&self) -> TrainSettings {
-        let SearchSettings { batch_size, padding, no_flip, seed, threads, arithmetic, .. } = *self;
-        let epochs = self.trial_epochs;
-        TrainSettings { epochs, batch_size, padding, no_flip, seed, threads, arithmetic, ..TrainSettings::default() }
+        let SearchSettings { batch_size, learning_rate, momentum, weight_decay, padding, no_flip, seed, .. } = *self;
+        let SearchSettings { trial_epochs: epochs, threads, arithmetic, .. } = *self;
+        TrainSettings {
+            epochs,
+            batch_size,
+            learning_rate,
+            momentum,
+            weight_decay,
+            padding,
+            no_flip,
+            seed,
+            threads,
+            arithmetic,
+        }
     }
 }
