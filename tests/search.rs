@@ -190,7 +190,7 @@ fn as_few_candidates_as_one_are_enough_and_more_than_there_are_end() {
     search(
         &ws,
         "all",
-        &format!("--algorithm oneshot --epochs 1 --target-latency 100% --band 100% --candidates 1000 --trial-epochs 1"),
+        "--algorithm oneshot --epochs 1 --target-latency 100% --band 100% --candidates 1000 --trial-epochs 1",
     );
     let scored = candidates(&ws, "all").iter().filter(|row| row.epochs == 0).count();
     assert!((50..=54).contains(&scored), "{scored} of 54 networks");

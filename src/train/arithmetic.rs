@@ -83,8 +83,8 @@ impl Arithmetic {
     }
 }
 
-/// bf16 has to be so many times faster, casts included.
-const FASTER: f64 = 1.15;
+/// bf16 has to be so many times faster, casts included: by enough that a busy machine decides no differently.
+const FASTER: f64 = 1.4;
 /// Timings of each arithmetic, of which the fastest counts: other programs only ever slow one down.
 const TIMINGS: usize = 5;
 /// Relative difference of tensors (L2) that rounding to 8 bits leaves room for.

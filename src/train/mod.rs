@@ -41,7 +41,7 @@ pub enum TrainError {
     Untrained { epochs: usize, warmup: usize },
     #[error("interrupted in epoch {epoch}, after step {step} of {steps}; the same command resumes")]
     Interrupted { epoch: usize, step: usize, steps: usize },
-    #[error("interrupted after {networks} networks were compared; the same command resumes")]
+    #[error("interrupted, with {networks} comparisons of networks done; the same command resumes")]
     Stopped { networks: usize },
     #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
     Checkpoint { path: PathBuf, reason: String },

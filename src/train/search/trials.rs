@@ -75,6 +75,10 @@ impl<'a> Trials<'a> {
                 path.evaluate(held_out.in_order(), Norm::Batch)
             };
             let loss = seen.mean_loss().unwrap_or(f64::INFINITY);
+            if !loss.is_finite() {
+                let (epoch, learning_rate) = (search.settings.epochs.get(), search.settings.learning_rate.get());
+                return Err(TrainError::Diverged { epoch, loss, learning_rate });
+            }
             Ok(CandidateRow { ops, epochs: 0, loss, accuracy: seen.accuracy(), seconds: 0.0 })
         })?;
         Ok(-row.loss)
