@@ -122,7 +122,7 @@ fn run_executes_all_stages_and_repeats_only_what_has_changed() {
 fn the_same_seed_gives_the_same_network_and_bit_equal_losses() {
     let ws = Workspace::profiled();
     let search = |run: &str, flags: &str| {
-        ws.nas(&format!("{SEARCH} --run {run} --arithmetic fp32 {flags}")).assert().success();
+        ws.nas(&format!("{SEARCH} --run {run} {flags}")).assert().success();
         (ws.lines(&format!("{run}/search.jsonl")), ws.read(&format!("{run}/genotype.json")))
     };
     assert_eq!(search("a", ""), search("b", ""));
@@ -132,9 +132,9 @@ fn the_same_seed_gives_the_same_network_and_bit_equal_losses() {
         ws.nas(&format!("{TRAIN} --run {run} --genotype conv_3x3,skip,conv_5x5 {flags}")).assert().success();
         (ws.lines(&format!("{run}/train.jsonl")), std::fs::read(ws.path(run).join("weights.safetensors")).unwrap())
     };
-    let two_threads = "--torch-threads 2 --arithmetic fp32";
+    let two_threads = "--torch-threads 2";
     assert_eq!(train("a", two_threads), train("b", two_threads));
-    assert_ne!(ws.lines("a/train.jsonl"), train("c", "--torch-threads 2 --arithmetic fp32 --seed 1").0);
+    assert_ne!(ws.lines("a/train.jsonl"), train("c", "--torch-threads 2 --seed 1").0);
 }
 
 #[test]
