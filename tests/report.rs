@@ -50,7 +50,6 @@ fn write_search(dir: &RunDir) {
                 expected: 2.0e6 - 0.7e6 * progress,
                 limit: 1.25e6,
             }],
-            foreign_table: None,
             multipliers: vec![],
             entropies: vec![],
             alpha: networks.searched().map(alpha).collect(),
@@ -67,6 +66,7 @@ fn write_search(dir: &RunDir) {
         tables: vec![Digest::of_bytes(b"table")],
         genotype: Digest::of(&genotype),
         log: Digest::of_lines(&lines),
+        foreign_table: None,
     };
     artifact::write_json(&dir.searched_on(), &on).unwrap();
 }

@@ -66,7 +66,7 @@ fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
     } else {
         assert_eq!(output.status.code(), Some(128 + signal), "nas {args}: {said:?}");
         let error = said.pop().unwrap_or_default();
-        let interrupted = ["error: interrupted in epoch ", "error: interrupted after "];
+        let interrupted = ["error: interrupted in epoch ", "error: interrupted, with "];
         assert!(interrupted.iter().any(|begins| error.starts_with(begins)), "nas {args}: {error}");
         assert!(error.ends_with("; the same command resumes"), "nas {args}: {error}");
     }

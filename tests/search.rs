@@ -65,12 +65,14 @@ fn each_algorithm_finds_a_network_within_the_band_and_repeats_itself() {
         let held = &certificate.constraints[0];
         assert!(held.value <= held.limit && held.value >= 0.6 * held.target - 1e-6, "{algorithm}: {held:?}");
         assert!(held.value <= certificate.nearest_below.value, "{algorithm}: {certificate:?}");
-        let scores_all = TRAINS_ALPHA.contains(&algorithm) || algorithm == "oneshot";
+        let supernet = TRAINS_ALPHA.contains(&algorithm) || algorithm == "oneshot";
+        let scores_all = supernet || algorithm == "surrogate";
         assert_eq!(certificate.unconstrained.is_some(), scores_all, "{algorithm}");
+        assert!(certificate.unconstrained.is_none_or(|best| best.score_cost_of_limit >= 0.0), "{algorithm}");
 
         // The files belong together.
-        let log = RunDir(ws.path(algorithm)).searched(&found).unwrap().unwrap().unwrap();
-        assert_eq!(log.len(), if scores_all { 2 } else { 0 }, "{algorithm}");
+        let log = RunDir(ws.path(algorithm)).searched(&found).unwrap().unwrap().unwrap().log;
+        assert_eq!(log.len(), if supernet { 2 } else { 0 }, "{algorithm}");
         assert!(log.iter().all(|epoch| epoch.alpha.is_empty() != TRAINS_ALPHA.contains(&algorithm)), "{algorithm}");
         let multipliers = if algorithm == "gradient" { 1 } else { 0 };
         assert!(log.iter().all(|epoch| epoch.multipliers.len() == multipliers), "{algorithm}");

@@ -132,7 +132,7 @@ fn several_targets_each_get_a_folder_of_their_own() {
         assert_eq!(found["run"], run.as_str());
         assert!(found["predicted_ns"].as_f64() <= found["target_ns"].as_f64(), "{found}");
         let dir = RunDir(ws.path(&run));
-        assert_eq!(dir.searched(&genotype(&ws, &run)).unwrap().unwrap().unwrap().len(), 2);
+        assert_eq!(dir.searched(&genotype(&ws, &run)).unwrap().unwrap().unwrap().log.len(), 2);
         let target = dir.certificate().unwrap().unwrap().constraints[0].target;
         assert_eq!(Some(target), found["target_ns"].as_f64());
     }

@@ -47,6 +47,7 @@ fn join_search(dir: &RunDir) {
             tables: vec![Digest::of_bytes(b"")],
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),
+            foreign_table: None,
         };
         let _ = artifact::write_json(&dir.searched_on(), &on);
     }

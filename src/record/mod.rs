@@ -10,7 +10,7 @@ mod folder;
 
 pub use begun::Begun;
 pub use certificate::{Certificate, Certified, Held, NearestBelow, Unconstrained};
-pub use folder::{Exported, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
+pub use folder::{Exported, Matched, ModelDir, RunDir, Searched, Trained, Unfinished, WEIGHTS};
 
 use crate::artifact::Digest;
 use crate::bounded::Share;
@@ -35,6 +35,9 @@ pub struct SearchedOn {
     pub genotype: Digest,
     /// Of `search.jsonl`.
     pub log: Digest,
+    /// In what a latency table differs from the device's own, where that was allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_table: Option<String>,
 }
 
 /// What a network was trained on, and how its input is to be prepared: what `data.json` holds.
@@ -108,9 +111,6 @@ pub struct SearchEpoch {
     /// By constraint, by what its excess is multiplied in the loss, where that changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub multipliers: Vec<f64>,
-    /// In what the latency table differs from the device's own, where that was allowed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub foreign_table: Option<String>,
     /// Architecture weights at the epoch's end: a row for each layer that has several choices, a value for each of
     /// them. Empty where there are none.
     pub alpha: Vec<Vec<f64>>,

@@ -102,7 +102,7 @@ fn headline(run: &Run) -> String {
     if !limits.is_empty() {
         sentences.push(format!("The search was limited to {}.", limits.join(" and ")));
     }
-    let search = run.search.log.iter().find_map(|epoch| epoch.foreign_table.as_ref()).map(|d| ("searched", d));
+    let search = run.search.foreign_table.as_ref().map(|d| ("searched", d));
     let foreign = |row: &'_ BenchRow| row.prediction.as_ref()?.foreign_table.clone();
     let bench = run.bench.iter().find_map(foreign);
     let bench = bench.as_ref().map(|d| ("predicted", d));

@@ -13,6 +13,8 @@ pub struct Search {
     pub log: Vec<SearchEpoch>,
     /// What it found out about networks, in this order.
     pub candidates: Vec<CandidateRow>,
+    /// In what a latency table differs from the device's own, where that was allowed.
+    pub foreign_table: Option<String>,
     /// The log is not that of the search that found the network, and was left out.
     pub(super) is_of_other: bool,
 }
@@ -22,14 +24,15 @@ impl Search {
     pub(super) fn of(dir: &RunDir, genotype: &Genotype, notes: &mut Vec<String>) -> Result<Search, ArtifactError> {
         let found = dir.searched(genotype)?;
         let is_of_other = matches!(found, Some(Err(_)));
-        let log = kept(found, notes).unwrap_or_default();
+        let (log, foreign_table) =
+            kept(found, notes).map(|searched| (searched.log, searched.on.foreign_table)).unwrap_or_default();
         let mut candidates: Vec<CandidateRow> = artifact::read_lines(&dir.candidates())?;
         let names = genotype.names();
         if !candidates.is_empty() && candidates.iter().all(|row| row.ops != names) {
             notes.push("candidates.jsonl is of another search: the network is not in it".into());
             candidates.clear();
         }
-        Ok(Search { log, candidates, is_of_other })
+        Ok(Search { log, candidates, foreign_table, is_of_other })
     }
 
     pub fn is_empty(&self) -> bool {

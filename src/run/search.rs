@@ -68,7 +68,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
     }
     artifact::write_lines(&run.search_log(), &trained.log)?;
     let folders = folders(&search.run, searched).into_iter();
-    folders.zip(found).map(|(dir, (found, rows))| write(dir, found, &rows, &trained.log, data)).collect()
+    folders.zip(found).map(|(dir, (found, rows))| write(dir, found, &rows, (&trained.log, searched.foreign.clone()), data)).collect()
 }
 
 /// The folder of each goal's network.
@@ -128,7 +128,7 @@ fn write(
     dir: RunDir,
     (found, tables): (Certified, Vec<Digest>),
     rows: &[CandidateRow],
-    log: &[SearchEpoch],
+    (log, foreign_table): (&[SearchEpoch], Option<String>),
     data: &Data,
 ) -> Result<Found, RunError> {
     artifact::write_lines(&dir.candidates(), rows)?;
@@ -140,6 +140,7 @@ fn write(
         tables,
         genotype: Digest::of(&genotype),
         log: Digest::of_lines(log),
+        foreign_table,
     };
     artifact::write_json(&dir.searched_on(), &on)?;
     let first = &certificate.constraints[0];

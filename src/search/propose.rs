@@ -66,8 +66,11 @@ pub fn propose<E: From<SearchError>>(
             continue;
         }
         let model = fitted(networks, &scored.found);
-        for choices in limits.best(networks, &model, wanted.div_ceil(2))? {
-            scored.add(&choices)?;
+        // Of the best ones, the first that are not known yet.
+        let mut predicted = limits.best(networks, &model, scored.found.len() + wanted.div_ceil(2))?;
+        predicted.retain(|choices| !scored.known.contains_key(choices));
+        for choices in predicted.iter().take(wanted.div_ceil(2)) {
+            scored.add(choices)?;
         }
         let parents: Vec<Vec<usize>> =
             scored.best_first().into_iter().take(wanted.max(2)).map(|parent| parent.choices).collect();
@@ -168,8 +171,8 @@ fn mutated(networks: &Networks, limits: &Limits, parent: &[usize], rng: &mut imp
 /// How much a choice's part in the scores is drawn to 0, in networks that hold it.
 const RIDGE: f64 = 1.0;
 
-/// By layer and choice, what it adds to the scores of networks, by least squares with a ridge. What no network holds
-/// adds nothing.
+/// By layer and choice, its part in the scores of networks, by least squares with a ridge: the sum of a network's parts is
+/// its predicted score. What no network holds has the same part as the mean of its layer.
 pub fn fitted(networks: &Networks, found: &[Candidate]) -> Vec<Vec<f64>> {
     let mean = found.iter().map(|candidate| candidate.score).sum::<f64>() / found.len().max(1) as f64;
     let mut starts = vec![0];
@@ -186,5 +189,6 @@ pub fn fitted(networks: &Networks, found: &[Candidate]) -> Vec<Vec<f64>> {
     // With a ridge, the matrix is positive definite.
     let solved = normal.cholesky().map(|cholesky| cholesky.solve(&x.tr_mul(&y)));
     let value = |index: usize| solved.as_ref().map_or(0.0, |solved| solved[index]);
-    scores_of(networks, |layer, choice| value(starts[layer] + choice))
+    let share = mean / networks.len() as f64;
+    scores_of(networks, |layer, choice| share + value(starts[layer] + choice))
 }

@@ -234,7 +234,6 @@ impl Task for Alpha<'_> {
                 Algorithm::Gradient => numbers(&self.multipliers),
                 _ => vec![],
             },
-            foreign_table: self.search.searched.foreign.clone(),
             alpha: self.net.alpha_rows(),
             entropies: self.entropies(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),

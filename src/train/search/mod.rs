@@ -61,6 +61,12 @@ enum Scores {
     None,
 }
 
+/// The best network without limits: a model of the scores may err, and be no better than what was found.
+fn best_of_both(found: &[Candidate], predicted: Option<Candidate>) -> Option<Candidate> {
+    let found = found.first().cloned();
+    found.into_iter().chain(predicted).max_by(|a, b| a.score.total_cmp(&b.score))
+}
+
 /// The random numbers of a step.
 fn rng(seed: u64, at: At) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -145,18 +151,23 @@ impl<'a> Search<'a> {
             (Scores::Weights(supernet), _) => {
                 let found: Vec<Candidate> =
                     propose(networks, limits, number, &mut rng, |choices| trials.score(supernet, choices))?;
-                let mut unconstrained = found.first().cloned();
-                if let Some(choices) = without_limits(&fitted(networks, &found)) {
-                    let score = trials.score(supernet, &choices)?;
-                    // A model of the scores may err.
-                    if unconstrained.as_ref().is_none_or(|best| score > best.score) {
-                        unconstrained = Some(Candidate { choices, score });
-                    }
-                }
+                let unconstrained = match without_limits(&fitted(networks, &found)) {
+                    Some(choices) => Some(Candidate { score: trials.score(supernet, &choices)?, choices }),
+                    None => None,
+                };
+                let unconstrained = best_of_both(&found, unconstrained);
                 (found, unconstrained)
             }
             (Scores::None, Algorithm::Surrogate) => {
-                (propose(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?, None)
+                let found: Vec<Candidate> =
+                    propose(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?;
+                let model = fitted(networks, &found);
+                let predicted = |choices: Vec<usize>| {
+                    let score = choices.iter().zip(&model).map(|(&choice, parts)| parts[choice]).sum();
+                    Candidate { choices, score }
+                };
+                let unconstrained = best_of_both(&found, without_limits(&model).map(predicted));
+                (found, unconstrained)
             }
             (Scores::None, Algorithm::Evolution) => {
                 (evolve(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?, None)

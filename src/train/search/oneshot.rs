@@ -97,7 +97,6 @@ impl Task for Oneshot<'_> {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
-            foreign_table: self.search.searched.foreign.clone(),
             seconds,
             ..SearchEpoch::default()
         }

@@ -91,7 +91,9 @@ impl Algorithm {
             Algorithm::Oneshot => {
                 "oneshot: minus the cross-entropy on held-out images with the weights of the supernet"
             }
-            Algorithm::Surrogate => "surrogate: minus the training loss of the first epoch",
+            Algorithm::Surrogate => {
+                "surrogate: minus the training loss of the first epoch; without limits, what a linear model of it predicts"
+            }
             Algorithm::Random => "random: none; the best is that which learns fastest",
             Algorithm::Evolution => "evolution: minus the training loss of the first epoch",
         }
