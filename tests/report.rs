@@ -676,6 +676,7 @@ fn run_of_targets(dir: &RunDir) {
             tables: vec![],
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),
+            foreign_table: None,
         };
         artifact::write_json(&of_target.searched_on(), &on).unwrap();
         if i < 2 {

@@ -86,7 +86,7 @@ fn each_algorithm_finds_a_network_within_the_band_and_repeats_itself() {
         // With the weights of the supernet also the best one without limits.
         let scored = if algorithm == "oneshot" { 8..=9 } else { 0..=0 };
         assert!(scored.contains(&of(0).len()), "{algorithm}: {}", of(0).len());
-        let trained = if scores_all { 3 } else { 8 };
+        let trained = if supernet { 3 } else { 8 };
         assert_eq!(of(1).len(), trained, "{algorithm}");
         assert_eq!(of(2).len(), if algorithm == "random" { 4 } else { 2 }, "{algorithm}");
         let best = of(2).into_iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).unwrap();
