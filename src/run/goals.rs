@@ -150,7 +150,7 @@ fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result
 const MOST_MARGIN: f64 = 0.05;
 
 /// By which share of it predictions have to be below a target.
-pub(super) fn margin(table: &LatencyTable, model: &LatencyModel) -> Result<f64, RunError> {
+fn margin(table: &LatencyTable, model: &LatencyModel) -> Result<f64, RunError> {
     let validations = Validations::load(table)?;
     let derived = validations.of(model).and_then(|validation| validation.derived).map(|derived| derived.mape);
     let error = derived.or_else(|| model.fit.as_ref().map(|fit| fit.leave_one_out_error()));

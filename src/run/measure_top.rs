@@ -1,6 +1,5 @@
 //! Measures what a search proposes before one of it is chosen.
 
-use super::goals::margin;
 use super::{BoardSettings, Images, MeasureSettings, RunError};
 use crate::artifact::Digest;
 use crate::data::DataSpec;
@@ -27,8 +26,6 @@ pub struct Remeasured {
     pub latencies: Vec<Latency>,
     /// Fitted anew.
     pub model: LatencyModel,
-    /// As limits have it.
-    pub margin: f64,
     /// Of the table.
     pub table: Digest,
 }
@@ -79,7 +76,7 @@ pub fn measured(
     let estimates = table.require(&subjects)?;
     let latencies = subjects.iter().filter_map(|subject| Some(estimates.get(subject)?.latency)).collect();
     let model = LatencyModel::new(&table, networks)?;
-    Ok(Remeasured { latencies, margin: margin(&table, &model)?, table: table.digest(), model })
+    Ok(Remeasured { latencies, table: table.digest(), model })
 }
 
 /// The first of `ranked` whose measured latency meets the target.
@@ -97,12 +94,13 @@ pub fn choose<'c>(
     measured.find(|(_, latency)| *latency <= target).ok_or_else(missed)
 }
 
-/// The same limits, the first one by a model that was fitted anew.
-pub fn refitted(limits: &Limits, networks: &Networks, measured: &Remeasured) -> Limits {
+/// The same limits, the first one by a model that was fitted anew, and without a margin: what has to meet the target was
+/// measured.
+pub fn refitted(limits: &Limits, measured: &Remeasured) -> Limits {
     let mut limits = limits.clone();
     if let Some(first) = limits.constraints.first_mut() {
         let cost = Cost { name: first.cost.name.clone(), ..Cost::latency(&measured.model) };
-        *first = Constraint::with_margin(cost, first.target, measured.margin, networks);
+        *first = Constraint::new(cost, first.target);
     }
     limits
 }

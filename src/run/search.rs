@@ -100,7 +100,7 @@ fn choice(search: &Search, searched: &Searched, goal: &Goal, candidates: &[Candi
     let target = Latency::from_ns(limits.constraints[0].target);
     let (candidate, latency) = choose(candidates, &found.latencies, target)?;
     let tables = [std::slice::from_ref(&found.table), &tables[1..]].concat();
-    let limits = refitted(&limits, networks, &found);
+    let limits = refitted(&limits, &found);
     Ok(Chosen { candidate: candidate.clone(), limits, measured: Some(latency), tables })
 }
 
