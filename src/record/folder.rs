@@ -196,7 +196,7 @@ impl Unfinished {
 
 /// A search that has ended.
 #[derive(Clone, Debug)]
-pub struct Searched {
+pub struct EndedSearch {
     pub on: SearchedOn,
     /// Empty for algorithms without a supernet.
     pub log: Vec<SearchEpoch>,
@@ -247,14 +247,14 @@ impl RunDir {
     ///
     /// # Errors
     /// Where a file cannot be read.
-    pub fn searched(&self, genotype: &Genotype) -> Result<Option<Matched<Searched>>, ArtifactError> {
+    pub fn searched(&self, genotype: &Genotype) -> Result<Option<Matched<EndedSearch>>, ArtifactError> {
         let log = artifact::read_lines(&self.log_of_search())?;
         let Some(on) = optional::<SearchedOn>(&self.searched_on())? else {
             return Ok((!log.is_empty()).then(|| Err("search.jsonl is of an unknown search".into())));
         };
         let same = on.genotype == Digest::of(genotype) && on.log == Digest::of_lines(&log);
         let other = "genotype.json and search.jsonl are of different searches: `nas search` writes them together";
-        Ok(Some(if same { Ok(Searched { on, log }) } else { Err(other.into()) }))
+        Ok(Some(if same { Ok(EndedSearch { on, log }) } else { Err(other.into()) }))
     }
 }
 

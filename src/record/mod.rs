@@ -10,7 +10,7 @@ mod folder;
 
 pub use begun::Begun;
 pub use certificate::{Certificate, Certified, Held, NearestBelow, Unconstrained};
-pub use folder::{Exported, Matched, ModelDir, RunDir, Searched, Trained, Unfinished, WEIGHTS};
+pub use folder::{EndedSearch, Exported, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
 
 use crate::artifact::Digest;
 use crate::bounded::Share;

@@ -68,7 +68,10 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
     }
     artifact::write_lines(&run.search_log(), &trained.log)?;
     let folders = folders(&search.run, searched).into_iter();
-    folders.zip(found).map(|(dir, (found, rows))| write(dir, found, &rows, (&trained.log, searched.foreign.clone()), data)).collect()
+    folders
+        .zip(found)
+        .map(|(dir, (found, rows))| write(dir, found, &rows, (&trained.log, searched.foreign.clone()), data))
+        .collect()
 }
 
 /// The folder of each goal's network.
