@@ -45,7 +45,7 @@ pub fn first_to_fit(networks: &Networks, number: usize) -> Vec<Subject> {
 
 /// The extreme networks: the fewest and the most multiply-accumulates, and one op throughout.
 fn corners(networks: &Networks) -> Vec<Vec<usize>> {
-    let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+    let live = networks.all_live();
     let macs = Cost::macs(networks).polynomial;
     let of_macs = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&macs, &live, sign));
     let mut ops: Vec<CandidateOp> = vec![];
@@ -84,7 +84,7 @@ pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> 
     let mut known: HashSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
     if chosen.is_empty() {
         let polynomial = problem.fit(table)?.polynomial.given(head.0, head_index(&problem.networks, head.1));
-        let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+        let live = networks.all_live();
         let corners = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&polynomial, &live, sign));
         let corners = corners.map(|choices| Subject::Network(networks.layers_of(&choices)));
         chosen.extend(corners.filter(|corner| known.insert(corner.clone())));

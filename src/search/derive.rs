@@ -11,7 +11,7 @@ impl Cost {
 
     /// The cheapest and the dearest network without a `zero`.
     pub fn range(&self, networks: &Networks) -> (f64, f64) {
-        let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+        let live = networks.all_live();
         range(&self.polynomial, &live).unwrap_or_default()
     }
 }

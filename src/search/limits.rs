@@ -123,7 +123,7 @@ impl Limits {
     /// # Errors
     /// [`SearchError::Unreachable`] where there is none.
     pub fn sample(&self, networks: &Networks, rng: &mut impl Rng) -> Result<Vec<usize>, SearchError> {
-        let live = live(networks);
+        let live = networks.all_live();
         for _ in 0..DRAWS {
             let drawn: Vec<usize> = live.iter().map(|choices| choices[rng.random_range(0..choices.len())]).collect();
             if self.allow(&drawn) {
@@ -137,12 +137,8 @@ impl Limits {
 
     /// The network that uses the most of the first limit, as [`nearest_below`].
     pub fn nearest_below(&self, networks: &Networks) -> Option<Nearest> {
-        nearest_below(&live(networks), &self.constraints)
+        nearest_below(&networks.all_live(), &self.constraints)
     }
-}
-
-fn live(networks: &Networks) -> Vec<Vec<usize>> {
-    (0..networks.len()).map(|layer| networks.live(layer)).collect()
 }
 
 /// Wider than a share by less than any difference of costs, so that rounding keeps what lies on its edge.

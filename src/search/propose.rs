@@ -5,27 +5,27 @@ use crate::space::Networks;
 use nalgebra::{DMatrix, DVector};
 use rand::Rng;
 use rand::seq::IndexedRandom;
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 /// Networks with their scores, in the order in which they were found.
 struct Scored<S> {
     score: S,
     found: Vec<Candidate>,
-    known: HashMap<Vec<usize>, f64>,
+    known: HashSet<Vec<usize>>,
 }
 
 impl<E, S: FnMut(&[usize]) -> Result<f64, E>> Scored<S> {
     fn new(score: S) -> Self {
-        Scored { score, found: vec![], known: HashMap::new() }
+        Scored { score, found: vec![], known: HashSet::new() }
     }
 
     /// Scores a network unless it is known; gives whether it was new.
     fn add(&mut self, choices: &[usize]) -> Result<bool, E> {
-        if self.known.contains_key(choices) {
+        if self.known.contains(choices) {
             return Ok(false);
         }
         let score = (self.score)(choices)?;
-        self.known.insert(choices.to_vec(), score);
+        self.known.insert(choices.to_vec());
         self.found.push(Candidate { choices: choices.to_vec(), score });
         Ok(true)
     }
@@ -68,7 +68,7 @@ pub fn propose<E: From<SearchError>>(
         let model = fitted(networks, &scored.found);
         // Of the best ones, the first that are not known yet.
         let mut predicted = limits.best(networks, &model, scored.found.len() + wanted.div_ceil(2))?;
-        predicted.retain(|choices| !scored.known.contains_key(choices));
+        predicted.retain(|choices| !scored.known.contains(choices));
         for choices in predicted.iter().take(wanted.div_ceil(2)) {
             scored.add(choices)?;
         }
@@ -110,7 +110,7 @@ pub fn evolve<E: From<SearchError>>(
         let young = &scored.found[scored.found.len().saturating_sub(population)..];
         let drawn = (0..TOURNAMENT).filter_map(|_| young.choose(rng));
         let Some(parent) = drawn.max_by(|a, b| a.score.total_cmp(&b.score)) else { break };
-        let child = mutated(networks, limits, &parent.choices.clone(), rng);
+        let child = mutated(networks, limits, &parent.choices, rng);
         let new = match child {
             Some(child) => scored.add(&child)?,
             None => false,
@@ -152,7 +152,7 @@ fn add_random<E: From<SearchError>, S: FnMut(&[usize]) -> Result<f64, E>>(
     Ok(())
 }
 
-/// A network within the limits that differs in a layer or two; none where none was found.
+/// A network within the limits that differs in one to three layers; none where none was found.
 fn mutated(networks: &Networks, limits: &Limits, parent: &[usize], rng: &mut impl Rng) -> Option<Vec<usize>> {
     let searched: Vec<usize> = networks.searched().collect();
     for _ in 0..MOST_TRIES {

@@ -85,6 +85,11 @@ impl Networks {
         (0..choices.len()).filter(|&choice| choices[choice].op != CandidateOp::Zero).collect()
     }
 
+    /// By layer, [`Networks::live`].
+    pub fn all_live(&self) -> Vec<Vec<usize>> {
+        (0..self.len()).map(|layer| self.live(layer)).collect()
+    }
+
     /// How many networks there are without a `zero`.
     pub fn count(&self) -> usize {
         (0..self.len()).map(|layer| self.live(layer).len()).fold(1, usize::saturating_mul)

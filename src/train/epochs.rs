@@ -205,7 +205,7 @@ impl Epochs<'_> {
     /// All batches that are left at a position.
     fn batches_from(&self, position: Position) -> impl Iterator<Item = Batch> + Send {
         let (batches, seed, augment) = (self.batches, self.seed, self.augment);
-        (position.epochs..self.epochs).flat_map(move |epochs| {
+        (position.epochs..self.until).flat_map(move |epochs| {
             let epoch = batches.epoch(seed, epochs as u64 + 1, augment);
             let first = if epochs == position.epochs { position.step } else { 0 };
             (first..epoch.len()).map(move |step| epoch.batch(step))

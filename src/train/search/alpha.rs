@@ -326,6 +326,10 @@ impl Alpha<'_> {
         let of_alpha = || self.net.alpha.grad().copy();
 
         let before = weights.iter().map(|weight| weight.detach().copy()).collect::<Vec<_>>();
+        let restore = || {
+            let _guard = tch::no_grad_guard();
+            weights.iter().zip(&before).for_each(|(weight, before)| weight.shallow_clone().copy_(before));
+        };
         let descent = gradients(&loss_of(self, images, labels).0);
         moved(&descent, -rate);
         let (held_out_images, held_out_labels) = self.tensors(batch);
@@ -334,10 +338,7 @@ impl Alpha<'_> {
         let limits = penalty(constraints.0, &self.net.probabilities(), constraints.1);
         let direction = gradients(&(&loss + limits));
         let first_order = of_alpha();
-        {
-            let _guard = tch::no_grad_guard();
-            weights.iter().zip(&before).for_each(|(weight, before)| weight.shallow_clone().copy_(before));
-        }
+        restore();
         let norms: Vec<Tensor> = direction.iter().filter(|d| d.defined()).map(|d| d.norm()).collect();
         let epsilon = FINITE_DIFFERENCE / Tensor::stack(&norms, 0).norm().double_value(&[]).max(1e-12);
         moved(&direction, epsilon);
@@ -346,10 +347,7 @@ impl Alpha<'_> {
         moved(&direction, -2.0 * epsilon);
         let _ = gradients(&loss_of(self, images, labels).0);
         let below = of_alpha();
-        {
-            let _guard = tch::no_grad_guard();
-            weights.iter().zip(&before).for_each(|(weight, before)| weight.shallow_clone().copy_(before));
-        }
+        restore();
         let grad = first_order - (above - below) * (rate / (2.0 * epsilon));
         self.net.alpha.shallow_clone().zero_grad();
         self.adam.step(&self.net.alpha, &grad, self.search.settings.alpha_learning_rate.get());

@@ -25,6 +25,7 @@ use trials::Trials;
 pub struct Search<'a> {
     searched: &'a Searched,
     data: &'a Data,
+    data_digest: String,
     settings: &'a SearchSettings,
     augment: Augment,
     train: Vec<usize>,
@@ -90,9 +91,21 @@ impl<'a> Search<'a> {
         let normalisation = Normalisation::of(&data.train, &train)?;
         let unfinished = run.unfinished();
         super::fix(settings.threads, settings.seed);
-        let decided = unfinished.arithmetic(&Digest::of(&(&searched.networks.space, settings, data.fingerprint())));
+        let data_digest = data.fingerprint();
+        let decided = unfinished.arithmetic(&Digest::of(&(&searched.networks.space, settings, &data_digest)));
         let floats = settings.arithmetic.resolve(&decided)?;
-        Ok(Search { searched, data, settings, augment, train, held_out, normalisation, unfinished, floats })
+        Ok(Search {
+            searched,
+            data,
+            data_digest,
+            settings,
+            augment,
+            train,
+            held_out,
+            normalisation,
+            unfinished,
+            floats,
+        })
     }
 
     /// Trains the supernet, where the algorithm has one. Resumes from a checkpoint of the same settings and data; the
@@ -200,7 +213,7 @@ impl<'a> Search<'a> {
     /// Identifies all that a result depends on, with what it depends on besides the settings and the data.
     fn key(&self, on: impl serde::Serialize) -> Digest {
         let Networks { space, input, classes, .. } = &self.searched.networks;
-        Digest::of(&(space, input, classes, on, self.settings, self.data.fingerprint()))
+        Digest::of(&(space, input, classes, on, self.settings, &self.data_digest))
     }
 
     fn epochs(&self, on: impl serde::Serialize) -> Epochs<'_> {

@@ -35,7 +35,7 @@ pub(super) struct Oneshot<'a> {
 impl<'a> Oneshot<'a> {
     pub fn new(search: &'a Search<'a>, net: Supernet) -> Oneshot<'a> {
         let networks = &search.searched.networks;
-        let live: Vec<Vec<usize>> = (0..networks.len()).map(|layer| networks.live(layer)).collect();
+        let live = networks.all_live();
         let macs = Cost::macs(networks).polynomial;
         let first = || live.iter().map(|live| live[0]).collect();
         let extreme = |sign| extreme(&macs, &live, sign).unwrap_or_else(first);

@@ -63,7 +63,7 @@ impl<'a> Trials<'a> {
     /// Where the search is interrupted, or a file cannot be written.
     pub fn score(&mut self, supernet: &Supernet, choices: &[usize]) -> Result<f64, TrainError> {
         let search = self.search;
-        let row = self.row(choices, 0, |ops| {
+        let row = self.row(self.genotype(choices).names(), 0, |ops| {
             let size = SCORED_BATCH.try_into().unwrap_or(std::num::NonZeroUsize::MIN);
             let train = crate::data::Batches { size, ..search.train_batches() };
             let held_out = crate::data::Batches { size, ..search.held_out_batches() };
@@ -91,10 +91,11 @@ impl<'a> Trials<'a> {
     /// Where the training fails.
     pub fn train(&mut self, choices: &[usize], epochs: usize) -> Result<f64, TrainError> {
         let search = self.search;
-        let names = Genotype::new(search.searched.networks.clone(), choices.to_vec()).names();
-        let (key, name) = (self.key(&names), format!("network {}", self.rows.len() + 1));
-        let row = self.row(choices, epochs, |ops| {
-            let network = Network::Genotype(Genotype::new(search.searched.networks.clone(), choices.to_vec()));
+        let genotype = self.genotype(choices);
+        let ops = genotype.names();
+        let (key, name) = (self.key(&ops), format!("network {}", self.rows.len() + 1));
+        let row = self.row(ops, epochs, |ops| {
+            let network = Network::Genotype(genotype);
             let settings = search.settings.trial();
             let recipe = Recipe {
                 stage: "search",
@@ -140,14 +141,17 @@ impl<'a> Trials<'a> {
         Ok(racing.into_iter().map(|(_, candidate)| candidate).collect())
     }
 
+    fn genotype(&self, choices: &[usize]) -> Genotype {
+        Genotype::new(self.search.searched.networks.clone(), choices.to_vec())
+    }
+
     /// What is known of a network; found out by `find` and stored if it is not.
     fn row(
         &mut self,
-        choices: &[usize],
+        ops: Vec<String>,
         epochs: usize,
         find: impl FnOnce(Vec<String>) -> Result<CandidateRow, TrainError>,
     ) -> Result<&CandidateRow, TrainError> {
-        let ops = Genotype::new(self.search.searched.networks.clone(), choices.to_vec()).names();
         let key = (ops, epochs);
         if let Some(&known) = self.known.get(&key) {
             return Ok(&self.rows[known]);
