@@ -6,10 +6,9 @@ use crate::artifact::Digest;
 use crate::bounded::{Bytes, Count, Percent};
 use crate::data::Data;
 use crate::latency::{Latency, Target, TargetFor};
-use crate::model::{LatencyModel, Validations};
+use crate::model::{LatencyModel, Validation, Validations};
 use crate::search::{Constraint, Cost, Goal, Limits, Searched, latency_range};
 use crate::space::{Networks, SearchSpace};
-use crate::table::LatencyTable;
 
 /// What networks may cost.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -132,13 +131,15 @@ fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result
         log::warn!("the latency table that is used was measured with {difference}");
     }
     let model = LatencyModel::new(&table, networks)?;
-    if Validations::load(&table)?.of(&model).is_none() {
+    let validations = Validations::load(&table)?;
+    let validation = validations.of(&model);
+    if validation.is_none() {
         let table = table.path().display();
         log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
     }
     Ok(Predicted {
         cost: Cost { name: format!("latency on {} with {runtime}", device.name), ..Cost::latency(&model) },
-        margin: margin(&table, &model)?,
+        margin: margin(&model, validation),
         range: latency_range(&model),
         table: table.digest(),
         foreign: foreign.map(|difference| difference.to_string()),
@@ -150,9 +151,8 @@ fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result
 const MOST_MARGIN: f64 = 0.05;
 
 /// By which share of it predictions have to be below a target.
-fn margin(table: &LatencyTable, model: &LatencyModel) -> Result<f64, RunError> {
-    let validations = Validations::load(table)?;
-    let derived = validations.of(model).and_then(|validation| validation.derived).map(|derived| derived.mape);
+fn margin(model: &LatencyModel, validation: Option<&Validation>) -> f64 {
+    let derived = validation.and_then(|validation| validation.derived).map(|derived| derived.mape);
     let error = derived.or_else(|| model.fit.as_ref().map(|fit| fit.leave_one_out_error()));
-    Ok((2.0 * error.unwrap_or(0.0)).min(MOST_MARGIN))
+    (2.0 * error.unwrap_or(0.0)).min(MOST_MARGIN)
 }

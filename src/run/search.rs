@@ -4,7 +4,7 @@ use super::{MeasureSettings, MeasureTop, RunError, Targets};
 use crate::artifact::{self, Digest};
 use crate::data::{Data, DataSpec};
 use crate::latency::Latency;
-use crate::record::{CandidateRow, Certificate, Certified, RunDir, SearchEpoch, SearchedOn};
+use crate::record::{CandidateRow, Certificate, Certified, RunDir, SearchedOn};
 use crate::search::{Candidate, Goal, Limits, Searched};
 use crate::space::Genotype;
 use crate::train;
@@ -67,10 +67,21 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
         found.push((certified(search, searched, chosen, &proposed)?, proposed.rows));
     }
     artifact::write_lines(&run.search_log(), &trained.log)?;
+    let on = |(genotype, tables): (&Genotype, Vec<Digest>)| SearchedOn {
+        data: data.name.clone(),
+        data_digest: by.data_digest().into(),
+        tables,
+        genotype: Digest::of(genotype),
+        log: Digest::of_lines(&trained.log),
+        foreign_table: searched.foreign.clone(),
+    };
     let folders = folders(&search.run, searched).into_iter();
     folders
         .zip(found)
-        .map(|(dir, (found, rows))| write(dir, found, &rows, (&trained.log, searched.foreign.clone()), data))
+        .map(|(dir, ((found, tables), rows))| {
+            let on = on((&found.genotype, tables));
+            write(dir, found, &on, &rows)
+        })
         .collect()
 }
 
@@ -127,25 +138,11 @@ fn certified(
     Ok((Certified { genotype: Genotype::new(networks.clone(), candidate.choices), certificate }, tables))
 }
 
-fn write(
-    dir: RunDir,
-    (found, tables): (Certified, Vec<Digest>),
-    rows: &[CandidateRow],
-    (log, foreign_table): (&[SearchEpoch], Option<String>),
-    data: &Data,
-) -> Result<Found, RunError> {
+fn write(dir: RunDir, found: Certified, on: &SearchedOn, rows: &[CandidateRow]) -> Result<Found, RunError> {
     artifact::write_lines(&dir.candidates(), rows)?;
     artifact::write_json(&dir.genotype(), &found)?;
     let Certified { genotype, certificate } = found;
-    let on = SearchedOn {
-        data: data.name.clone(),
-        data_digest: data.fingerprint(),
-        tables,
-        genotype: Digest::of(&genotype),
-        log: Digest::of_lines(log),
-        foreign_table,
-    };
-    artifact::write_json(&dir.searched_on(), &on)?;
+    artifact::write_json(&dir.searched_on(), on)?;
     let first = &certificate.constraints[0];
     let (predicted_ns, target_ns) = (Latency::from_ns(first.value), Latency::from_ns(first.target));
     Ok(Found { run: dir.0, genotype, predicted_ns, target_ns, measured_ns: certificate.measured_ns })

@@ -2,13 +2,15 @@
 
 use super::checkpoint::write_tensors;
 use super::epochs::{At, Epochs, Metrics, Task};
-use super::{Arithmetic, Checkpoint, Net, Norm, Placement, Sgd, TrainError, accuracy, correct, cosine, tensors};
+use super::{
+    Arithmetic, Checkpoint, Net, Norm, Placement, Sgd, TrainError, accuracy, correct, cosine, decay_of, tensors,
+};
 use crate::artifact::{self, Digest};
 use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Threads, Weight};
 use crate::data::{self, Augment, Batch, Batches, Data, Normalisation};
 use crate::record::{Floats, ModelDir, TrainEpoch, TrainedOn, Unfinished};
 use crate::space::Network;
-use nas_exporters::{Role, Shape, Weights};
+use nas_exporters::{Shape, Weights};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use tch::Tensor;
@@ -148,7 +150,7 @@ impl Recipe<'_> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
         let net = Net::new(network.graph(), Placement { floats: self.floats, ..Placement::default() });
-        let decay = |role| if role == Role::Weight { settings.weight_decay.get() } else { 0.0 };
+        let decay = |role| decay_of(role, settings.weight_decay);
         let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
         let sgd = Sgd::new(params, settings.momentum.get());
         let mut task = Fit { net, sgd, settings, shown: self.shown };

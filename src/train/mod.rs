@@ -16,7 +16,7 @@ pub use checkpoint::Checkpoint;
 pub use epochs::{At, Epochs, Metrics, Seen, Task};
 pub use interrupt::{Deferred, interrupted, interruption};
 pub use net::{Net, Norm, Placement};
-pub use optim::{Adam, Sgd, clipped, cosine};
+pub use optim::{Adam, Sgd, clipped, cosine, decay_of};
 pub use steps::{alpha_step, excesses, expectation, penalty, sandwich_step, weight_step};
 pub use supernet::{Gate, Path, Supernet};
 

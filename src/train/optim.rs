@@ -1,3 +1,5 @@
+use crate::bounded::Weight;
+use nas_exporters::Role;
 use tch::Tensor;
 
 /// Learning rate after `step` of `steps`: a half cosine from `peak` to zero (Loshchilov & Hutter
@@ -8,6 +10,11 @@ pub fn cosine(peak: f64, step: usize, steps: usize, warmup: usize) -> f64 {
     }
     let progress = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
     peak * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+}
+
+/// The weight decay of a parameter: that of convolution and linear weights, and none of biases and batch norm.
+pub fn decay_of(role: Role, weight_decay: Weight) -> f64 {
+    if role == Role::Weight { weight_decay.get() } else { 0.0 }
 }
 
 /// Stochastic gradient descent with Nesterov momentum and weight decay, as PyTorch's `SGD`.

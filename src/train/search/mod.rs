@@ -7,14 +7,13 @@ mod trials;
 
 pub use settings::{Algorithm, Component, Components, SearchSettings};
 
-use super::{At, Checkpoint, Epochs, Placement, Sgd, Supernet, TrainError};
+use super::{At, Checkpoint, Epochs, Placement, Sgd, Supernet, TrainError, decay_of};
 use crate::artifact::Digest;
 use crate::data::{Augment, Batches, Data, Normalisation, split};
 use crate::record::{CandidateRow, Floats, RunDir, SearchEpoch, Unfinished};
 use crate::search::{Candidate, Limits, Searched, best_of, evolve, fitted, propose, sample, scores_of};
 use crate::space::Networks;
 use alpha::Alpha;
-use nas_exporters::Role;
 use oneshot::Oneshot;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -197,6 +196,11 @@ impl<'a> Search<'a> {
         Ok(Proposed { candidates, unconstrained, rows: trials.close() })
     }
 
+    /// [`Data::fingerprint`], which reads all images.
+    pub fn data_digest(&self) -> &str {
+        &self.data_digest
+    }
+
     fn placement(&self) -> Placement {
         Placement { floats: self.floats, ..Placement::default() }
     }
@@ -233,7 +237,7 @@ impl<'a> Search<'a> {
     }
 
     fn sgd(&self, net: &Supernet) -> Sgd {
-        let decay = |role| if role == Role::Weight { self.settings.weight_decay.get() } else { 0.0 };
+        let decay = |role| decay_of(role, self.settings.weight_decay);
         let params = net.params().map(|(name, param, tensor)| (name.to_string(), tensor, decay(param.role)));
         Sgd::new(params, self.settings.momentum.get())
     }
