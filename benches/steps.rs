@@ -34,7 +34,7 @@ fn main() {
     fix(Threads::of(1), 0);
     let space: SearchSpace = toml::from_str(SPACE).unwrap();
     let networks = Networks::new(space, Shape::new(3, 32, 32), [10]).unwrap();
-    let floats = arithmetic.decide();
+    let floats = arithmetic.decide(Device::Cpu);
     let net = Supernet::new(&networks, Placement { floats, ..Placement::default() }, false);
     let mut sgd = Sgd::new(net.params().map(|(name, _, tensor)| (name.to_string(), tensor, 3e-4)), 0.9);
     let images = Tensor::randn([64, 32, 32, 3], (Kind::Float, Device::Cpu)).permute([0, 3, 1, 2]);

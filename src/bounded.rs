@@ -83,6 +83,8 @@ bounded! {
     HeldOut(f64): "a share to hold out, a number above 0 and below 1", |n| n > 0.0 && n < 1.0;
     /// A part of a whole, such as an accuracy.
     Share(f64): "a share from 0 to 1", |n| n >= 0.0 && n <= 1.0;
+    /// What logits are divided by before softmax.
+    Temperature(f64): "a temperature, a number above 0", |n| n > 0.0 && n.is_finite();
     /// Factor of the channels of a published network.
     Width(f64): "a width from 0.05 to 10", |n| n >= 0.05 && n <= 10.0;
 }

@@ -17,6 +17,7 @@ pub mod device;
 mod environment;
 pub mod latency;
 pub mod model;
+mod named;
 pub mod profile;
 mod progress;
 pub mod record;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use edge_nas::data::{Augment, Batch, Batches, Data, DataSpec, Dataset, Normalisation, ahead, split};
+use edge_nas::data::{Augment, Batch, Batches, Border, Data, DataSpec, Dataset, Normalisation, ahead, split};
 
 fn embedded() -> Dataset {
     Data::load(&DataSpec::Embedded).unwrap().train
@@ -35,14 +35,15 @@ fn splits_are_disjoint_balanced_and_reproducible_by_seed() {
     }
 }
 
-const CROP_AND_FLIP: Augment = Augment { padding: 4, flip: true };
+const CROP_AND_FLIP: Augment = Augment { padding: 4, border: Border::Mean, flip: true, cutout: 0 };
 
 /// The first `count` images of the embedded set as batches of 64.
 fn with_batches<R>(count: usize, run: impl FnOnce(Batches) -> R) -> R {
     let train = embedded();
     let normalisation = Normalisation::of(&train, &all(&train)).unwrap();
     let indices: Vec<usize> = (0..count).collect();
-    run(Batches { dataset: &train, indices: &indices, normalisation: &normalisation, size: 64.try_into().unwrap() })
+    let size = 64.try_into().unwrap();
+    run(Batches { dataset: &train, indices: &indices, normalisation: &normalisation, size, balanced: false })
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn augmented_images_are_shifted_and_mirrored_originals() {
         let original = one.in_order().next().unwrap().images;
         let mut seen = BTreeSet::new();
         for epoch in 0..400 {
-            let image = one.epoch(5, epoch, Augment { padding: 2, flip: true }).batch(0).images;
+            let image = one.epoch(5, epoch, Augment { padding: 2, flip: true, ..Augment::default() }).batch(0).images;
             let found = (0..50).find(|k| {
                 let (down, right, flip) = (k / 2 / 5 - 2, k / 2 % 5 - 2, k % 2 == 1);
                 shifted(&original, 28, down, right, flip) == image
@@ -130,7 +131,7 @@ fn augmented_images_are_shifted_and_mirrored_originals() {
             seen.insert(found.expect("the image is not a shift within the padding"));
         }
         assert_eq!(seen.len(), 50, "400 draws of 50 equally likely shifts reach all of them");
-        let far = one.epoch(5, 0, Augment { padding: 1000, flip: false }).batch(0);
+        let far = one.epoch(5, 0, Augment { padding: 1000, flip: false, ..Augment::default() }).batch(0);
         assert_eq!(far.images.len(), 784);
     });
 }

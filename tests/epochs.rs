@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::artifact::Digest;
+use edge_nas::bounded::Weight;
 use edge_nas::data::{Augment, Batch, Batches, Data, DataSpec, Normalisation};
-use edge_nas::train::{At, Checkpoint, Epochs, Metrics, Net, Norm, Placement, Sgd, Task, tensors};
+use edge_nas::train::{At, Buffers, Checkpoint, Epochs, Metrics, Net, Norm, Placement, Sgd, Task, TrainError, tensors};
 use nas_exporters::{Graph, Op, Shape, Weights};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
@@ -46,8 +47,7 @@ impl Small {
         let net = Net::new(g, Placement::default());
         // Not from libtorch's generator, which all tests share.
         net.load(&Weights::random(net.graph(), 3)).unwrap();
-        let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, 1e-4));
-        let sgd = Sgd::new(params, 0.9);
+        let sgd = Sgd::new(Buffers::of(&net).trained(Weight::of(1e-4)), 0.9);
         Small { net, sgd, interrupted_at }
     }
 }
@@ -65,16 +65,14 @@ impl Task for Small {
         let (images, labels) = tensors(batch, self.net.graph().input_shape(), self.net.device());
         let logits = self.net.forward(&images, Norm::TRAIN);
         let loss = logits.cross_entropy_for_logits(&labels);
-        self.sgd.zero_grad();
-        loss.backward();
-        self.sgd.step(0.1 / (1.0 + at.done() as f64));
+        self.sgd.step_along(&Buffers::gradients(&self.net, &loss), 0.1 / (1.0 + at.done() as f64));
         let right = logits.argmax(1, false).eq_tensor(&labels).sum(tch::Kind::Int64).int64_value(&[]);
         metrics.train.add(loss.double_value(&[]), right as usize, batch.labels.len());
     }
 
-    fn row(&self, at: At, metrics: &Metrics, _: f64) -> Line {
+    fn row(&self, at: At, metrics: &Metrics, _: f64) -> Result<Line, TrainError> {
         let seen = metrics.train;
-        Line { epoch: at.epoch, loss: seen.loss, right: seen.right, images: seen.images }
+        Ok(Line { epoch: at.epoch, loss: seen.loss, right: seen.right, images: seen.images })
     }
 
     fn describe(row: &Line) -> String {
@@ -90,8 +88,14 @@ fn train(data: &Data, dir: &Path, mut task: Small) -> (Vec<Line>, Vec<(String, V
     let epochs = Epochs {
         stage: "test",
         name: "small".into(),
-        batches: Batches { dataset: &data.train, indices: &indices, normalisation: &normalisation, size },
-        augment: Augment { padding: 2, flip: true },
+        batches: Batches {
+            dataset: &data.train,
+            indices: &indices,
+            normalisation: &normalisation,
+            size,
+            balanced: false,
+        },
+        augment: Augment { padding: 2, flip: true, ..Augment::default() },
         seed: 5,
         epochs: EPOCHS,
         until: EPOCHS,

@@ -92,7 +92,8 @@ fn write_model(dir: &ModelDir, network: &Network, last_accuracy: f64) {
             learning_rate: 0.05 * (1.0 - progress),
             train_loss: 1.9 - 1.5 * progress.sqrt(),
             train_accuracy: share(progress.sqrt() * last_accuracy),
-            test_accuracy: share(progress.sqrt() * last_accuracy),
+            test_accuracy: Some(share(progress.sqrt() * last_accuracy)),
+            held_out_accuracy: None,
             seconds: 30.5,
         };
         artifact::append_line(&dir.train_log(), &line).unwrap();
@@ -109,6 +110,7 @@ fn write_model(dir: &ModelDir, network: &Network, last_accuracy: f64) {
         classes: vec![],
         normalisation: Normalisation { mean: vec![], std: vec![] },
         arithmetic: Default::default(),
+        made: None,
     };
     artifact::write_json(&dir.trained_on(), &on).unwrap();
 }

@@ -5,14 +5,15 @@
 #[path = "table/mod.rs"]
 mod table;
 
-use edge_nas::bounded::Threads;
+use edge_nas::bounded::{Threads, Weight};
 use edge_nas::latency::Latency;
 use edge_nas::model::LatencyModel;
 use edge_nas::record::{Float, Floats};
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
+use edge_nas::train::branches::{with_branches, without_branches};
 use edge_nas::train::{
-    Adam, Gate, Net, Norm, Placement, Sgd, Supernet, alpha_step, clipped, cosine, expectation, fix, penalty,
+    Adam, Buffers, Gate, Net, Norm, Placement, Sgd, Supernet, alpha_step, clipped, cosine, expectation, fix, penalty,
     sandwich_step, weight_step,
 };
 use nas_exporters::{Graph, Op, Role, Shape, Weights};
@@ -145,18 +146,63 @@ fn steps_bring_the_loss_down() {
     let net = small_net();
     let x = images(32, net.graph().input_shape());
     let labels = x.select(1, 0).mean_dim([1i64, 2].as_slice(), false, Kind::Float).gt(0.0).to_kind(Kind::Int64);
-    let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, 0.0));
-    let mut sgd = Sgd::new(params, 0.9);
+    let mut sgd = Sgd::new(Buffers::of(&net).trained(Weight::of(0.0)), 0.9);
     let losses: Vec<f64> = (0..60)
         .map(|_| {
             let loss = net.forward(&x, Norm::TRAIN).cross_entropy_for_logits(&labels);
-            sgd.zero_grad();
-            loss.backward();
-            sgd.step(0.05);
+            sgd.step_along(&Buffers::gradients(&net, &loss), 0.05);
             loss.double_value(&[])
         })
         .collect();
     assert!(losses[59] < 0.5 * losses[0], "{losses:?}");
+}
+
+/// A step of the buffers is a step of each parameter.
+#[test]
+fn buffers_hold_the_parameters_of_a_net() {
+    let (one, other) = (small_net(), small_net());
+    other.load(&one.weights()).unwrap();
+    let before = one.weights();
+    let buffers = Buffers::of(&one);
+    assert_eq!(one.weights(), before);
+    let x = images(8, one.graph().input_shape());
+    let labels = Tensor::from_slice(&[0i64, 1, 0, 1, 0, 1, 0, 1]);
+    let loss_of = |net: &Net| net.forward(&x, Norm::TRAIN).cross_entropy_for_logits(&labels);
+    let decay = |role| if role == Role::Weight { 0.1 } else { 0.0 };
+    let mut flat = Sgd::new(buffers.trained(Weight::of(0.1)), 0.9);
+    let mut each = Sgd::new(other.trainable().map(|(p, tensor)| (p.name.clone(), tensor, decay(p.role))), 0.9);
+    for _ in 0..3 {
+        flat.step_along(&Buffers::gradients(&one, &loss_of(&one)), 0.05);
+        let params: Vec<&Tensor> = other.trainable().map(|(_, tensor)| tensor).collect();
+        let grads = Tensor::run_backward(&[loss_of(&other)], &params, false, false);
+        each.step_along(&grads.into_iter().enumerate().collect::<Vec<_>>(), 0.05);
+    }
+    let (found, expected) = (one.weights(), other.weights());
+    assert_ne!(found, before);
+    for ((name, found), (_, expected)) in found.iter().zip(expected.iter()) {
+        let difference = found.values.iter().zip(&expected.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference < 1e-6, "{name}: {difference}");
+    }
+}
+
+/// Branches and their batch norms are one convolution and its batch norm, for inference.
+#[test]
+fn branches_fold_into_the_graph_that_was_searched() {
+    for (op, channels, stride) in
+        [("conv_3x3", 8, 1), ("conv_5x5", 12, 2), ("sep_conv_3x3", 8, 1), ("mb_3x3_e3", 8, 2), ("res_3x3", 8, 1)]
+    {
+        let layer = Layer { op: op.parse().unwrap(), input: Shape::new(8, 9, 7), channels, stride };
+        let graph = layer.graph();
+        let grown = with_branches(&graph);
+        assert!(grown.params().len() > graph.params().len(), "{op}");
+        let (branched, single) = (Net::new(grown, Placement::default()), Net::new(graph, Placement::default()));
+        branched.load(&Weights::random(branched.graph(), 5)).unwrap();
+        single.load(&without_branches(single.graph(), &branched.weights()).unwrap()).unwrap();
+        let x = images(3, layer.input);
+        let [a, b] = [&branched, &single].map(|net| net.forward(&x, Norm::Running));
+        let difference = (&a - &b).abs().max().double_value(&[]) / a.abs().max().double_value(&[]);
+        assert!(difference < 1e-5, "{op}: {difference}");
+    }
 }
 
 #[test]
@@ -441,7 +487,7 @@ fn calibration_takes_the_mean_statistics_of_its_batches() {
     let batch = |seed: u64| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let images = (0..16 * networks.input.len()).map(|_| rng.random_range(-2.0..2.0)).collect();
-        edge_nas::data::Batch { images, labels: (0..16).map(|i| i % 5).collect() }
+        edge_nas::data::Batch { images, labels: (0..16).map(|i| i % 5).collect(), indices: vec![], views: vec![] }
     };
     // Of one batch, the running statistics are its own, but for the unbiased variance.
     path.calibrate([batch(0)]);
@@ -497,9 +543,7 @@ fn sgd_takes_pytorchs_steps() {
     let p = parameter(1.0);
     let mut sgd = Sgd::new([("p".to_string(), &p, 0.5)], 0.9);
     for expected in [0.525, -0.107375] {
-        sgd.zero_grad();
-        (&p * 2.0).sum(Kind::Float).backward();
-        sgd.step(0.1);
+        sgd.step_along(&[(0, Tensor::from_slice(&[2f32]))], 0.1);
         assert!((values(&p)[0] - expected).abs() < 1e-6, "{} for {expected}", values(&p)[0]);
     }
     let (name, velocity) = sgd.state().next().unwrap();

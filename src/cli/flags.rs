@@ -126,71 +126,124 @@ impl SpaceFlags {
     }
 }
 
-/// Declares a group of flags, one for each field of a settings struct, with its defaults.
 #[cfg(feature = "torch")]
-macro_rules! flags_of {
-    (
-        $flags:ident = $settings:path, $heading:literal,
-        { $($(#[$doc:meta])* $name:ident: $kind:ty,)* }
-        $(switches { $($(#[$switch_doc:meta])* $switch:ident,)* })?
-    ) => {
+use crate::bounded::{
+    BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Temperature, Weight,
+};
+#[cfg(feature = "torch")]
+use crate::data::Border;
+#[cfg(feature = "torch")]
+use crate::train::{
+    Arithmetic, Changes, Preset, Schedule, TorchDevice, TrainSettings,
+    search::{Algorithm, Components, SearchSettings},
+};
+
+/// Declares the flags of a training, each of which changes what a preset says.
+#[cfg(feature = "torch")]
+macro_rules! train_flags {
+    ({ $($(#[$doc:meta])* $name:ident: $kind:ty,)* } switches { $($(#[$switch_doc:meta])* $switch:ident,)* }) => {
         #[derive(Clone, Debug, clap::Args)]
-        #[command(next_help_heading = $heading)]
-        pub struct $flags {
-            $($(#[$doc])* #[arg(long, default_value_t = <$settings>::default().$name)] $name: $kind,)*
-            $($($(#[$switch_doc])* #[arg(long)] $switch: bool,)*)?
-            /// Do not mirror training images, as is right for digits and letters
-            #[arg(long)]
-            no_flip: bool,
+        #[command(next_help_heading = "Training")]
+        pub struct TrainFlags {
+            /// Recipe that other flags change: reference, fast or best; docs/training.md has what each of them does
+            #[arg(long, default_value_t = Preset::default())]
+            preset: Preset,
+            $($(#[$doc])* #[arg(long)] $name: Option<$kind>,)*
+            $($(#[$switch_doc])* #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")] $switch: Option<bool>,)*
             /// Threads on which libtorch trains on this machine; results are reproducible only with the same number
             #[arg(id = "torch_threads", long = "torch-threads", value_name = "TORCH_THREADS")]
-            #[arg(default_value_t = <$settings>::default().threads)]
-            threads: Threads,
-            /// What convolutions are trained in: fp32, bf16, or auto, which measures what is faster on this machine;
-            /// all else, and inference, are in fp32. Results are reproducible only with the same one
-            #[arg(long, default_value_t = <$settings>::default().arithmetic)]
-            arithmetic: Arithmetic,
+            threads: Option<Threads>,
         }
 
-        impl $flags {
-            pub fn settings(self) -> $settings {
-                let $flags { $($name,)* $($($switch,)*)? no_flip, threads, arithmetic } = self;
-                $settings { $($name,)* $($($switch,)*)? no_flip, threads, arithmetic }
+        impl TrainFlags {
+            pub fn settings(self) -> TrainSettings {
+                let TrainFlags { preset, $($name,)* $($switch,)* threads } = self;
+                Changes { preset, $($name,)* $($switch,)* threads }.into()
             }
         }
     };
 }
 
 #[cfg(feature = "torch")]
-use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Weight};
-#[cfg(feature = "torch")]
-use crate::train::{
-    Arithmetic,
-    fit::TrainSettings,
-    search::{Algorithm, Components, SearchSettings},
-};
-
-#[cfg(feature = "torch")]
-flags_of!(TrainFlags = TrainSettings, "Training", {
+train_flags!({
     /// Passes over the training images
     epochs: EpochCount,
     /// Images per step
     batch_size: BatchSize,
-    /// Peak learning rate, which a cosine lowers to 0; usual are 0.01 to 0.1, and less if the training diverges
+    /// Peak learning rate; usual are 0.01 to 0.1, and less if the training diverges
     learning_rate: LearningRate,
+    /// How the learning rate changes: cosine, or one_cycle (linear rise in the first fifth, linear fall)
+    schedule: Schedule,
     /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usual is 0.9
     momentum: Momentum,
     /// Weight decay: by how much convolution and linear weights are drawn to 0, against overfitting; usual are 1e-5 to
     /// 1e-3, more for few images
     weight_decay: Weight,
+    /// Share of the target that is spread over all classes, against overconfidence; usual are 0 to 0.2
+    label_smoothing: Share,
+    /// The most that the norm of the gradient may be; 0 for no limit
+    clip: Weight,
+    /// What a step leaves of the moving average of the weights, which is tested and exported in their place; 0 for no
+    /// average, usual are 0.99 to 0.9999
+    ema: Momentum,
     /// Shift training images by up to this many pixels; no more than their size
     padding: usize,
+    /// What shifted images have at their border: mean (the mean colour) or mirrored
+    border: Border,
+    /// Cut a square of this many pixels a side out of each training image; 0 for none
+    cutout: usize,
+    /// Blend training images in pairs, with a share drawn from Beta(MIXUP, MIXUP); 0 for none. It tends to harm very
+    /// small networks
+    mixup: Weight,
+    /// Share of the loss that is the distance from the answers of --teacher
+    teacher_weight: Share,
+    /// Temperature at which answers are compared with those of --teacher
+    temperature: Temperature,
+    /// Share of the training images that is kept back: the log shows the accuracy on them, best.safetensors has the
+    /// weights of the best epoch, and test images are used after the last epoch only
+    held_out: Share,
     /// Seed of all random numbers
     seed: u64,
+    /// Processor that libtorch trains on: cpu, cuda, or auto for the first GPU that it can use
+    torch_device: TorchDevice,
+    /// What convolutions are trained in: fp32, bf16, or auto, which measures what is faster on this machine; all else,
+    /// and inference, are in fp32. Results are reproducible only with the same one
+    arithmetic: Arithmetic,
+} switches {
+    /// Do not mirror training images, as is right for digits and letters
+    no_flip,
+    /// Train as many images of each class as of any other, where some classes have few
+    balanced,
+    /// Train convolutions as sums of branches, which are one convolution afterwards: slower training, same network
+    branches,
 });
 
+/// Declares the flags of a search, one for each field of its settings, with its defaults.
 #[cfg(feature = "torch")]
-flags_of!(SearchFlags = SearchSettings, "Search", {
+macro_rules! search_flags {
+    ({ $($(#[$doc:meta])* $name:ident: $kind:ty,)* } switches { $($(#[$switch_doc:meta])* $switch:ident,)* }) => {
+        #[derive(Clone, Debug, clap::Args)]
+        #[command(next_help_heading = "Search")]
+        pub struct SearchFlags {
+            $($(#[$doc])* #[arg(long, default_value_t = SearchSettings::default().$name)] $name: $kind,)*
+            $($(#[$switch_doc])* #[arg(long)] $switch: bool,)*
+            /// Threads on which libtorch trains on this machine; results are reproducible only with the same number
+            #[arg(id = "torch_threads", long = "torch-threads", value_name = "TORCH_THREADS")]
+            #[arg(default_value_t = SearchSettings::default().threads)]
+            threads: Threads,
+        }
+
+        impl SearchFlags {
+            pub fn settings(self) -> SearchSettings {
+                let SearchFlags { $($name,)* $($switch,)* threads } = self;
+                SearchSettings { $($name,)* $($switch,)* threads }
+            }
+        }
+    };
+}
+
+#[cfg(feature = "torch")]
+search_flags!({
     /// How to search: surrogate, oneshot, gradient, mixture, random or evolution; docs/search.md compares them
     algorithm: Algorithm,
     /// Passes over the training split that train the supernet
@@ -233,7 +286,14 @@ flags_of!(SearchFlags = SearchSettings, "Search", {
     padding: usize,
     /// Seed of all random numbers
     seed: u64,
+    /// Processor that libtorch trains on: cpu, cuda, or auto for the first GPU that it can use
+    torch_device: TorchDevice,
+    /// What convolutions are trained in: fp32, bf16, or auto, which measures what is faster on this machine; all else,
+    /// and inference, are in fp32. Results are reproducible only with the same one
+    arithmetic: Arithmetic,
 } switches {
+    /// Do not mirror training images, as is right for digits and letters
+    no_flip,
     /// Let the gradient of alpha take into account how the weights follow it (second order), in mixture
     unrolled,
 });

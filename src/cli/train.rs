@@ -6,11 +6,13 @@ use crate::bounded::Width;
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
 use crate::report::counted;
+use crate::run::RunError;
 use crate::space::{Baseline, Genotype, Network, Networks, SearchSpace};
+use crate::train::Taught;
 use crate::train::fit::fit;
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train a network from scratch
 ///
@@ -36,8 +38,21 @@ pub struct Args {
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
+    /// Learn from the answers of the network of this run too, which is usually larger
+    #[arg(long, value_name = "RUN")]
+    teacher: Option<PathBuf>,
     #[command(flatten)]
     settings: TrainFlags,
+}
+
+/// The network of a run, as a teacher.
+fn taught(run: &Path) -> anyhow::Result<Taught> {
+    let dir = RunDir(run.into()).found();
+    match dir.trained()? {
+        Some(Ok(trained)) => Ok(Taught { dir, trained }),
+        Some(Err(reason)) => Err(RunError::Mixed { run: run.into(), reason }.into()),
+        None => Err(RunError::NothingTrained(run.into()).into()),
+    }
 }
 
 impl Args {
@@ -45,14 +60,15 @@ impl Args {
         let data = Data::load(&self.data)?;
         let _lock = RunDir(self.run.clone()).lock()?;
         let (network, dir) = self.network(&data)?;
-        let log = fit(&network, &data, &self.settings.settings(), &dir)?;
+        let taught = self.teacher.as_deref().map(taught).transpose()?;
+        let log = fit(&network, &data, &self.settings.settings(), taught.as_ref(), &dir)?;
         let last = log.last().context("no epoch was trained")?;
         let cost = network.graph().cost();
         print(json, last, || {
             format!(
                 "{}: test accuracy {} after {}, {:.2} M parameters, {:.1} M MACs\n{}",
                 network.name(),
-                percent(last.test_accuracy.get()),
+                last.test_accuracy.map_or("-".into(), |share| percent(share.get())),
                 counted(last.epoch, "epoch"),
                 cost.params as f64 / 1e6,
                 cost.macs as f64 / 1e6,

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Error};
+use crate::named::named;
 
 /// Divides `indices`, which must be distinct, into the rest and a held-out part, and returns them in this order. The
 /// held-out part has about `fraction` of each class. Both are ascending, and the same for the same seed.
@@ -41,7 +42,8 @@ pub fn split(
     Ok((rest, held_out))
 }
 
-/// Random numbers. The streams of a seed are independent: there is one for each epoch, and the last is for [`split`].
+/// Random numbers. The streams of a seed are independent: there is one for each epoch, and the last two are for
+/// [`split`] and [`first_flip`].
 fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
@@ -85,15 +87,33 @@ impl Normalisation {
     }
 }
 
+/// What the part of an image that a shift uncovers gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Border {
+    /// The mean colour: 0 once normalised.
+    #[default]
+    Mean,
+    /// The mirror image of what is beside it.
+    Mirrored,
+}
+
+named!(Border, "a border": "mean" = Mean, "mirrored" = Mirrored);
+
 /// Random changes to each image that keep its class. The default is none; for CIFAR-10 a padding of 4 and flips are
 /// usual. Digits and letters must not be flipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
-    /// Shift by up to this many pixels in each direction; the uncovered part gets the mean colour (0 once normalised).
+    /// Shift by up to this many pixels in each direction.
     pub padding: usize,
-    /// Mirror the image left to right with a probability of one half.
+    pub border: Border,
+    /// Mirror the image left to right in every other epoch; each image starts at random (Jordan 2024, arXiv
+    /// 2404.00498, section 3.6).
     pub flip: bool,
+    /// Side of a square of the mean colour, whose centre is anywhere in the image (DeVries & Taylor 2017, arXiv
+    /// 1708.04552); 0 for none.
+    pub cutout: usize,
 }
 
 /// Normalised images (N·C·H·W values in NCHW order) and their N labels.
@@ -101,6 +121,10 @@ pub struct Augment {
 pub struct Batch {
     pub images: Vec<f32>,
     pub labels: Vec<i64>,
+    /// The index of each image in its data set.
+    pub indices: Vec<usize>,
+    /// Which of the [`Augment::views`] each image is.
+    pub views: Vec<usize>,
 }
 
 /// Some images of a data set, and how to make batches of them. The last batch may be smaller than `size`.
@@ -111,9 +135,12 @@ pub struct Batches<'a> {
     /// Has one entry per channel of `dataset`.
     pub normalisation: &'a Normalisation,
     pub size: NonZeroUsize,
+    /// Whether an epoch has as many images of each class as of any other: those of rare classes come several times,
+    /// and of frequent classes only some.
+    pub balanced: bool,
 }
 
-/// All images once, shuffled and augmented. A batch depends only on the seed, the epoch and the step, so that training
+/// All images once, or as many of each class, shuffled and augmented. A batch depends only on the seed, the epoch and the step, so that training
 /// can resume exactly at any step.
 pub struct Epoch<'a> {
     batches: Batches<'a>,
@@ -135,7 +162,11 @@ impl Epoch<'_> {
         let mut rng = rng(self.seed, self.epoch);
         // Each step has its own segment of the stream; the first segment is for the order.
         rng.set_word_pos((step as u128 + 1) << 40);
-        self.batches.batch(&self.order, step, || self.augment.draw(self.batches.dataset.shape, &mut rng))
+        let shape = self.batches.dataset.shape;
+        self.batches.batch(&self.order, step, |image| {
+            let flip = self.augment.flip && (first_flip(self.seed, image) ^ (self.epoch % 2 == 1));
+            self.augment.draw(shape, flip, &mut rng)
+        })
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Batch> + '_ {
@@ -166,52 +197,81 @@ pub fn ahead<T: Send, R>(
 
 impl<'a> Batches<'a> {
     pub fn epoch(self, seed: u64, epoch: u64, augment: Augment) -> Epoch<'a> {
+        let mut rng = rng(seed, epoch);
         let mut order = self.indices.to_vec();
-        order.shuffle(&mut rng(seed, epoch));
+        order.shuffle(&mut rng);
+        if self.balanced {
+            order = self.evened(order, &mut rng);
+        }
         Epoch { batches: self, order, seed, epoch, augment }
+    }
+
+    /// As many images, of which each class has the same share: it goes through its images in their order as often as
+    /// it has to.
+    fn evened(&self, order: Vec<usize>, rng: &mut impl Rng) -> Vec<usize> {
+        let mut classes = vec![vec![]; self.dataset.classes.len()];
+        order.iter().for_each(|&image| classes[self.dataset.label(image)].push(image));
+        classes.retain(|class| !class.is_empty());
+        let nth = |i: usize| {
+            let class = &classes[i % classes.len()];
+            class[i / classes.len() % class.len()]
+        };
+        let mut evened: Vec<usize> = (0..order.len()).map(nth).collect();
+        evened.shuffle(rng);
+        evened
     }
 
     /// All images once, in order and without augmentation, for evaluation.
     pub fn in_order(self) -> impl ExactSizeIterator<Item = Batch> + 'a {
-        self.steps().map(move |step| self.batch(self.indices, step, Placement::default))
+        self.steps().map(move |step| self.batch(self.indices, step, |_| Placement::default()))
+    }
+
+    /// All images in order, in one of the [`Augment::views`].
+    pub fn in_view(self, augment: Augment, view: usize) -> impl ExactSizeIterator<Item = Batch> + 'a {
+        self.steps().map(move |step| self.batch(self.indices, step, |_| augment.placement(view)))
     }
 
     fn steps(&self) -> std::ops::Range<usize> {
         0..self.indices.len().div_ceil(self.size.get())
     }
 
-    fn batch(&self, order: &[usize], step: usize, mut placement: impl FnMut() -> Placement) -> Batch {
+    fn batch(&self, order: &[usize], step: usize, mut placement: impl FnMut(usize) -> Placement) -> Batch {
         let start = step * self.size.get();
-        let chosen = &order[start..order.len().min(start + self.size.get())];
+        let indices = order[start..order.len().min(start + self.size.get())].to_vec();
         let size = self.dataset.shape.iter().product::<usize>();
-        let mut images = vec![0.0; chosen.len() * size];
-        for (&i, out) in chosen.iter().zip(images.chunks_exact_mut(size)) {
-            self.place(self.dataset.image(i), placement(), out);
+        let mut images = vec![0.0; indices.len() * size];
+        let mut views = vec![];
+        for (&i, out) in indices.iter().zip(images.chunks_exact_mut(size)) {
+            let placement = placement(i);
+            self.place(self.dataset.image(i), &placement, out);
+            views.push(placement.view);
         }
-        Batch { images, labels: chosen.iter().map(|&i| self.dataset.label(i) as i64).collect() }
+        let labels = indices.iter().map(|&i| self.dataset.label(i) as i64).collect();
+        Batch { images, labels, indices, views }
     }
 
     /// Writes `image`, normalised, to `out`, which must contain zeros.
-    fn place(&self, image: &[u8], Placement { down, right, flip }: Placement, out: &mut [f32]) {
+    fn place(&self, image: &[u8], placement: &Placement, out: &mut [f32]) {
         let [channels, height, width] = self.dataset.shape;
-        let (rows, columns) = (overlap(height, down), overlap(width, right));
+        let rows: Vec<Option<usize>> = (0..height).map(|y| placement.source(y, placement.down, height)).collect();
+        let column =
+            |x: usize| placement.source(if placement.flip { width - 1 - x } else { x }, placement.right, width);
+        let columns: Vec<Option<usize>> = (0..width).map(column).collect();
+        let hole = |at: usize, centre: usize| {
+            let from = (centre + placement.cutout.div_ceil(2)).saturating_sub(placement.cutout);
+            placement.cutout > 0 && (from..centre + placement.cutout.div_ceil(2)).contains(&at)
+        };
         for c in 0..channels {
             let (mean, std) = (self.normalisation.mean[c], self.normalisation.std[c]);
             let (scale, shift) = (1.0 / (255.0 * std), -mean / std);
-            for y in rows.clone() {
-                let from = (c * height + y) * width;
-                let source = &image[from + columns.start..from + columns.end];
-                let to = (c * height + y.wrapping_add_signed(down)) * width;
-                let start = columns.start.wrapping_add_signed(right);
-                if flip {
-                    let target = &mut out[to + width - start - source.len()..to + width - start];
-                    for (out, &value) in target.iter_mut().zip(source.iter().rev()) {
-                        *out = f32::from(value) * scale + shift;
-                    }
-                } else {
-                    let target = &mut out[to + start..to + start + source.len()];
-                    for (out, &value) in target.iter_mut().zip(source) {
-                        *out = f32::from(value) * scale + shift;
+            for (y, row) in rows.iter().enumerate() {
+                let Some(row) = row else { continue };
+                let source = &image[(c * height + row) * width..][..width];
+                let target = &mut out[(c * height + y) * width..][..width];
+                let cut = hole(y, placement.hole.0);
+                for (x, (value, column)) in target.iter_mut().zip(&columns).enumerate() {
+                    if let Some(column) = column.filter(|_| !(cut && hole(x, placement.hole.1))) {
+                        *value = f32::from(source[column]) * scale + shift;
                     }
                 }
             }
@@ -219,37 +279,77 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// By how many pixels an image is shifted, and whether it is mirrored afterwards.
+/// By how many pixels an image is shifted, whether it is mirrored afterwards, and where it is covered then.
 #[derive(Clone, Copy, Default)]
 struct Placement {
     down: isize,
     right: isize,
+    border: Border,
     flip: bool,
+    cutout: usize,
+    /// Row and column of the centre.
+    hole: (usize, usize),
+    /// Of [`Augment::views`]
+    view: usize,
+}
+
+impl Placement {
+    /// Which of `0..length` is shown at a place when shifted by `by`; none where a border of the mean colour is.
+    fn source(&self, at: usize, by: isize, length: usize) -> Option<usize> {
+        let (at, last) = (at as isize - by, length as isize - 1);
+        let within = (0..=last).contains(&at);
+        match self.border {
+            Border::Mean => within.then_some(at as usize),
+            // A shift is not larger than the image, so that one mirror image is enough.
+            Border::Mirrored if at < 0 => Some((-at).min(last) as usize),
+            Border::Mirrored => Some(if within { at } else { (2 * last - at).max(0) } as usize),
+        }
+    }
+}
+
+/// Whether an image is mirrored in even epochs.
+fn first_flip(seed: u64, image: usize) -> bool {
+    let mut rng = rng(seed, u64::MAX - 1);
+    rng.set_word_pos(image as u128);
+    rng.random()
 }
 
 impl Augment {
-    /// For images of a shape, CHW.
+    /// Checks that it fits images of a shape, CHW.
     ///
     /// # Errors
     /// [`Error::Padding`] where images would be shifted by more than their size.
-    pub fn new(padding: usize, flip: bool, [_, height, width]: [usize; 3]) -> Result<Augment, Error> {
-        if padding > height.min(width) {
-            return Err(Error::Padding { padding, height, width });
+    pub fn checked(self, [_, height, width]: [usize; 3]) -> Result<Augment, Error> {
+        if self.padding > height.min(width) {
+            return Err(Error::Padding { padding: self.padding, height, width });
         }
-        Ok(Augment { padding, flip })
+        Ok(self)
     }
 
-    fn draw(self, [_, height, width]: [usize; 3], rng: &mut impl Rng) -> Placement {
-        let mut shift = |length: usize| {
-            let limit = self.padding.min(length) as i64;
-            rng.random_range(-limit..=limit) as isize
-        };
-        Placement { down: shift(height), right: shift(width), flip: self.flip && rng.random() }
+    /// In how many ways an image can be shifted and mirrored.
+    pub fn views(self) -> usize {
+        self.sides() * (2 * self.padding + 1).pow(2)
     }
-}
 
-/// The part of `0..length` that stays within it when shifted by `by`, which must not be larger than `length`.
-fn overlap(length: usize, by: isize) -> std::ops::Range<usize> {
-    let hidden = by.unsigned_abs();
-    if by < 0 { hidden..length } else { 0..length - hidden }
+    /// 2 where an image may be mirrored, else 1.
+    fn sides(self) -> usize {
+        1 + usize::from(self.flip)
+    }
+
+    /// The placement of a view, without a hole.
+    fn placement(self, view: usize) -> Placement {
+        let (steps, shift) = (2 * self.padding + 1, view / self.sides());
+        let by = |step: usize| step as isize - self.padding as isize;
+        let (down, right) = (by(shift / steps), by(shift % steps));
+        let flip = view % self.sides() == 1;
+        Placement { down, right, border: self.border, flip, view, ..Placement::default() }
+    }
+
+    fn draw(self, [_, height, width]: [usize; 3], flip: bool, rng: &mut impl Rng) -> Placement {
+        let augment = Augment { padding: self.padding.min(height.min(width)), ..self };
+        let steps = 2 * augment.padding + 1;
+        let shift = rng.random_range(0..steps) * steps + rng.random_range(0..steps);
+        let hole = if self.cutout > 0 { (rng.random_range(0..height), rng.random_range(0..width)) } else { (0, 0) };
+        Placement { cutout: self.cutout, hole, ..augment.placement(self.sides() * shift + usize::from(flip)) }
+    }
 }

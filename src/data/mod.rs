@@ -17,7 +17,7 @@ mod cifar10;
 mod folder;
 mod idx;
 
-pub use batches::{Augment, Batch, Batches, Epoch, Normalisation, ahead, split};
+pub use batches::{Augment, Batch, Batches, Border, Epoch, Normalisation, ahead, split};
 
 /// Labelled images of one shape, with one byte per value.
 pub struct Dataset {

@@ -119,6 +119,16 @@ impl ModelDir {
         self.0.join("weights.safetensors")
     }
 
+    /// The weights after the epoch that was the best on the images that were kept back; absent where none were.
+    pub fn best_weights(&self) -> PathBuf {
+        self.0.join("best.safetensors")
+    }
+
+    /// The logits of this network, as a teacher, for all views of the training images.
+    pub fn answers(&self, key: &Digest) -> PathBuf {
+        self.0.join(format!("answers-{}.safetensors", &key.as_str()[..12]))
+    }
+
     /// [`TrainEpoch`] lines.
     pub fn train_log(&self) -> PathBuf {
         self.0.join("train.jsonl")
@@ -145,6 +155,11 @@ pub struct Unfinished {
 impl Unfinished {
     pub fn checkpoint(&self, key: &Digest) -> PathBuf {
         self.file(key, "safetensors")
+    }
+
+    /// The best weights so far.
+    pub fn best(&self, key: &Digest) -> PathBuf {
+        self.file(key, "best.safetensors")
     }
 
     /// A line for each epoch that has ended.

@@ -59,6 +59,28 @@ pub struct TrainedOn {
     /// What its convolutions were trained in.
     #[serde(default)]
     pub arithmetic: Floats,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
+}
+
+/// How an artifact was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// Of edge-nas.
+    pub version: String,
+    /// The command line.
+    pub command: Vec<String>,
+    pub seed: u64,
+    /// The processor that trained: `cpu` or `cuda`.
+    pub processor: String,
+}
+
+impl Made {
+    /// By this process.
+    pub fn here(seed: u64, processor: &str) -> Made {
+        let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        Made { version: env!("CARGO_PKG_VERSION").into(), command, seed, processor: processor.into() }
+    }
 }
 
 /// What convolutions are trained in, by kind. All else, their parameters and inference are in 32-bit floats.
@@ -165,9 +187,20 @@ pub struct TrainEpoch {
     pub train_loss: f64,
     /// Share of the training images, as augmented, that were classified right.
     pub train_accuracy: Share,
-    /// Share of the test images; nothing is chosen by it.
-    pub test_accuracy: Share,
+    /// Share of the test images; nothing is chosen by it. Where images are kept back, only the last epoch has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_accuracy: Option<Share>,
+    /// Share of the training images that are kept back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_accuracy: Option<Share>,
     pub seconds: f64,
+}
+
+impl TrainEpoch {
+    /// The accuracy that can be followed from epoch to epoch: on images that are kept back, or else on test images.
+    pub fn shown(&self) -> Option<Share> {
+        self.held_out_accuracy.or(self.test_accuracy)
+    }
 }
 
 /// A network measured on a device: a line of `bench.jsonl`.

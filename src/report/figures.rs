@@ -8,6 +8,7 @@ pub use search::{Compared, candidates, compared, of_log};
 
 use super::chart::{Axes, Key, Series, color, label, lines, svg, unit};
 use super::{Model, ReportError, Run, Setting, labels};
+use crate::bounded::Share;
 use crate::record::TrainEpoch;
 use crate::space::CandidateOp;
 use plotters::prelude::*;
@@ -45,7 +46,7 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
         let trained = run.models.iter().enumerate().filter(|(_, m)| !m.train.is_empty());
         trained.map(series).collect()
     };
-    let (loss, accuracy) = (curve(|e| e.train_loss), curve(|e| 100.0 * e.test_accuracy.get()));
+    let (loss, accuracy) = (curve(|e| e.train_loss), curve(|e| 100.0 * e.shown().map_or(f64::NAN, Share::get)));
     if loss.is_empty() {
         return Ok(None);
     }

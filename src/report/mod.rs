@@ -292,7 +292,7 @@ impl Model {
 
     /// Share of the test images that are classified correctly after the last epoch.
     pub fn test_accuracy(&self) -> Option<Share> {
-        self.train.last().map(|epoch| epoch.test_accuracy)
+        self.train.last().and_then(|epoch| epoch.test_accuracy)
     }
 }
 

@@ -12,8 +12,8 @@ use crate::profile::Wanted;
 use crate::record::{ModelDir, RunDir};
 use crate::report;
 use crate::space::{Baseline, Network, SearchSpace};
-use crate::train::fit::{TrainSettings, fit};
 use crate::train::search::SearchSettings;
+use crate::train::{TrainSettings, fit::fit};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -265,6 +265,6 @@ fn trained(dir: &ModelDir) -> [PathBuf; 4] {
 }
 
 fn train(network: &Network, data: &Data, settings: &TrainSettings, dir: &ModelDir) -> Result<(), RunError> {
-    fit(network, data, settings, dir)?;
+    fit(network, data, settings, None, dir)?;
     Ok(())
 }

@@ -76,7 +76,13 @@ fn export_one(
     let placed = session.place(&[(network.name(), Source::File(onnx.clone()))])?;
     let indices: Vec<usize> = (0..data.test.len().min(images.get())).collect();
     let one = NonZeroUsize::MIN;
-    let batches = Batches { dataset: &data.test, indices: &indices, normalisation: &on.normalisation, size: one };
+    let batches = Batches {
+        dataset: &data.test,
+        indices: &indices,
+        normalisation: &on.normalisation,
+        size: one,
+        balanced: false,
+    };
     let size = vec![1, shape.channels, shape.height, shape.width];
     let expected: Vec<(Vec<f32>, TensorData)> = batches
         .in_order()

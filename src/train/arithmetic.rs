@@ -2,17 +2,16 @@
 
 use super::{Net, Norm, Placement};
 use crate::artifact::{self, ArtifactError};
+use crate::named::named;
 use crate::record::{Float, Floats};
 use nas_exporters::{Graph, Op, Shape};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::Instant;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// How a training chooses between 32-bit floats and bfloat16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,28 +26,7 @@ pub enum Arithmetic {
     Bf16,
 }
 
-impl fmt::Display for Arithmetic {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Arithmetic::Auto => "auto",
-            Arithmetic::Fp32 => "fp32",
-            Arithmetic::Bf16 => "bf16",
-        })
-    }
-}
-
-impl FromStr for Arithmetic {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "auto" => Ok(Arithmetic::Auto),
-            "fp32" => Ok(Arithmetic::Fp32),
-            "bf16" => Ok(Arithmetic::Bf16),
-            _ => Err(format!("`{s}` is no arithmetic; give auto, fp32 or bf16")),
-        }
-    }
-}
+named!(Arithmetic, "an arithmetic": "auto" = Auto, "fp32" = Fp32, "bf16" = Bf16);
 
 impl Arithmetic {
     /// What the convolutions of a training are trained in. What `Auto` decides is kept in the file `decided`, so that a
@@ -56,14 +34,14 @@ impl Arithmetic {
     ///
     /// # Errors
     /// Where the file is damaged, or cannot be written.
-    pub fn resolve(self, decided: &Path) -> Result<Floats, ArtifactError> {
+    pub fn resolve(self, decided: &Path, device: Device) -> Result<Floats, ArtifactError> {
         if self != Arithmetic::Auto {
-            return Ok(self.decide());
+            return Ok(self.decide(device));
         }
         let floats = if decided.is_file() {
             artifact::read_json(decided, "the same command")?
         } else {
-            let floats = self.decide();
+            let floats = self.decide(device);
             artifact::write_json(decided, &floats)?;
             floats
         };
@@ -71,12 +49,12 @@ impl Arithmetic {
         Ok(floats)
     }
 
-    /// What convolutions are trained in. `Auto` measures once in a process, with the threads of libtorch that are
-    /// set then.
-    pub fn decide(self) -> Floats {
+    /// What convolutions are trained in. `Auto` measures once in a process, with the processor and the threads of
+    /// libtorch that are set then.
+    pub fn decide(self, device: Device) -> Floats {
         static MEASURED: OnceLock<Floats> = OnceLock::new();
         match self {
-            Arithmetic::Auto => *MEASURED.get_or_init(measure),
+            Arithmetic::Auto => *MEASURED.get_or_init(|| measure(device)),
             Arithmetic::Fp32 => Floats::default(),
             Arithmetic::Bf16 => Floats { dense: Float::Bf16, pointwise: Float::Bf16, depthwise: Float::Bf16 },
         }
@@ -90,12 +68,12 @@ const TIMINGS: usize = 5;
 /// Relative difference of tensors (L2) that rounding to 8 bits leaves room for.
 const ROUNDING: f64 = 1.0 / 64.0;
 
-fn measure() -> Floats {
+fn measure(device: Device) -> Floats {
     let conv =
         |kernel, channels: usize, groups| Op::Conv2d { out_channels: channels, kernel, stride: 1, groups, bias: false };
     let float = |op: Op, bf16: Floats, kernels: &[i64]| {
         let depthwise = matches!(op, Op::Conv2d { groups, .. } if groups > 1);
-        let faster = is_faster(op, bf16) && kernels.iter().all(|&kernel| agrees(kernel, depthwise));
+        let faster = is_faster(op, bf16, device) && kernels.iter().all(|&kernel| agrees(kernel, depthwise, device));
         if faster { Float::Bf16 } else { Float::Fp32 }
     };
     let fp32 = Floats::default();
@@ -112,18 +90,20 @@ const SIZE: usize = 16;
 const IMAGES: i64 = 32;
 
 /// Whether convolution, batch norm and ReLU train faster with `bf16`.
-fn is_faster(conv: Op, bf16: Floats) -> bool {
+fn is_faster(conv: Op, bf16: Floats, device: Device) -> bool {
     let mut graph = Graph::new(Shape::new(CHANNELS, SIZE, SIZE));
     let x = graph.add("conv", conv, &[graph.input()]);
     let x = graph.add("bn", Op::BatchNorm, &[x]);
     graph.add("relu", Op::Relu, &[x]);
-    let x = super::net::channels_last(&numbers(&[IMAGES, CHANNELS as i64, SIZE as i64, SIZE as i64]));
-    let net = |floats| Net::new(graph.clone(), Placement { floats, ..Placement::default() });
+    let x = super::net::channels_last(&numbers(&[IMAGES, CHANNELS as i64, SIZE as i64, SIZE as i64])).to_device(device);
+    let net = |floats| Net::new(graph.clone(), Placement { floats, device });
     let nets = [net(Floats::default()), net(bf16)];
     let seconds = |net: &Net| {
         let start = Instant::now();
         let x = x.detach().set_requires_grad(true);
         net.forward(&x, Norm::Batch).to_kind(Kind::Float).sum(Kind::Float).backward();
+        // A GPU computes on meanwhile.
+        let _ = x.grad().sum(Kind::Float).double_value(&[]);
         start.elapsed().as_secs_f64()
     };
     let mut fastest = [f64::INFINITY; 2];
@@ -141,11 +121,12 @@ fn is_faster(conv: Op, bf16: Floats) -> bool {
 
 /// Whether a convolution and its gradients are the same in bf16 as in 32 bits, but for rounding. Some versions of
 /// libtorch compute wrong ones (PyTorch issue 163347).
-fn agrees(kernel: i64, depthwise: bool) -> bool {
+fn agrees(kernel: i64, depthwise: bool, device: Device) -> bool {
     let channels = 32;
     let groups = if depthwise { channels } else { 1 };
     let (x, weight) = (numbers(&[4, channels, 9, 9]), numbers(&[channels, channels / groups, kernel, kernel]));
-    let (x, weight) = (super::net::channels_last(&x), super::net::channels_last(&weight));
+    let (x, weight) =
+        (super::net::channels_last(&x).to_device(device), super::net::channels_last(&weight).to_device(device));
     let run = |kind: Kind, stride: i64| {
         let [x, weight] = [&x, &weight].map(|t| t.detach().set_requires_grad(true));
         let y = x.to_kind(kind).conv2d(
@@ -157,7 +138,7 @@ fn agrees(kernel: i64, depthwise: bool) -> bool {
             groups,
         );
         let y = y.to_kind(Kind::Float);
-        let slopes = numbers(&y.size());
+        let slopes = numbers(&y.size()).to_device(device);
         (&y * slopes).sum(Kind::Float).backward();
         [y.detach(), x.grad(), weight.grad()]
     };

@@ -4,7 +4,7 @@ use crate::artifact::{self, Digest, Draft};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// A file with everything that a training needs to resume after a step as if it had never stopped. It is bound to a
 /// key, the digest of all that the result depends on, and ignored under any other.
@@ -24,7 +24,7 @@ impl Checkpoint {
     /// Where the file cannot be written.
     pub(super) fn save(&self, position: &Position, state: &[(String, Tensor)]) -> Result<(), TrainError> {
         let mut tensors: Vec<(String, Tensor)> =
-            state.iter().map(|(name, tensor)| (name.clone(), tensor.detach().contiguous())).collect();
+            state.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         let Position { epochs, step, metrics, seconds } = position;
         tensors.push((POSITION.into(), Tensor::from_slice(&[*epochs as i64, *step as i64])));
         tensors.push((METRICS.into(), Tensor::from_slice(&[metrics.values().as_slice(), &[*seconds]].concat())));
@@ -90,7 +90,9 @@ impl Checkpoint {
 /// Writes named tensors as safetensors.
 pub(super) fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), TrainError> {
     let draft = Draft::of(path)?;
-    Tensor::write_safetensors(tensors, draft.path())
+    let stored = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous();
+    let tensors: Vec<(&str, Tensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), stored(tensor))).collect();
+    Tensor::write_safetensors(&tensors, draft.path())
         .map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })?;
     Ok(draft.publish()?)
 }

@@ -23,7 +23,10 @@ pub trait Task {
     fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics);
 
     /// The line of an epoch whose first step was `at`, and which took so many seconds.
-    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Self::Row;
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Result<Self::Row, TrainError>;
 
     /// A few words about an epoch, for the progress bar.
     fn describe(row: &Self::Row) -> String;
@@ -189,7 +192,7 @@ impl Epochs<'_> {
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged { epoch, loss, learning_rate: self.learning_rate });
                 }
-                let row = task.row(At { epoch, step: 0, steps }, &position.metrics, position.seconds);
+                let row = task.row(At { epoch, step: 0, steps }, &position.metrics, position.seconds)?;
                 artifact::append_line(&self.log, &row)?;
                 log.push(row);
                 position = Position { epochs: epoch, ..Position::default() };

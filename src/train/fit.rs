@@ -1,72 +1,20 @@
 //! Training a network from scratch.
 
+use super::branches::{with_branches, without_branches};
 use super::checkpoint::write_tensors;
-use super::epochs::{At, Epochs, Metrics, Task};
-use super::{
-    Arithmetic, Checkpoint, Net, Norm, Placement, Sgd, TrainError, accuracy, correct, cosine, decay_of, tensors,
-};
+use super::epochs::Epochs;
+use super::student::{Shown, Student};
+use super::{Checkpoint, Net, Placement, Taught, Teacher, TrainError, TrainSettings};
 use crate::artifact::{self, Digest};
-use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Threads, Weight};
-use crate::data::{self, Augment, Batch, Batches, Data, Normalisation};
-use crate::record::{Floats, ModelDir, TrainEpoch, TrainedOn, Unfinished};
+use crate::data::{Augment, Batches, Data, Normalisation, split};
+use crate::record::{Made, ModelDir, TrainEpoch, TrainedOn, Unfinished};
 use crate::space::Network;
 use nas_exporters::{Shape, Weights};
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 use tch::Tensor;
 
-/// How to train: SGD with Nesterov momentum, weight decay on convolution and linear weights, and a cosine from
-/// `learning_rate` to zero.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainSettings {
-    /// Passes over the training images.
-    pub epochs: EpochCount,
-    /// Images in a step.
-    pub batch_size: BatchSize,
-    /// The peak.
-    pub learning_rate: LearningRate,
-    pub momentum: Momentum,
-    pub weight_decay: Weight,
-    /// Training images are moved by up to so many pixels.
-    pub padding: usize,
-    /// Training images are not mirrored.
-    pub no_flip: bool,
-    /// Of everything random.
-    pub seed: u64,
-    /// Of libtorch; the same number gives the same result.
-    pub threads: Threads,
-    /// What convolutions are computed in.
-    pub arithmetic: Arithmetic,
-}
-
-impl Default for TrainSettings {
-    fn default() -> Self {
-        TrainSettings {
-            epochs: EpochCount::of(30),
-            batch_size: BatchSize::of(64),
-            learning_rate: LearningRate::of(0.05),
-            momentum: Momentum::of(0.9),
-            weight_decay: Weight::of(5e-4),
-            padding: 4,
-            no_flip: false,
-            seed: 0,
-            threads: Threads::of(1),
-            arithmetic: Arithmetic::default(),
-        }
-    }
-}
-
-impl TrainSettings {
-    /// # Errors
-    /// Where the padding is larger than the images.
-    pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
-        Augment::new(self.padding, !self.no_flip, data.train.shape)
-    }
-}
-
-/// Trains `network` on all training images and writes its folder: `network.json`, `train.jsonl`, `data.json` and
-/// `weights.safetensors`. Resumes from a checkpoint of the same settings.
+/// Trains `network`, by a teacher's answers too where there is one, and writes its folder: `network.json`,
+/// `train.jsonl`, `data.json` and `weights.safetensors`. Resumes from a checkpoint of the same settings.
 ///
 /// # Errors
 /// Where the data do not fit the network, the loss is no longer finite, or a file cannot be written.
@@ -74,37 +22,54 @@ pub fn fit(
     network: &Network,
     data: &Data,
     settings: &TrainSettings,
+    taught: Option<&Taught>,
     dir: &ModelDir,
 ) -> Result<Vec<TrainEpoch>, TrainError> {
-    let graph = network.graph();
-    let images = Shape::from(data.train.shape);
-    if images != graph.input_shape() {
-        return Err(TrainError::Images { images, network: graph.input_shape() });
-    }
-    let (classes, logits) = (data.train.classes.len(), graph.output_shape().channels);
-    if classes != logits {
-        return Err(TrainError::Classes { data: classes, network: logits });
-    }
+    check(network, data)?;
+    let device = settings.torch_device.resolve()?;
     let augment = settings.augment(data)?;
-    let (train, test) = (indices(data.train.len()), indices(data.test.len()));
+    let (train, held_out) = match settings.held_out.get() {
+        0.0 => (indices(data.train.len()), vec![]),
+        share => split(&data.train, &indices(data.train.len()), share, settings.seed)?,
+    };
+    let test = indices(data.test.len());
     let normalisation = Normalisation::of(&data.train, &train)?;
-    let size = settings.batch_size.into();
-    let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size };
-    let shown = Batches { dataset: &data.test, indices: &test, ..batches };
+    let (size, balanced) = (settings.batch_size.into(), settings.balanced);
+    let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size, balanced };
     let data_digest = data.fingerprint();
-    let key = Digest::of(&(network, settings, &data_digest));
+    if let Some(Taught { dir, trained }) = taught.filter(|taught| taught.trained.on.data_digest != data_digest) {
+        let _ = trained;
+        return Err(TrainError::OtherLesson { run: dir.0.clone() });
+    }
+    let key = Digest::of(&(network, settings, &data_digest, taught.map(|taught| &taught.trained.on.weights)));
     let unfinished = dir.unfinished();
     super::fix(settings.threads, settings.seed);
-    let floats = settings.arithmetic.resolve(&unfinished.arithmetic(&key))?;
+    let floats = settings.arithmetic.resolve(&unfinished.arithmetic(&key), device)?;
+    let teacher = taught.map(|taught| Teacher::of(taught, &data.train, augment, device)).transpose()?;
+    let test = Batches { dataset: &data.test, indices: &test, ..batches };
+    let shown = match held_out.is_empty() {
+        true => Shown::Test(test),
+        false => {
+            let images = Batches { indices: &held_out, ..batches };
+            Shown::HeldOut { images, test: Some(test), best: Some(unfinished.best(&key)) }
+        }
+    };
+    let best = unfinished.best(&key);
     let (name, until) = (network.name(), settings.epochs.get());
-    let recipe = Recipe { stage: "train", name, batches, shown, augment, settings, floats, until };
-    let (net, log) = recipe.train(network, &unfinished, key)?;
-    let weights: Vec<(String, Tensor)> =
-        named(&net).map(|(name, tensor)| (name, tensor.detach().contiguous())).collect();
+    let placement = Placement { device, floats };
+    let teacher = teacher.as_ref();
+    let recipe = Recipe { stage: "train", name, batches, shown, augment, settings, teacher, placement, until };
+    let (weights, log) = recipe.train(network, &unfinished, key)?;
     // The results of an earlier training stay until all of these are there to take their place.
     artifact::write_json(&dir.network(), network)?;
     artifact::write_lines(&dir.train_log(), &log)?;
-    write_tensors(&dir.weights(), &weights)?;
+    write_weights(&dir.weights(), &weights)?;
+    if !held_out.is_empty() {
+        let graph = network.graph();
+        let best = read_weights(&best)?;
+        let best = if settings.branches { without_branches(&graph, &best)? } else { best };
+        write_weights(&dir.best_weights(), &best)?;
+    }
     let trained_on = TrainedOn {
         data: data.name.clone(),
         data_digest,
@@ -114,9 +79,25 @@ pub fn fit(
         classes: data.train.classes.clone(),
         normalisation: normalisation.clone(),
         arithmetic: floats,
+        made: Some(Made::here(settings.seed, if device.is_cuda() { "cuda" } else { "cpu" })),
     };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
     Ok(log)
+}
+
+/// # Errors
+/// Where the network does not take the images, or has another number of classes.
+fn check(network: &Network, data: &Data) -> Result<(), TrainError> {
+    let graph = network.graph();
+    let images = Shape::from(data.train.shape);
+    if images != graph.input_shape() {
+        return Err(TrainError::Images { images, network: graph.input_shape() });
+    }
+    let (classes, logits) = (data.train.classes.len(), graph.output_shape().channels);
+    if classes != logits {
+        return Err(TrainError::Classes { data: classes, network: logits });
+    }
+    Ok(())
 }
 
 /// A training from scratch: on which images, and how long.
@@ -125,18 +106,18 @@ pub(super) struct Recipe<'a> {
     pub stage: &'static str,
     pub name: String,
     pub batches: Batches<'a>,
-    /// Images of which each epoch shows the accuracy; nothing is trained on them.
-    pub shown: Batches<'a>,
+    pub shown: Shown<'a>,
     pub augment: Augment,
     pub settings: &'a TrainSettings,
-    /// What convolutions are trained in.
-    pub floats: Floats,
+    pub teacher: Option<&'a Teacher>,
+    /// Where the net is, and what its convolutions are trained in.
+    pub placement: Placement,
     /// The epoch after which it pauses.
     pub until: usize,
 }
 
 impl Recipe<'_> {
-    /// Trains a network up to `until`, and gives it with its log. Resumes where the training of the same key was
+    /// Trains a network up to `until`, and gives its weights and its log. Resumes where the training of the same key was
     /// interrupted, or paused.
     ///
     /// # Errors
@@ -146,14 +127,13 @@ impl Recipe<'_> {
         network: &Network,
         unfinished: &Unfinished,
         key: Digest,
-    ) -> Result<(Net, Vec<TrainEpoch>), TrainError> {
+    ) -> Result<(Weights, Vec<TrainEpoch>), TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
-        let net = Net::new(network.graph(), Placement { floats: self.floats, ..Placement::default() });
-        let decay = |role| decay_of(role, settings.weight_decay);
-        let params = net.trainable().map(|(param, tensor)| (param.name.clone(), tensor, decay(param.role)));
-        let sgd = Sgd::new(params, settings.momentum.get());
-        let mut task = Fit { net, sgd, settings, shown: self.shown };
+        let graph = network.graph();
+        let trained = if settings.branches { with_branches(&graph) } else { graph.clone() };
+        let net = Net::new(trained, self.placement);
+        let mut student = Student::new(net, settings, self.teacher, self.shown.clone());
         let epochs = Epochs {
             stage: self.stage,
             name: self.name.clone(),
@@ -166,59 +146,19 @@ impl Recipe<'_> {
             log: unfinished.log(&key),
             checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
         };
-        let log = epochs.run(&mut task)?;
-        Ok((task.net, log))
+        let log = epochs.run(&mut student)?;
+        let weights = student.net().weights();
+        Ok((if settings.branches { without_branches(&graph, &weights)? } else { weights }, log))
     }
 }
 
-struct Fit<'a> {
-    net: Net,
-    sgd: Sgd,
-    settings: &'a TrainSettings,
-    shown: Batches<'a>,
-}
-
-/// Steps over which the learning rate rises, at most; and no more than an epoch.
-pub(super) const MOST_WARMUP: usize = 500;
-
-impl Fit<'_> {
-    fn learning_rate(&self, at: At) -> f64 {
-        let all = self.settings.epochs.get() * at.steps;
-        cosine(self.settings.learning_rate.get(), at.done(), all, at.steps.min(MOST_WARMUP))
-    }
-}
-
-impl Task for Fit<'_> {
-    type Row = TrainEpoch;
-
-    fn state(&self) -> Vec<(String, Tensor)> {
-        named(&self.net).chain(self.sgd.state()).collect()
-    }
-
-    fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics) {
-        let (images, labels) = tensors(batch, self.net.graph().input_shape(), self.net.device());
-        let logits = self.net.forward(&images, Norm::TRAIN);
-        let loss = logits.cross_entropy_for_logits(&labels);
-        self.sgd.zero_grad();
-        loss.backward();
-        self.sgd.step(self.learning_rate(at));
-        metrics.train.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
-    }
-
-    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> TrainEpoch {
-        TrainEpoch {
-            epoch: at.epoch,
-            learning_rate: self.learning_rate(at),
-            train_loss: metrics.train.mean_loss().unwrap_or_default(),
-            train_accuracy: metrics.train.accuracy().unwrap_or(Share::of(0.0)),
-            test_accuracy: accuracy(&self.net, self.shown),
-            seconds,
-        }
-    }
-
-    fn describe(row: &TrainEpoch) -> String {
-        format!("loss {:.3}, test {:.1} %", row.train_loss, 100.0 * row.test_accuracy.get())
-    }
+fn write_weights(path: &Path, weights: &Weights) -> Result<(), TrainError> {
+    let tensor = |values: &nas_exporters::Tensor| {
+        let dims: Vec<i64> = values.dims.iter().map(|&dim| dim as i64).collect();
+        Tensor::from_slice(&values.values).view(dims.as_slice())
+    };
+    let tensors: Vec<(String, Tensor)> = weights.iter().map(|(name, of)| (name.into(), tensor(of))).collect();
+    write_tensors(path, &tensors)
 }
 
 /// Reads the weights that [`fit`] wrote.
@@ -235,10 +175,6 @@ pub fn read_weights(path: &Path) -> Result<Weights, TrainError> {
         weights.insert(name, dims, values);
     }
     Ok(weights)
-}
-
-fn named(net: &Net) -> impl Iterator<Item = (String, Tensor)> {
-    net.params().map(|(param, tensor)| (param.name.clone(), tensor.shallow_clone()))
 }
 
 fn indices(len: usize) -> Vec<usize> {

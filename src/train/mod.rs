@@ -1,24 +1,34 @@
 //! Training with libtorch: graphs as nets, the supernet, and training from scratch.
 
 mod arithmetic;
+pub mod branches;
+mod buffers;
 mod checkpoint;
+mod device;
 mod epochs;
 pub mod fit;
 mod interrupt;
 mod net;
 mod optim;
 pub mod search;
+mod settings;
 mod steps;
+mod student;
 mod supernet;
+mod teacher;
 
 pub use arithmetic::Arithmetic;
+pub use buffers::Buffers;
 pub use checkpoint::Checkpoint;
+pub use device::TorchDevice;
 pub use epochs::{At, Epochs, Metrics, Seen, Task};
 pub use interrupt::{Deferred, interrupted, interruption};
 pub use net::{Net, Norm, Placement};
 pub use optim::{Adam, Sgd, clipped, cosine, decay_of};
+pub use settings::{Changes, Preset, Schedule, TrainSettings};
 pub use steps::{alpha_step, excesses, expectation, penalty, sandwich_step, weight_step};
 pub use supernet::{Gate, Path, Supernet};
+pub use teacher::{Taught, Teacher};
 
 use crate::artifact::ArtifactError;
 use crate::bounded::{Share, Threads};
@@ -33,6 +43,14 @@ pub enum TrainError {
     Artifact(#[from] ArtifactError),
     #[error(transparent)]
     Data(#[from] crate::data::Error),
+    #[error(
+        "no GPU can be used: {reason}; leave out --torch-device, or start nas with LD_LIBRARY_PATH=FOLDER, the folder `torch/lib` of a PyTorch 2.11 with CUDA"
+    )]
+    Cuda { reason: String },
+    #[error("interrupted while the teacher answered; the same command starts that anew")]
+    Untaught,
+    #[error("the teacher was trained on other data; give the --data of {run}", run = run.display())]
+    OtherLesson { run: PathBuf },
     #[error("the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})")]
     Diverged { epoch: usize, loss: f64, learning_rate: f64 },
     #[error(

@@ -144,6 +144,11 @@ impl Net {
         self.params.iter().flatten().map(|(param, tensor)| (param, tensor))
     }
 
+    /// All parameters by name, in the same order.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        self.params().map(|(param, tensor)| (param.name.clone(), tensor.shallow_clone())).collect()
+    }
+
     /// The parameters that gradients are taken of.
     pub fn trainable(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
         self.params().filter(|(param, _)| param.role.is_trained())

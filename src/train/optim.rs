@@ -44,17 +44,6 @@ impl Sgd {
         Sgd { params: params.into_iter().map(slot).collect(), momentum }
     }
 
-    pub fn zero_grad(&mut self) {
-        self.params.iter_mut().for_each(|p| p.tensor.zero_grad());
-    }
-
-    /// A step along the gradients that the last backward pass left in the parameters.
-    pub fn step(&mut self, learning_rate: f64) {
-        let grads = self.params.iter().map(|p| p.tensor.grad()).enumerate();
-        let grads: Vec<(usize, Tensor)> = grads.filter(|(_, grad)| grad.defined()).collect();
-        self.step_along(&grads, learning_rate);
-    }
-
     /// A step of some parameters, by index, along their gradients. The others do not move, nor does their momentum.
     pub fn step_along(&mut self, grads: &[(usize, Tensor)], learning_rate: f64) {
         let _guard = tch::no_grad_guard();

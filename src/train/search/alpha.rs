@@ -11,7 +11,7 @@ use crate::space::{CandidateOp, Choice, names_of};
 use crate::train::epochs::{At, Metrics, Task};
 use crate::train::steps::{excesses, penalty};
 use crate::train::supernet::numbers;
-use crate::train::{Adam, Gate, Sgd, Supernet, alpha_step, correct, cosine, tensors, weight_step};
+use crate::train::{Adam, Gate, Sgd, Supernet, TrainError, alpha_step, correct, cosine, tensors, weight_step};
 use nas_exporters::Shape;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -219,11 +219,11 @@ impl Task for Alpha<'_> {
         metrics.train.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
     }
 
-    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> SearchEpoch {
+    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Result<SearchEpoch, TrainError> {
         let networks = &self.search.searched.networks;
         let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
         let constraints = self.search.searched.widest().iter();
-        SearchEpoch {
+        Ok(SearchEpoch {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
@@ -238,7 +238,7 @@ impl Task for Alpha<'_> {
             entropies: self.entropies(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
             seconds,
-        }
+        })
     }
 
     fn describe(row: &SearchEpoch) -> String {

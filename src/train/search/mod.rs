@@ -10,7 +10,7 @@ pub use settings::{Algorithm, Component, Components, SearchSettings};
 use super::{At, Checkpoint, Epochs, Placement, Sgd, Supernet, TrainError, decay_of};
 use crate::artifact::Digest;
 use crate::data::{Augment, Batches, Data, Normalisation, split};
-use crate::record::{CandidateRow, Floats, RunDir, SearchEpoch, Unfinished};
+use crate::record::{CandidateRow, RunDir, SearchEpoch, Unfinished};
 use crate::search::{Candidate, Limits, Searched, best_of, evolve, fitted, propose, sample, scores_of};
 use crate::space::Networks;
 use alpha::Alpha;
@@ -31,8 +31,8 @@ pub struct Search<'a> {
     held_out: Vec<usize>,
     normalisation: Normalisation,
     unfinished: Unfinished,
-    /// What convolutions are trained in.
-    floats: Floats,
+    /// Where nets are, and what their convolutions are trained in.
+    placement: Placement,
 }
 
 /// What the first part of a search gives.
@@ -89,10 +89,11 @@ impl<'a> Search<'a> {
         let (train, held_out) = split(&data.train, &all, settings.held_out.get(), settings.seed)?;
         let normalisation = Normalisation::of(&data.train, &train)?;
         let unfinished = run.unfinished();
+        let device = settings.torch_device.resolve()?;
         super::fix(settings.threads, settings.seed);
         let data_digest = data.fingerprint();
         let decided = unfinished.arithmetic(&Digest::of(&(&searched.networks.space, settings, &data_digest)));
-        let floats = settings.arithmetic.resolve(&decided)?;
+        let placement = Placement { floats: settings.arithmetic.resolve(&decided, device)?, device };
         Ok(Search {
             searched,
             data,
@@ -103,7 +104,7 @@ impl<'a> Search<'a> {
             held_out,
             normalisation,
             unfinished,
-            floats,
+            placement,
         })
     }
 
@@ -117,7 +118,7 @@ impl<'a> Search<'a> {
         super::fix(settings.threads, settings.seed);
         let (log, scores) = match settings.algorithm {
             Algorithm::Mixture | Algorithm::Gradient => {
-                let supernet = Supernet::new(&self.searched.networks, self.placement(), false);
+                let supernet = Supernet::new(&self.searched.networks, self.placement, false);
                 let mut task = Alpha::new(self, supernet);
                 let log = self.epochs(self.searched.widest()).run(&mut task)?;
                 task.warn_undecided();
@@ -125,7 +126,7 @@ impl<'a> Search<'a> {
             }
             Algorithm::Oneshot => {
                 let sharing = settings.components.has(Component::Sharing);
-                let supernet = Supernet::new(&self.searched.networks, self.placement(), sharing);
+                let supernet = Supernet::new(&self.searched.networks, self.placement, sharing);
                 let mut task = Oneshot::new(self, supernet);
                 // Which latencies are covered depends on the cost, and on no limit.
                 let costs: Vec<_> =
@@ -201,13 +202,15 @@ impl<'a> Search<'a> {
         &self.data_digest
     }
 
-    fn placement(&self) -> Placement {
-        Placement { floats: self.floats, ..Placement::default() }
-    }
-
     fn train_batches(&self) -> Batches<'_> {
         let size = self.settings.batch_size.into();
-        Batches { dataset: &self.data.train, indices: &self.train, normalisation: &self.normalisation, size }
+        Batches {
+            dataset: &self.data.train,
+            indices: &self.train,
+            normalisation: &self.normalisation,
+            size,
+            balanced: false,
+        }
     }
 
     fn held_out_batches(&self) -> Batches<'_> {

@@ -5,8 +5,8 @@ use crate::data::Batch;
 use crate::record::SearchEpoch;
 use crate::search::{Cost, extreme};
 use crate::train::epochs::{At, Metrics, Task};
-use crate::train::fit::MOST_WARMUP;
-use crate::train::{Gate, Sgd, Supernet, correct, cosine, sandwich_step, tensors, weight_step};
+use crate::train::settings::MOST_WARMUP;
+use crate::train::{Gate, Sgd, Supernet, TrainError, correct, cosine, sandwich_step, tensors, weight_step};
 use nas_exporters::Shape;
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -92,14 +92,14 @@ impl Task for Oneshot<'_> {
         metrics.train.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
     }
 
-    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> SearchEpoch {
-        SearchEpoch {
+    fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Result<SearchEpoch, TrainError> {
+        Ok(SearchEpoch {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
             seconds,
             ..SearchEpoch::default()
-        }
+        })
     }
 
     fn describe(row: &SearchEpoch) -> String {

@@ -1,8 +1,8 @@
 use super::TrainError;
 use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Threads, Weight};
 use crate::data::{self, Augment, Data};
-use crate::train::Arithmetic;
-use crate::train::fit::TrainSettings;
+use crate::named::named;
+use crate::train::{Arithmetic, Preset, TorchDevice, TrainSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -50,32 +50,6 @@ pub enum Component {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Components(BTreeSet<Component>);
-
-/// Declares the names of an enum's variants, for flags.
-macro_rules! named {
-    ($kind:ident, $what:literal: $($name:literal = $variant:ident),*) => {
-        impl $kind {
-            pub const ALL: &[$kind] = &[$($kind::$variant),*];
-        }
-
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $($kind::$variant => $name),* })
-            }
-        }
-
-        impl FromStr for $kind {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<$kind, String> {
-                match text {
-                    $($name => Ok($kind::$variant),)*
-                    _ => Err(format!("`{text}` is not {}: {}", $what, [$($name),*].join(", "))),
-                }
-            }
-        }
-    };
-}
 
 named!(Algorithm, "an algorithm": "mixture" = Mixture, "gradient" = Gradient, "oneshot" = Oneshot,
     "surrogate" = Surrogate, "random" = Random, "evolution" = Evolution);
@@ -176,6 +150,7 @@ pub struct SearchSettings {
     pub seed: u64,
     /// Of libtorch; the same number gives the same result.
     pub threads: Threads,
+    pub torch_device: TorchDevice,
     /// What convolutions are computed in.
     pub arithmetic: Arithmetic,
 }
@@ -205,6 +180,7 @@ impl Default for SearchSettings {
             no_flip: false,
             seed: 0,
             threads: Threads::of(1),
+            torch_device: TorchDevice::Auto,
             arithmetic: Arithmetic::default(),
         }
     }
@@ -222,13 +198,14 @@ impl SearchSettings {
     /// # Errors
     /// Where the padding is larger than the images.
     pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
-        Augment::new(self.padding, !self.no_flip, data.train.shape)
+        let SearchSettings { padding, no_flip, .. } = *self;
+        Augment { padding, flip: !no_flip, ..Augment::default() }.checked(data.train.shape)
     }
 
     /// Of a short training.
     pub(super) fn trial(&self) -> TrainSettings {
         let SearchSettings { batch_size, learning_rate, momentum, weight_decay, padding, no_flip, seed, .. } = *self;
-        let SearchSettings { trial_epochs: epochs, threads, arithmetic, .. } = *self;
+        let SearchSettings { trial_epochs: epochs, threads, torch_device, arithmetic, .. } = *self;
         TrainSettings {
             epochs,
             batch_size,
@@ -239,7 +216,9 @@ impl SearchSettings {
             no_flip,
             seed,
             threads,
+            torch_device,
             arithmetic,
+            ..Preset::Reference.settings()
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::record::CandidateRow;
 use crate::search::Candidate;
 use crate::space::{Genotype, Network};
 use crate::train::fit::Recipe;
+use crate::train::student::Shown;
 use crate::train::{Deferred, Norm, Supernet, TrainError, interrupted};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -101,15 +102,16 @@ impl<'a> Trials<'a> {
                 stage: "search",
                 name,
                 batches: search.train_batches(),
-                shown: search.held_out_batches(),
+                shown: Shown::HeldOut { images: search.held_out_batches(), test: None, best: None },
                 augment: search.augment,
                 settings: &settings,
-                floats: search.floats,
+                teacher: None,
+                placement: search.placement,
                 until: epochs,
             };
             let (_, log) = recipe.train(&network, &search.unfinished.trial(), key)?;
             let loss = log.iter().map(|epoch| epoch.train_loss).sum::<f64>() / log.len().max(1) as f64;
-            let accuracy = log.last().map(|epoch| epoch.test_accuracy);
+            let accuracy = log.last().and_then(|epoch| epoch.held_out_accuracy);
             Ok(CandidateRow { ops, epochs, loss, accuracy, seconds: 0.0 })
         })?;
         Ok(-row.loss)

@@ -1,0 +1,105 @@
+//! Distillation: a network learns from the answers of one that was trained before (Hinton et al. 2015, arXiv
+//! 1503.02531), on the same views of the same images (Beyer et al. 2022, arXiv 2106.05237).
+
+use super::checkpoint::write_tensors;
+use super::fit::read_weights;
+use super::interrupt::{Deferred, interrupted};
+use super::{Net, Norm, Placement, TrainError, tensors};
+use crate::artifact::{Digest, Lock};
+use crate::data::{Augment, Batch, Batches, Dataset, Normalisation, ahead};
+use crate::progress;
+use crate::record::{ModelDir, Trained};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// The logits of a network for every view of every training image. Shifts and flips are finitely many, so that they are
+/// computed once; a step of a training then only looks them up.
+pub struct Teacher {
+    /// (images · views) × classes, in 16-bit floats; the views of an image follow each other.
+    logits: Tensor,
+    views: usize,
+}
+
+/// A trained network whose answers are learned.
+pub struct Taught {
+    pub dir: ModelDir,
+    pub trained: Trained,
+}
+
+/// Images of a batch whose logits are computed.
+const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
+/// The name of the tensor in the file.
+const LOGITS: &str = "logits";
+
+impl Teacher {
+    /// Reads the logits, or computes them and writes them to a file beside the network.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or written, the weights do not fit the network, or the program is interrupted.
+    pub fn of(taught: &Taught, dataset: &Dataset, augment: Augment, device: Device) -> Result<Teacher, TrainError> {
+        let Taught { dir, trained } = taught;
+        let augment = Augment { cutout: 0, ..augment };
+        let key = Digest::of(&(&trained.on.weights, &trained.on.data_digest, augment));
+        let path = dir.answers(&key);
+        let _lock = Lock::of_file(&path)?;
+        let logits = if path.is_file() {
+            read(&path)?
+        } else {
+            let net = Net::new(trained.network.graph(), Placement { device, ..Placement::default() });
+            net.load(&read_weights(&dir.weights())?)?;
+            let logits = answers(&net, dataset, &trained.on.normalisation, augment)?;
+            write_tensors(&path, &[(LOGITS.into(), logits.shallow_clone())])?;
+            logits
+        };
+        Ok(Teacher { logits: logits.to_device(device), views: augment.views() })
+    }
+
+    /// N×classes.
+    pub fn answers(&self, batch: &Batch) -> Tensor {
+        let row = |(image, view): (&usize, &usize)| (image * self.views + view) as i64;
+        let rows: Vec<i64> = batch.indices.iter().zip(&batch.views).map(row).collect();
+        self.logits.index_select(0, &Tensor::from_slice(&rows).to_device(self.logits.device())).to_kind(Kind::Float)
+    }
+}
+
+/// The logits of all images in all views, in 16-bit floats, on the CPU.
+fn answers(
+    net: &Net,
+    dataset: &Dataset,
+    normalisation: &Normalisation,
+    augment: Augment,
+) -> Result<Tensor, TrainError> {
+    let _guard = tch::no_grad_guard();
+    let _deferred = Deferred::new();
+    let indices: Vec<usize> = (0..dataset.len()).collect();
+    let batches = Batches { dataset, indices: &indices, normalisation, size: BATCH, balanced: false };
+    let bar = progress::bar("train", "answers of the teacher", augment.views());
+    let mut views = vec![];
+    for view in 0..augment.views() {
+        let batches = batches.in_view(augment, view);
+        let logits = ahead(batches, |batches| {
+            let logits = |batch: Batch| {
+                let (images, _) = tensors(&batch, net.graph().input_shape(), net.device());
+                net.forward(&images, Norm::Running).to_kind(Kind::Half).to_device(Device::Cpu)
+            };
+            Tensor::cat(&batches.map(logits).collect::<Vec<_>>(), 0)
+        });
+        views.push(logits);
+        bar.inc(1);
+        if interrupted() {
+            return Err(TrainError::Untaught);
+        }
+    }
+    bar.finish_and_clear();
+    let logits = Tensor::stack(&views, 1);
+    Ok(logits.view([-1, *logits.size().last().unwrap_or(&1)]))
+}
+
+fn read(path: &Path) -> Result<Tensor, TrainError> {
+    let damaged = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
+    let tensors = Tensor::read_safetensors(path).map_err(|error| damaged(error.to_string()))?;
+    let logits = tensors.into_iter().find(|(name, _)| name == LOGITS);
+    logits.map(|(_, logits)| logits).ok_or_else(|| damaged(format!("it has no `{LOGITS}`")))
+}
