@@ -134,6 +134,7 @@ fn a_network_within_the_limits_has_a_graph() {
         "mb_15x15_e16",
         "mb_3x3_e16_se",
         "fused_15x15_e16",
+        "mb_3x3_e16_se_relu",
         "avg_pool_3x3",
         "skip",
         "zero",

@@ -83,8 +83,9 @@ fn candidates() -> Vec<CandidateOp> {
     names.extend(plain.iter().flat_map(|op| kernels.map(|kernel| format!("{op}_{kernel}"))));
     for kernel in &kernels[1..] {
         names.extend(["e1", "e2", "e3", "e6", "e1_se", "e3_se", "e6_se"].map(|form| format!("mb_{kernel}_{form}")));
+        names.extend(["e1_relu", "e6_relu", "e3_se_relu"].map(|form| format!("mb_{kernel}_{form}")));
         names.extend(["res_{}", "res_{}_n2", "res_{}_n3"].map(|form| form.replace("{}", kernel)));
-        names.extend(["e1", "e3", "e4"].map(|form| format!("fused_{kernel}_{form}")));
+        names.extend(["e1", "e3", "e4", "e3_relu"].map(|form| format!("fused_{kernel}_{form}")));
     }
     names.iter().map(|name| name.parse().unwrap()).collect()
 }
@@ -241,7 +242,10 @@ fn spaces_hold_the_networks_that_they_are_named_after() {
     assert!((macs - 40.5).abs() < 0.05 && (params - 1.09).abs() < 0.005, "{macs} {params}");
     let (macs, params) = cost("chain", "conv_3x3:32,skip,conv_3x3:64,conv_3x3,conv_3x3:128,conv_3x3");
     assert!((macs - 38.6).abs() < 0.05 && (params - 0.289).abs() < 0.0005, "{macs} {params}");
-    let shallow = genotype("mobile", "fused_3x3_e3:24,skip,skip,mb_3x3_e6:48,skip,skip,mb_3x3_e3:96,skip,skip,skip");
+    let shallow = genotype(
+        "mobile",
+        "fused_3x3_e3_relu:24,skip,skip,mb_3x3_e6_relu:48,skip,skip,mb_3x3_e3_relu:96,skip,skip,skip",
+    );
     assert_eq!(shallow.layers().iter().filter(|layer| layer.is_identity()).count(), 7);
 }
 
@@ -259,6 +263,7 @@ fn ops_of_a_family_share_the_names_of_their_parameters() {
         ("sep_conv_3x3", "sep_conv_5x5"),
         ("mb_3x3_e1", "mb_5x5_e3"),
         ("mb_3x3_e3", "mb_5x5_e6_se"),
+        ("mb_3x3_e3_relu", "mb_5x5_e6_se"),
         ("fused_3x3_e3", "fused_5x5_e6"),
         ("res_3x3", "res_3x3_n2"),
         ("res_3x3_n2", "res_5x5_n3"),

@@ -1,6 +1,7 @@
 //! The pieces that ops are made of. The blocks of the MobileNets each end in a linear 1×1 convolution, and their
 //! input is added where shapes are equal; those of the ResNets add it always.
 
+use super::op::Activation;
 use nas_exporters::{Graph, NodeId, Op};
 
 /// Convolution and batch norm, named `name` and `name_bn`.
@@ -29,22 +30,29 @@ fn conv_bn_of(
     g.add(&format!("{name}_bn"), Op::BatchNorm, &[conv])
 }
 
-/// A 1×1 convolution to `expansion` times the input's channels (none for 1), a depthwise one, and
-/// squeeze-and-excite if `excite` (Sandler et al. 2018, arXiv 1801.04381, table 1).
-pub(super) fn inverted_residual(
-    g: &mut Graph,
-    channels: usize,
-    stride: usize,
-    kernel: usize,
-    expansion: usize,
-    excite: bool,
-) {
+/// The sizes of an [`inverted_residual`].
+pub(super) struct InvertedResidual {
+    /// Of the depthwise convolution.
+    pub hidden: usize,
+    /// Of the output.
+    pub channels: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub squeeze_excite: bool,
+    pub activation: Activation,
+}
+
+/// A 1×1 convolution to the hidden channels (none if the input has as many), a depthwise one, and
+/// squeeze-and-excite if asked for (Sandler et al. 2018, arXiv 1801.04381, table 1).
+pub(super) fn inverted_residual(g: &mut Graph, block: InvertedResidual) {
+    let InvertedResidual { hidden, channels, kernel, stride, squeeze_excite: excite, activation } = block;
     let start = g.output();
-    let hidden = g.output_shape().channels * expansion;
-    if expansion > 1 {
-        conv_bn_relu6(g, "expand", hidden, 1, 1, 1);
+    if hidden != g.output_shape().channels {
+        conv_bn(g, "expand", hidden, 1, 1, 1);
+        activate(g, "expand", activation);
     }
-    conv_bn_relu6(g, "depthwise", hidden, kernel, stride, hidden);
+    conv_bn(g, "depthwise", hidden, kernel, stride, hidden);
+    activate(g, "depthwise", activation);
     if excite {
         squeeze_excite(g);
     }
@@ -53,9 +61,17 @@ pub(super) fn inverted_residual(
 
 /// An inverted residual whose first two convolutions are one dense one (Gupta & Akin 2020, arXiv
 /// 2003.02838; Tan & Le 2021, arXiv 2104.00298, figure 2).
-pub(super) fn fused(g: &mut Graph, channels: usize, stride: usize, kernel: usize, expansion: usize) {
+pub(super) fn fused(
+    g: &mut Graph,
+    channels: usize,
+    stride: usize,
+    kernel: usize,
+    expansion: usize,
+    activation: Activation,
+) {
     let start = g.output();
-    conv_bn_relu6(g, "expand", g.output_shape().channels * expansion, kernel, stride, 1);
+    conv_bn(g, "expand", g.output_shape().channels * expansion, kernel, stride, 1);
+    activate(g, "expand", activation);
     project(g, start, channels);
 }
 
@@ -96,9 +112,13 @@ fn squeeze_excite(g: &mut Graph) {
     g.add("se_scale", Op::Mul, &[start, scale]);
 }
 
-pub(super) fn conv_bn_relu6(g: &mut Graph, name: &str, channels: usize, kernel: usize, stride: usize, groups: usize) {
-    let x = conv_bn(g, name, channels, kernel, stride, groups);
-    g.add(&format!("{name}_relu"), Op::Relu6, &[x]);
+/// Appends the activation of the convolution `name`.
+pub(super) fn activate(g: &mut Graph, name: &str, activation: Activation) {
+    let op = match activation {
+        Activation::Relu6 => Op::Relu6,
+        Activation::Relu => Op::Relu,
+    };
+    g.add(&format!("{name}_relu"), op, &[g.output()]);
 }
 
 /// Channels rounded to a multiple of 8, and not by more than a tenth down, as the authors' code does.
@@ -138,7 +158,15 @@ mod tests {
                 48 * (16 * 9 + 16 * 16) + 2 * 16 * 8,
                 16 * 9 + 32 + (16 * 8 + 8) + (8 * 16 + 16) + 16 * 16 + 32,
             ),
+            (
+                "mb_7x7_e3_relu",
+                24,
+                2,
+                48 * 16 * 48 + 12 * (48 * 49 + 48 * 24),
+                16 * 48 + 96 + 48 * 49 + 96 + 48 * 24 + 48,
+            ),
             ("fused_3x3_e3", 16, 1, 48 * (16 * 48 * 9 + 48 * 16), 16 * 48 * 9 + 96 + 48 * 16 + 32),
+            ("fused_3x3_e3_relu", 16, 1, 48 * (16 * 48 * 9 + 48 * 16), 16 * 48 * 9 + 96 + 48 * 16 + 32),
             ("res_3x3", 16, 1, 48 * 2 * 16 * 16 * 9, 2 * (16 * 16 * 9 + 32)),
             // The first block has the stride and a projection.
             (

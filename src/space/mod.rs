@@ -15,7 +15,7 @@ pub use genotype::{Genotype, names_of};
 pub use layer::Layer;
 pub use network::{Baseline, Network};
 pub use networks::{Choice, Networks, Variant, chained};
-pub use op::{Blocks, CandidateOp, Expansion, Kernel, PoolKind};
+pub use op::{Activation, Blocks, CandidateOp, Expansion, Kernel, PoolKind};
 
 use crate::artifact::{self, ArtifactError};
 use crate::bounded::Name;

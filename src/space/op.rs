@@ -1,4 +1,4 @@
-use super::blocks::{conv_bn, fused, inverted_residual, residual};
+use super::blocks::{InvertedResidual, conv_bn, fused, inverted_residual, residual};
 use super::{Layer, SpaceError};
 use nas_exporters::{Graph, Op};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ pub enum CandidateOp {
     /// `sep_conv_3x3`: depthwise, then pointwise, each with batch norm and ReLU (Howard et al. 2017, arXiv
     /// 1704.04861).
     SepConv { kernel: Kernel },
-    /// `mb_3x3_e6`, `mb_3x3_e6_se`: see [`inverted_residual`].
-    InvertedResidual { kernel: Kernel, expansion: Expansion, squeeze_excite: bool },
-    /// `fused_3x3_e3`: see [`fused`].
-    Fused { kernel: Kernel, expansion: Expansion },
+    /// `mb_3x3_e6`, `mb_3x3_e6_se`, `mb_3x3_e6_relu`, `mb_3x3_e6_se_relu`: see [`inverted_residual`].
+    InvertedResidual { kernel: Kernel, expansion: Expansion, squeeze_excite: bool, activation: Activation },
+    /// `fused_3x3_e3`, `fused_3x3_e3_relu`: see [`fused`].
+    Fused { kernel: Kernel, expansion: Expansion, activation: Activation },
     /// `res_3x3`, `res_3x3_n2`: so many blocks one after another, see [`residual`].
     Residual { kernel: Kernel, blocks: Blocks },
     /// `avg_pool_3x3`, `max_pool_3x3`; a 1×1 projection follows where channels differ.
@@ -42,6 +42,15 @@ pub struct Expansion(u8);
 /// How many residual blocks follow one another: from 1 to 16.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blocks(u8);
+
+/// What follows the batch norms inside a block.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Activation {
+    /// That of MobileNetV2, which a name does not mention.
+    Relu6,
+    /// `_relu`. It takes less time than ReLU6 in ONNX Runtime.
+    Relu,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PoolKind {
@@ -82,15 +91,24 @@ impl Blocks {
     }
 }
 
+impl Activation {
+    fn suffix(self) -> &'static str {
+        match self {
+            Activation::Relu6 => "",
+            Activation::Relu => "_relu",
+        }
+    }
+}
+
 impl CandidateOp {
     /// The forms of all names, for messages.
-    pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE, res_KxK, res_KxK_nN, \
-                             avg_pool_KxK, max_pool_KxK, skip and zero, with an odd K up to 15, E from 1 to 16 and N from \
-                             2 to 16";
+    pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE (these three also with \
+                             _relu at the end), res_KxK, res_KxK_nN, avg_pool_KxK, max_pool_KxK, skip and zero, with \
+                             an odd K up to 15, E from 1 to 16 and N from 2 to 16";
 
-    /// What the op is besides kernel, expansion, squeeze-and-excite and number of blocks. Parameters of one name mean
-    /// the same in all ops of a family: those of smaller kernels are the centre of larger ones, and those of fewer
-    /// channels the first of more.
+    /// What the op is besides kernel, expansion, squeeze-and-excite, activation and number of blocks. Parameters of one
+    /// name mean the same in all ops of a family: those of smaller kernels are the centre of larger ones, and those of
+    /// fewer channels the first of more.
     pub fn family(self) -> &'static str {
         match self {
             CandidateOp::Conv { .. } => "conv",
@@ -120,11 +138,13 @@ impl CandidateOp {
                 let x = conv_bn(g, "pointwise", channels, 1, 1, 1);
                 g.add("pointwise_relu", Op::Relu, &[x]);
             }
-            CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite } => {
-                inverted_residual(g, channels, stride, kernel.get(), expansion.get(), squeeze_excite);
+            CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite, activation } => {
+                let hidden = input.channels * expansion.get();
+                let kernel = kernel.get();
+                inverted_residual(g, InvertedResidual { hidden, channels, kernel, stride, squeeze_excite, activation });
             }
-            CandidateOp::Fused { kernel, expansion } => {
-                fused(g, channels, stride, kernel.get(), expansion.get());
+            CandidateOp::Fused { kernel, expansion, activation } => {
+                fused(g, channels, stride, kernel.get(), expansion.get(), activation);
             }
             CandidateOp::Residual { kernel, blocks } => {
                 for block in 1..=blocks.get() {
@@ -159,10 +179,13 @@ impl Display for CandidateOp {
         let name = match self {
             CandidateOp::Conv { kernel } => format!("conv_{kernel}"),
             CandidateOp::SepConv { kernel } => format!("sep_conv_{kernel}"),
-            CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite } => {
-                format!("mb_{kernel}_e{}{}", expansion.0, if *squeeze_excite { "_se" } else { "" })
+            CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite, activation } => {
+                let excite = if *squeeze_excite { "_se" } else { "" };
+                format!("mb_{kernel}_e{}{excite}{}", expansion.0, activation.suffix())
             }
-            CandidateOp::Fused { kernel, expansion } => format!("fused_{kernel}_e{}", expansion.0),
+            CandidateOp::Fused { kernel, expansion, activation } => {
+                format!("fused_{kernel}_e{}{}", expansion.0, activation.suffix())
+            }
             CandidateOp::Residual { kernel, blocks: Blocks(1) } => format!("res_{kernel}"),
             CandidateOp::Residual { kernel, blocks } => format!("res_{kernel}_n{}", blocks.0),
             CandidateOp::Pool { kind: PoolKind::Avg, kernel } => format!("avg_pool_{kernel}"),
@@ -185,16 +208,24 @@ impl FromStr for CandidateOp {
         };
         let expansion = |text: &str| Expansion::new(text.strip_prefix('e')?.parse().ok()?);
         let blocks = |text: &str| Blocks::new(text.strip_prefix('n')?.parse().ok()?);
+        let activation = |text: &[&str]| match text {
+            [] => Some(Activation::Relu6),
+            ["relu"] => Some(Activation::Relu),
+            _ => None,
+        };
         let op = || {
             Some(match name.split('_').collect::<Vec<_>>().as_slice() {
                 ["conv", k] => CandidateOp::Conv { kernel: kernel(k)? },
                 ["sep", "conv", k] => CandidateOp::SepConv { kernel: kernel(k)? },
-                ["mb", k, e, excite @ ..] if matches!(excite, [] | ["se"]) => CandidateOp::InvertedResidual {
+                ["mb", k, e, rest @ ..] => CandidateOp::InvertedResidual {
                     kernel: kernel(k)?,
                     expansion: expansion(e)?,
-                    squeeze_excite: !excite.is_empty(),
+                    squeeze_excite: rest.first() == Some(&"se"),
+                    activation: activation(rest.strip_prefix(&["se"]).unwrap_or(rest))?,
                 },
-                ["fused", k, e] => CandidateOp::Fused { kernel: kernel(k)?, expansion: expansion(e)? },
+                ["fused", k, e, rest @ ..] => {
+                    CandidateOp::Fused { kernel: kernel(k)?, expansion: expansion(e)?, activation: activation(rest)? }
+                }
                 ["res", k] => CandidateOp::Residual { kernel: kernel(k)?, blocks: Blocks(1) },
                 ["res", k, n] => CandidateOp::Residual { kernel: kernel(k)?, blocks: blocks(n)? },
                 ["avg", "pool", k] => CandidateOp::Pool { kind: PoolKind::Avg, kernel: kernel(k)? },
@@ -250,7 +281,10 @@ mod tests {
             "sep_conv_5x5",
             "mb_7x7_e6",
             "mb_3x3_e1_se",
+            "mb_3x3_e6_relu",
+            "mb_3x3_e6_se_relu",
             "fused_3x3_e3",
+            "fused_3x3_e3_relu",
             "res_3x3",
             "res_5x5_n2",
             "res_3x3_n16",
@@ -273,6 +307,11 @@ mod tests {
             "mb_3x3_e17",
             "mb_3x3_e6_ce",
             "mb_3x3_e6_se_se",
+            "mb_3x3_e6_relu_se",
+            "mb_3x3_e6_relu6",
+            "mb_3x3_e6_relu_relu",
+            "fused_3x3_e3_se",
+            "conv_3x3_relu",
             "res_3x3_n0",
             "res_3x3_n1",
             "res_3x3_n17",

@@ -45,12 +45,12 @@ pub(super) fn check_layer(layer: &Layer) -> Result<(), String> {
     let (inner, weights) = match op {
         CandidateOp::Conv { kernel } => (0, kernel.get().pow(2) * input.channels * channels),
         CandidateOp::SepConv { kernel } => (0, input.channels * channels.max(kernel.get().pow(2))),
-        CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite } => {
+        CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite, .. } => {
             let hidden = input.channels * expansion.get();
             let excite = if squeeze_excite { hidden } else { 0 };
             (map(hidden), hidden * input.channels.max(kernel.get().pow(2)).max(channels).max(excite))
         }
-        CandidateOp::Fused { kernel, expansion } => {
+        CandidateOp::Fused { kernel, expansion, .. } => {
             let hidden = input.channels * expansion.get();
             (map(hidden), hidden * channels.max(kernel.get().pow(2) * input.channels))
         }

@@ -1,4 +1,5 @@
-use crate::space::blocks::{conv_bn_relu6, inverted_residual, scaled};
+use crate::space::blocks::{InvertedResidual, activate, conv_bn, inverted_residual, scaled};
+use crate::space::op::Activation;
 use nas_exporters::{Graph, Op, Shape};
 
 /// Expansion, channels, blocks, stride of the first block (Sandler et al. 2018, arXiv 1801.04381,
@@ -9,17 +10,27 @@ const STAGES: [(usize, usize, usize, usize); 7] =
 /// MobileNetV2 for small images, the baseline; `width` scales its channels.
 pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {
     let mut g = Graph::new(input);
-    conv_bn_relu6(&mut g, "stem", scaled(32, width), 3, 1, 1);
+    conv_bn(&mut g, "stem", scaled(32, width), 3, 1, 1);
+    activate(&mut g, "stem", Activation::Relu6);
     for (s, (expansion, channels, blocks, stride)) in STAGES.into_iter().enumerate() {
         for b in 0..blocks {
             let mut block = Graph::new(g.output_shape());
             let stride = if b == 0 { stride } else { 1 };
-            inverted_residual(&mut block, scaled(channels, width), stride, 3, expansion, false);
+            let sizes = InvertedResidual {
+                hidden: expansion * g.output_shape().channels,
+                channels: scaled(channels, width),
+                kernel: 3,
+                stride,
+                squeeze_excite: false,
+                activation: Activation::Relu6,
+            };
+            inverted_residual(&mut block, sizes);
             let end = g.output();
             g.append(&format!("stage{}.block{}", s + 1, b + 1), &block, end);
         }
     }
-    conv_bn_relu6(&mut g, "last", scaled(1280, width.max(1.0)), 1, 1, 1);
+    conv_bn(&mut g, "last", scaled(1280, width.max(1.0)), 1, 1, 1);
+    activate(&mut g, "last", Activation::Relu6);
     let x = g.add("pool", Op::GlobalAvgPool, &[g.output()]);
     g.add("linear", Op::Linear { out_features: classes }, &[x]);
     g

@@ -1,4 +1,4 @@
-use crate::space::{CandidateOp, Expansion, Kernel, Layer, Networks};
+use crate::space::{Activation, CandidateOp, Expansion, Kernel, Layer, Networks};
 use nas_exporters::Shape;
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ fn inverted_residual(attributes: &Attributes, input: Shape, output: Shape) -> Re
     let kernel = Kernel::new(attributes.number("kernel")?).ok_or(Misfit::Op)?;
     let expansion = Expansion::new(attributes.number("expand")?).ok_or(Misfit::Op)?;
     let (stride, adds_input) = (attributes.number("stride")?, attributes.flag("idskip")?);
-    let op = CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite: false };
+    let op = CandidateOp::InvertedResidual { kernel, expansion, squeeze_excite: false, activation: Activation::Relu6 };
     let layer = Layer { op, input, channels: output.channels, stride };
     if layer.output() != output {
         return Err(Misfit::Size);
