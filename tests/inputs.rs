@@ -163,19 +163,21 @@ fn a_baseline_within_the_limits_has_a_graph() {
     use edge_nas::bounded::Width;
     use edge_nas::space::{Baseline, Network};
     let (mut taken, mut refused) = (0, 0);
-    for width in [0.05, 1.0, 10.0] {
+    let names: Vec<&str> = Network::baselines().collect();
+    for (name, width) in names.iter().flat_map(|name| [0.05, 1.0, 10.0].map(|width| (*name, width))) {
         for (side, classes) in [(1, 2), (224, 1000), (1024, 10), (4096, 100_000), (8, 100_000)] {
             let baseline = Baseline { width: Width::of(width), input: Shape::new(3, side, side), classes };
-            match Network::baseline("mobilenet_v2", baseline) {
+            match Network::baseline(name, baseline) {
                 Ok(network) => {
                     network.graph().cost();
                     taken += 1;
                 }
                 Err(_) => refused += 1,
             }
-            let written = serde_json::json!({"architecture": "mobilenet_v2", "width": width, "input": [3, side, side], "classes": classes});
+            let written =
+                serde_json::json!({"architecture": name, "width": width, "input": [3, side, side], "classes": classes});
             let read = serde_json::from_value::<Network>(written);
-            assert_eq!(read.is_ok(), Network::baseline("mobilenet_v2", baseline).is_ok());
+            assert_eq!(read.is_ok(), Network::baseline(name, baseline).is_ok());
         }
     }
     assert!(taken > 5 && refused > 3, "{taken} {refused}");

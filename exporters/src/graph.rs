@@ -95,7 +95,7 @@ pub enum Op {
     HardSigmoid,
     /// Elementwise sum of two inputs of one shape.
     Add,
-    /// Scales channels: C×H×W times C×1×1.
+    /// Elementwise product of two inputs of one shape, or of channels and their scales: C×H×W times C×1×1.
     Mul,
     MaxPool {
         kernel: usize,
@@ -424,7 +424,7 @@ fn output_shape(op: Op, inputs: &[Shape]) -> Option<Shape> {
         }
         (Op::BatchNorm | Op::Relu | Op::Relu6 | Op::HardSigmoid, &[x]) => Some(x),
         (Op::Add, &[a, b]) if a == b => Some(a),
-        (Op::Mul, &[x, scale]) if scale == Shape::new(x.channels, 1, 1) => Some(x),
+        (Op::Mul, &[x, scale]) if scale == x || scale == Shape::new(x.channels, 1, 1) => Some(x),
         (Op::GlobalAvgPool, &[x]) => Some(Shape::new(x.channels, 1, 1)),
         (Op::Linear { out_features }, &[x]) => {
             let weights = x.len().checked_mul(out_features)?;

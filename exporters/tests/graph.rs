@@ -55,8 +55,10 @@ fn every_op_has_the_right_output_shape() {
     }
     let mut sum = Graph::new(x);
     let twice = [sum.input(), sum.input()];
-    sum.add("sum", Op::Add, &twice);
-    assert_eq!(sum.output_shape(), x);
+    for op in [Op::Add, Op::Mul] {
+        sum.add(&format!("{op:?}"), op, &twice);
+        assert_eq!(sum.output_shape(), x);
+    }
     assert_eq!(squeeze_excite().output_shape(), Shape::new(6, 5, 4));
     assert_eq!(Graph::new(x).output_shape(), x);
 }
@@ -101,10 +103,10 @@ fn adding_two_different_shapes_is_refused() {
 
 #[test]
 #[should_panic(expected = "does not take inputs")]
-fn a_scale_must_have_one_value_per_channel() {
+fn a_factor_must_have_one_value_or_as_many_as_the_input_in_each_channel() {
     let mut g = Graph::new(Shape::new(4, 8, 8));
-    let twice = [g.input(), g.input()];
-    g.add("product", Op::Mul, &twice);
+    let halved = g.add("pool", Op::MaxPool { kernel: 3, stride: 2 }, &[g.input()]);
+    g.add("product", Op::Mul, &[g.input(), halved]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct Args {
     /// Train a published network, in the subfolder `baseline` of the run's folder
     #[arg(long, value_parser = PossibleValuesParser::new(Network::baselines()))]
     arch: Option<String>,
-    /// Factor of the channels of the published network
+    /// Factor of the channels of the published network; 1 is its published size
     #[arg(long, default_value_t = Width::of(0.5), requires = "arch")]
     width: Width,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised

@@ -114,11 +114,16 @@ fn squeeze_excite(g: &mut Graph) {
 
 /// Appends the activation of the convolution `name`.
 pub(super) fn activate(g: &mut Graph, name: &str, activation: Activation) {
-    let op = match activation {
-        Activation::Relu6 => Op::Relu6,
-        Activation::Relu => Op::Relu,
+    let x = g.output();
+    let mut add = |suffix: &str, op, inputs: &[NodeId]| g.add(&format!("{name}_{suffix}"), op, inputs);
+    match activation {
+        Activation::Relu6 => add("relu", Op::Relu6, &[x]),
+        Activation::Relu => add("relu", Op::Relu, &[x]),
+        Activation::HardSwish => {
+            let sigmoid = add("sigmoid", Op::HardSigmoid, &[x]);
+            add("swish", Op::Mul, &[x, sigmoid])
+        }
     };
-    g.add(&format!("{name}_relu"), op, &[g.output()]);
 }
 
 /// Channels rounded to a multiple of 8, and not by more than a tenth down, as the authors' code does.
@@ -166,7 +171,7 @@ mod tests {
                 16 * 48 + 96 + 48 * 49 + 96 + 48 * 24 + 48,
             ),
             ("fused_3x3_e3", 16, 1, 48 * (16 * 48 * 9 + 48 * 16), 16 * 48 * 9 + 96 + 48 * 16 + 32),
-            ("fused_3x3_e3_relu", 16, 1, 48 * (16 * 48 * 9 + 48 * 16), 16 * 48 * 9 + 96 + 48 * 16 + 32),
+            ("fused_3x3_e3_hswish", 16, 1, 48 * (16 * 48 * 9 + 48 * 16), 16 * 48 * 9 + 96 + 48 * 16 + 32),
             ("res_3x3", 16, 1, 48 * 2 * 16 * 16 * 9, 2 * (16 * 16 * 9 + 32)),
             // The first block has the stride and a projection.
             (

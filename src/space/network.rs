@@ -1,4 +1,4 @@
-use super::baselines::mobilenet_v2::{self, mobilenet_v2};
+use super::baselines::{self, mobilenet_v2, mobilenet_v3_small, resnet20};
 use super::{Genotype, SpaceError, sizes};
 use crate::bounded::Width;
 use nas_exporters::{Graph, Shape};
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub enum Network {
     Genotype(Genotype),
     MobilenetV2(Baseline),
+    MobilenetV3Small(Baseline),
+    Resnet20(Baseline),
 }
 
 /// The sizes of a published network.
@@ -44,7 +46,7 @@ impl TryFrom<Written> for Baseline {
 impl Baseline {
     fn checked(self) -> Result<Baseline, SpaceError> {
         let Baseline { width, input, classes } = self;
-        let (map, weights) = mobilenet_v2::largest(width.get(), input, classes);
+        let (map, weights) = baselines::largest(width.get(), input, classes);
         let fits = sizes::check_images(input, &[classes]).and_then(|()| sizes::check_values(map, weights));
         fits.map(|()| self).map_err(SpaceError::Baseline)
     }
@@ -52,7 +54,11 @@ impl Baseline {
 
 type Make = fn(Baseline) -> Network;
 
-const BASELINES: [(&str, Make); 1] = [("mobilenet_v2", Network::MobilenetV2)];
+const BASELINES: [(&str, Make); 3] = [
+    ("mobilenet_v2", Network::MobilenetV2),
+    ("mobilenet_v3_small", Network::MobilenetV3Small),
+    ("resnet20", Network::Resnet20),
+];
 
 impl Network {
     /// The names of the published networks.
@@ -73,20 +79,27 @@ impl Network {
         match self {
             Network::Genotype(_) => "genotype".into(),
             Network::MobilenetV2(Baseline { width, .. }) => format!("mobilenet_v2_x{width}"),
+            Network::MobilenetV3Small(Baseline { width, .. }) => format!("mobilenet_v3_small_x{width}"),
+            Network::Resnet20(Baseline { width, .. }) => format!("resnet20_x{width}"),
         }
     }
 
     pub fn graph(&self) -> Graph {
+        let of = |make: fn(f64, Shape, usize) -> Graph, sizes: &Baseline| {
+            make(sizes.width.get(), sizes.input, sizes.classes)
+        };
         match self {
             Network::Genotype(genotype) => genotype.graph(),
-            Network::MobilenetV2(Baseline { width, input, classes }) => mobilenet_v2(width.get(), *input, *classes),
+            Network::MobilenetV2(sizes) => of(mobilenet_v2, sizes),
+            Network::MobilenetV3Small(sizes) => of(mobilenet_v3_small, sizes),
+            Network::Resnet20(sizes) => of(resnet20, sizes),
         }
     }
 
     pub fn genotype(&self) -> Option<&Genotype> {
         match self {
             Network::Genotype(genotype) => Some(genotype),
-            Network::MobilenetV2(_) => None,
+            _ => None,
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum CandidateOp {
     /// `sep_conv_3x3`: depthwise, then pointwise, each with batch norm and ReLU (Howard et al. 2017, arXiv
     /// 1704.04861).
     SepConv { kernel: Kernel },
-    /// `mb_3x3_e6`, `mb_3x3_e6_se`, `mb_3x3_e6_relu`, `mb_3x3_e6_se_relu`: see [`inverted_residual`].
+    /// `mb_3x3_e6`, `mb_3x3_e6_se`, `mb_3x3_e6_relu`, `mb_3x3_e6_se_hswish`: see [`inverted_residual`].
     InvertedResidual { kernel: Kernel, expansion: Expansion, squeeze_excite: bool, activation: Activation },
     /// `fused_3x3_e3`, `fused_3x3_e3_relu`: see [`fused`].
     Fused { kernel: Kernel, expansion: Expansion, activation: Activation },
@@ -50,6 +50,8 @@ pub enum Activation {
     Relu6,
     /// `_relu`. It takes less time than ReLU6 in ONNX Runtime.
     Relu,
+    /// `_hswish`: x times its hard sigmoid (Howard et al. 2019, arXiv 1905.02244, section 5.2).
+    HardSwish,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +98,7 @@ impl Activation {
         match self {
             Activation::Relu6 => "",
             Activation::Relu => "_relu",
+            Activation::HardSwish => "_hswish",
         }
     }
 }
@@ -103,7 +106,7 @@ impl Activation {
 impl CandidateOp {
     /// The forms of all names, for messages.
     pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE (these three also with \
-                             _relu at the end), res_KxK, res_KxK_nN, avg_pool_KxK, max_pool_KxK, skip and zero, with \
+                             _relu or _hswish at the end), res_KxK, res_KxK_nN, avg_pool_KxK, max_pool_KxK, skip and zero, with \
                              an odd K up to 15, E from 1 to 16 and N from 2 to 16";
 
     /// What the op is besides kernel, expansion, squeeze-and-excite, activation and number of blocks. Parameters of one
@@ -211,6 +214,7 @@ impl FromStr for CandidateOp {
         let activation = |text: &[&str]| match text {
             [] => Some(Activation::Relu6),
             ["relu"] => Some(Activation::Relu),
+            ["hswish"] => Some(Activation::HardSwish),
             _ => None,
         };
         let op = || {
@@ -283,6 +287,7 @@ mod tests {
             "mb_3x3_e1_se",
             "mb_3x3_e6_relu",
             "mb_3x3_e6_se_relu",
+            "mb_5x5_e6_se_hswish",
             "fused_3x3_e3",
             "fused_3x3_e3_relu",
             "res_3x3",
@@ -309,7 +314,7 @@ mod tests {
             "mb_3x3_e6_se_se",
             "mb_3x3_e6_relu_se",
             "mb_3x3_e6_relu6",
-            "mb_3x3_e6_relu_relu",
+            "mb_3x3_e6_relu_hswish",
             "fused_3x3_e3_se",
             "conv_3x3_relu",
             "res_3x3_n0",
