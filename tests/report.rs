@@ -67,6 +67,7 @@ fn write_search(dir: &RunDir) {
         genotype: Digest::of(&genotype),
         log: Digest::of_lines(&lines),
         foreign_table: None,
+        made: None,
     };
     artifact::write_json(&dir.searched_on(), &on).unwrap();
 }
@@ -679,6 +680,7 @@ fn run_of_targets(dir: &RunDir) {
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),
             foreign_table: None,
+            made: None,
         };
         artifact::write_json(&of_target.searched_on(), &on).unwrap();
         if i < 2 {

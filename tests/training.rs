@@ -11,7 +11,6 @@ use edge_nas::model::LatencyModel;
 use edge_nas::record::{Float, Floats};
 use edge_nas::search::{Constraint, Cost, latency_range};
 use edge_nas::space::{CandidateOp, Layer, LayerSpec, Networks, SearchSpace};
-use edge_nas::train::branches::{with_branches, without_branches};
 use edge_nas::train::{
     Adam, Buffers, Gate, Net, Norm, Placement, Sgd, Supernet, alpha_step, clipped, cosine, expectation, fix, penalty,
     sandwich_step, weight_step,
@@ -182,26 +181,6 @@ fn buffers_hold_the_parameters_of_a_net() {
     for ((name, found), (_, expected)) in found.iter().zip(expected.iter()) {
         let difference = found.values.iter().zip(&expected.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(difference < 1e-6, "{name}: {difference}");
-    }
-}
-
-/// Branches and their batch norms are one convolution and its batch norm, for inference.
-#[test]
-fn branches_fold_into_the_graph_that_was_searched() {
-    for (op, channels, stride) in
-        [("conv_3x3", 8, 1), ("conv_5x5", 12, 2), ("sep_conv_3x3", 8, 1), ("mb_3x3_e3", 8, 2), ("res_3x3", 8, 1)]
-    {
-        let layer = Layer { op: op.parse().unwrap(), input: Shape::new(8, 9, 7), channels, stride };
-        let graph = layer.graph();
-        let grown = with_branches(&graph);
-        assert!(grown.params().len() > graph.params().len(), "{op}");
-        let (branched, single) = (Net::new(grown, Placement::default()), Net::new(graph, Placement::default()));
-        branched.load(&Weights::random(branched.graph(), 5)).unwrap();
-        single.load(&without_branches(single.graph(), &branched.weights()).unwrap()).unwrap();
-        let x = images(3, layer.input);
-        let [a, b] = [&branched, &single].map(|net| net.forward(&x, Norm::Running));
-        let difference = (&a - &b).abs().max().double_value(&[]) / a.abs().max().double_value(&[]);
-        assert!(difference < 1e-5, "{op}: {difference}");
     }
 }
 

@@ -214,8 +214,6 @@ train_flags!({
     no_flip,
     /// Train as many images of each class as of any other, where some classes have few
     balanced,
-    /// Train convolutions as sums of branches, which are one convolution afterwards: slower training, same network
-    branches,
 });
 
 /// Declares the flags of a search, one for each field of its settings, with its defaults.

@@ -38,6 +38,8 @@ pub struct SearchedOn {
     /// In what a latency table differs from the device's own, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
 }
 
 /// What a network was trained on, and how its input is to be prepared: what `data.json` holds.
@@ -64,7 +66,7 @@ pub struct TrainedOn {
 }
 
 /// How an artifact was made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     /// Of edge-nas.
     pub version: String,
@@ -77,7 +79,7 @@ pub struct Made {
 
 impl Made {
     /// By this process.
-    pub fn here(seed: u64, processor: &str) -> Made {
+    pub fn here(seed: u64, processor: impl Into<String>) -> Made {
         let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
         Made { version: env!("CARGO_PKG_VERSION").into(), command, seed, processor: processor.into() }
     }

@@ -4,7 +4,7 @@ use super::{MeasureSettings, MeasureTop, RunError, Targets};
 use crate::artifact::{self, Digest};
 use crate::data::{Data, DataSpec};
 use crate::latency::Latency;
-use crate::record::{CandidateRow, Certificate, Certified, RunDir, SearchedOn};
+use crate::record::{CandidateRow, Certificate, Certified, Made, RunDir, SearchedOn};
 use crate::search::{Candidate, Goal, Limits, Searched};
 use crate::space::Genotype;
 use crate::train;
@@ -74,6 +74,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
         genotype: Digest::of(genotype),
         log: Digest::of_lines(&trained.log),
         foreign_table: searched.foreign.clone(),
+        made: Some(Made::here(search.settings.seed, by.processor())),
     };
     let folders = folders(&search.run, searched).into_iter();
     folders

@@ -1,6 +1,5 @@
 //! Training a network from scratch.
 
-use super::branches::{with_branches, without_branches};
 use super::checkpoint::write_tensors;
 use super::epochs::Epochs;
 use super::student::{Shown, Student};
@@ -37,9 +36,8 @@ pub fn fit(
     let (size, balanced) = (settings.batch_size.into(), settings.balanced);
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size, balanced };
     let data_digest = data.fingerprint();
-    if let Some(Taught { dir, trained }) = taught.filter(|taught| taught.trained.on.data_digest != data_digest) {
-        let _ = trained;
-        return Err(TrainError::OtherLesson { run: dir.0.clone() });
+    if let Some(taught) = taught.filter(|taught| taught.trained.on.data_digest != data_digest) {
+        return Err(TrainError::OtherLesson { run: taught.dir.0.clone() });
     }
     let key = Digest::of(&(network, settings, &data_digest, taught.map(|taught| &taught.trained.on.weights)));
     let unfinished = dir.unfinished();
@@ -65,10 +63,7 @@ pub fn fit(
     artifact::write_lines(&dir.train_log(), &log)?;
     write_weights(&dir.weights(), &weights)?;
     if !held_out.is_empty() {
-        let graph = network.graph();
-        let best = read_weights(&best)?;
-        let best = if settings.branches { without_branches(&graph, &best)? } else { best };
-        write_weights(&dir.best_weights(), &best)?;
+        write_weights(&dir.best_weights(), &read_weights(&best)?)?;
     }
     let trained_on = TrainedOn {
         data: data.name.clone(),
@@ -79,7 +74,7 @@ pub fn fit(
         classes: data.train.classes.clone(),
         normalisation: normalisation.clone(),
         arithmetic: floats,
-        made: Some(Made::here(settings.seed, if device.is_cuda() { "cuda" } else { "cpu" })),
+        made: Some(Made::here(settings.seed, placement.processor())),
     };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
     Ok(log)
@@ -130,9 +125,7 @@ impl Recipe<'_> {
     ) -> Result<(Weights, Vec<TrainEpoch>), TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
-        let graph = network.graph();
-        let trained = if settings.branches { with_branches(&graph) } else { graph.clone() };
-        let net = Net::new(trained, self.placement);
+        let net = Net::new(network.graph(), self.placement);
         let mut student = Student::new(net, settings, self.teacher, self.shown.clone());
         let epochs = Epochs {
             stage: self.stage,
@@ -147,8 +140,7 @@ impl Recipe<'_> {
             checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
         };
         let log = epochs.run(&mut student)?;
-        let weights = student.net().weights();
-        Ok((if settings.branches { without_branches(&graph, &weights)? } else { weights }, log))
+        Ok((student.net().weights(), log))
     }
 }
 

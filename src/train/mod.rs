@@ -1,7 +1,6 @@
 //! Training with libtorch: graphs as nets, the supernet, and training from scratch.
 
 mod arithmetic;
-pub mod branches;
 mod buffers;
 mod checkpoint;
 mod device;

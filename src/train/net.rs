@@ -34,6 +34,13 @@ impl Default for Placement {
     }
 }
 
+impl Placement {
+    /// `cpu` or `cuda`.
+    pub fn processor(self) -> &'static str {
+        if self.device.is_cuda() { "cuda" } else { "cpu" }
+    }
+}
+
 /// A [`Graph`] with its parameters as libtorch tensors.
 ///
 /// Activations and convolution weights are channels-last in memory, which is what libtorch computes fastest in on a

@@ -92,8 +92,6 @@ settings! {
         no_flip: bool,
         /// An epoch has as many images of each class as of any other.
         balanced: bool,
-        /// Convolutions are trained as sums of branches, which are one convolution afterwards ([`super::branches`]).
-        branches: bool,
         /// The share of the loss that is the distance from the teacher's answers, where there is a teacher.
         teacher_weight: Share,
         /// What logits are divided by before they are compared with the teacher's.
@@ -135,7 +133,6 @@ impl Preset {
             mixup: Weight::of(0.0),
             no_flip: false,
             balanced: false,
-            branches: false,
             teacher_weight: Share::of(0.9),
             temperature: Temperature::of(4.0),
             held_out: Share::of(0.0),

@@ -197,6 +197,11 @@ impl<'a> Search<'a> {
         Ok(Proposed { candidates, unconstrained, rows: trials.close() })
     }
 
+    /// What trains: `cpu` or `cuda`.
+    pub fn processor(&self) -> &'static str {
+        self.placement.processor()
+    }
+
     /// [`Data::fingerprint`], which reads all images.
     pub fn data_digest(&self) -> &str {
         &self.data_digest
