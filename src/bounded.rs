@@ -65,6 +65,8 @@ bounded! {
     BatchSize(usize): "a batch size from 1 to 65536", |n| n >= 1 && n <= 1 << 16;
     /// Threads of a runtime or of libtorch.
     Threads(usize): "a number of threads from 1 to 1024", |n| n >= 1 && n <= 1024;
+    /// Height and width of images, in pixels.
+    Side(u32): "a number of pixels from 1 to 4096", |n| n >= 1 && n <= 4096;
     /// Classes of a data set.
     Classes(usize): "a number of classes from 1 to 100000", |n| n >= 1 && n <= 100_000;
     /// Whole networks that a latency model is fitted to: a fit of fewer is no better than a plain sum.

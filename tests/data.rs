@@ -338,14 +338,35 @@ fn only_regular_files_are_read() {
 #[test]
 fn a_data_set_name_is_parsed_and_printed_unchanged() {
     assert_eq!(DataSpec::default().to_string(), "embedded");
-    for text in ["embedded", "cifar10:/a/b", "idx:c", "folder:./d:e", "/plain", "./with:colon", "./embedded"] {
+    for text in [
+        "embedded",
+        "cifar10:/a/b",
+        "idx:c",
+        "folder:./d:e",
+        "/plain",
+        "./with:colon",
+        "./embedded",
+        "folder:a/b@64",
+        "d@4096",
+        "me@home",
+        "d@64/",
+    ] {
         let spec: DataSpec = text.parse().unwrap();
         assert_eq!(spec.to_string(), text);
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(json, format!("\"{text}\""));
         assert_eq!(serde_json::from_str::<DataSpec>(&json).unwrap(), spec);
     }
-    for text in ["", "cifar10:", "cifar100:/a", "embedded:/a"] {
+    for text in ["d@0", "folder:d@4097", "folder:d@99999999999"] {
+        let message = text.parse::<DataSpec>().unwrap_err().to_string();
+        assert!(message.contains(&format!("`{text}`")) && message.contains("from 1 to 4096"), "{message}");
+    }
+    let dir = cifar10();
+    let path = dir.path().display();
+    for text in [format!("cifar10:{path}@64"), format!("{path}@64")] {
+        assert!(load(text).err().unwrap().contains("cifar10, whose images are not scaled"));
+    }
+    for text in ["", "cifar10:", "cifar100:/a", "embedded:/a", "embedded@64", "folder:@64"] {
         let message = text.parse::<DataSpec>().unwrap_err().to_string();
         assert!(message.contains(&format!("`{text}`")) && message.contains("`cifar10:FOLDER`"), "{message}");
     }

@@ -23,7 +23,7 @@ pub struct Args {
     /// Search space: a built-in name (chain, chain_small, residual, mobile, mobile_224, proxylessnas) or a TOML file
     #[arg(long, default_value = "chain")]
     space: String,
-    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised
+    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, folder:DIR@64 (scaled to 64x64), or only DIR
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
     #[command(flatten)]

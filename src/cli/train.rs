@@ -35,7 +35,7 @@ pub struct Args {
     /// Factor of the channels of the published network; 1 is its published size
     #[arg(long, default_value_t = Width::of(0.5), requires = "arch")]
     width: Width,
-    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR, whose format is then recognised
+    /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, folder:DIR@64 (scaled to 64x64), or only DIR
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
     /// Learn from the answers of the network of this run too, which is usually larger

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::{Data, Dataset, Error, Format, read_file};
+use crate::bounded::Side;
 
 pub const FORMAT: Format = Format {
     name: "cifar10",
@@ -27,7 +28,7 @@ fn within(dir: &Path) -> std::path::PathBuf {
     if inner.is_dir() { inner } else { dir.to_owned() }
 }
 
-fn load(dir: &Path) -> Result<Data, Error> {
+fn load(dir: &Path, _: Option<Side>) -> Result<Data, Error> {
     let dir = within(dir);
     let classes = class_names(&dir)?;
     let train = [1, 2, 3, 4, 5].map(|k| format!("data_batch_{k}.bin"));

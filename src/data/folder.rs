@@ -1,12 +1,16 @@
 //! A folder of images by class: `train/<class>/*.png` or `.jpg`, and the same below `test/`.
+//!
+//! They become RGB images of 8 bits, turned as their EXIF data say, with white behind what is transparent.
 
 use std::fs;
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
-use image::{ImageReader, RgbImage};
+use image::imageops::{self, FilterType};
+use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, RgbImage, Rgba, RgbaImage};
 
 use super::{Data, Dataset, Error, Format, read_file};
+use crate::bounded::Side;
 
 pub const FORMAT: Format = Format {
     name: "folder",
@@ -15,15 +19,15 @@ pub const FORMAT: Format = Format {
     load,
 };
 
-/// All images are converted to RGB; alpha is dropped.
-fn load(dir: &Path) -> Result<Data, Error> {
+/// All images have one size, or are scaled to squares of `side` pixels.
+fn load(dir: &Path, side: Option<Side>) -> Result<Data, Error> {
     let classes = entries(&part(dir, "train")?)?;
     let classes = classes.iter().map(|class| class_name(class)).collect::<Result<Vec<_>, _>>()?;
     let mut size = None;
     Ok(Data {
         name: name(dir),
-        train: read(dir, "train", &classes, &mut size)?,
-        test: read(dir, "test", &classes, &mut size)?,
+        train: read(dir, "train", &classes, side, &mut size)?,
+        test: read(dir, "test", &classes, side, &mut size)?,
     })
 }
 
@@ -61,6 +65,7 @@ fn read(
     dir: &Path,
     which: &str,
     classes: &[String],
+    side: Option<Side>,
     size: &mut Option<(PathBuf, (u32, u32))>,
 ) -> Result<Dataset, Error> {
     let root = part(dir, which)?;
@@ -76,7 +81,10 @@ fn read(
             return Err(Error::Missing { dir: class, wanted: "a .png or .jpg image".into() });
         }
         for path in files {
-            let image = decode(&path)?;
+            let image = match side {
+                Some(side) => square(&decode(&path)?, side),
+                None => decode(&path)?,
+            };
             let found = image.dimensions();
             let (first, expected) = size.get_or_insert_with(|| (path.clone(), found));
             if found != *expected {
@@ -104,14 +112,9 @@ fn decode(path: &Path) -> Result<RgbImage, Error> {
         expected: expected.to_owned(),
         found,
     };
-    let mut cursor = Cursor::new(&bytes);
-    let decoded = ImageReader::new(&mut cursor)
-        .with_guessed_format()
-        .map_err(image::ImageError::from)
-        .and_then(ImageReader::decode);
-    let image = decoded
-        .map_err(|error| corrupt(cursor.position(), "a complete PNG or JPEG image", error.to_string()))?
-        .into_rgb8();
+    let mut cursor = Cursor::new(bytes.as_slice());
+    let image = upright(&mut cursor)
+        .map_err(|error| corrupt(cursor.position(), "a complete PNG or JPEG image", error.to_string()))?;
 
     // The JPEG decoder fills the missing part of a truncated file with grey. In a complete file, the marker that ends
     // an image follows the one that starts its last scan, and neither can occur within the data of a scan.
@@ -119,5 +122,34 @@ fn decode(path: &Path) -> Result<RgbImage, Error> {
     if bytes.starts_with(&[0xff, 0xd8]) && last(0xd9) < last(0xda) {
         return Err(corrupt(bytes.len() as u64, "the end marker of a JPEG, ff d9", "the end of the file".into()));
     }
+    Ok(rgb(image))
+}
+
+/// The image of a file, turned and mirrored as its EXIF data say.
+fn upright(file: &mut Cursor<&[u8]>) -> ImageResult<DynamicImage> {
+    let mut decoder = ImageReader::new(file).with_guessed_format()?.into_decoder()?;
+    Limits::default().reserve(decoder.total_bytes())?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// What is transparent is blended over white.
+fn rgb(image: DynamicImage) -> RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
+    }
+    let mut white = RgbaImage::from_pixel(image.width(), image.height(), Rgba([255; 4]));
+    imageops::overlay(&mut white, &image.into_rgba8(), 0, 0);
+    DynamicImage::from(white).into_rgb8()
+}
+
+/// The largest square in the centre of an image, scaled to this side with a triangle filter: bilinear interpolation, and
+/// weighted means where the image gets smaller.
+fn square(image: &RgbImage, side: Side) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let whole = width.min(height);
+    let centre = imageops::crop_imm(image, (width - whole) / 2, (height - whole) / 2, whole, whole);
+    imageops::resize(&*centre, side.get(), side.get(), FilterType::Triangle)
 }

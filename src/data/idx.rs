@@ -7,6 +7,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use super::{Data, Dataset, Error, Format, folder, read_file};
+use crate::bounded::Side;
 
 pub const FORMAT: Format = Format {
     name: "idx",
@@ -35,7 +36,7 @@ struct File {
 }
 
 /// The class names are the lines of `classes.txt`; without this file they are the numbers of the classes.
-fn load(dir: &Path) -> Result<Data, Error> {
+fn load(dir: &Path, _: Option<Side>) -> Result<Data, Error> {
     let names = dir.join("classes.txt");
     let names = match names.exists() {
         true => Some(String::from_utf8_lossy(&read_file(&names)?).into_owned()),

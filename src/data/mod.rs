@@ -3,13 +3,15 @@
 //! Files are checked while they are read: a data set that loads is complete and consistent, and any problem is an
 //! [`Error`] that names the file, the offset and what was expected there.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Once;
 
+use crate::bounded::Side;
 use serde::{Deserialize, Serialize};
 
 mod batches;
@@ -47,6 +49,13 @@ impl Dataset {
         self.labels[i]
     }
 
+    /// The number of images of each class that has any, by label.
+    fn counts(&self) -> BTreeMap<usize, usize> {
+        let mut counts = BTreeMap::new();
+        self.labels.iter().for_each(|label| *counts.entry(*label).or_default() += 1);
+        counts
+    }
+
     fn hash(&self, hasher: &mut blake3::Hasher) {
         let mut number = |n: usize| _ = hasher.update(&(n as u64).to_le_bytes());
         self.shape.iter().copied().for_each(&mut number);
@@ -70,12 +79,13 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads and checks the data set that `spec` names.
+    /// Reads and checks the data set that `spec` names. The first time that a process does this, it warns of classes whose
+    /// numbers of images differ much.
     ///
     /// # Errors
     /// If a file or folder is missing, unreadable, truncated or inconsistent.
     pub fn load(spec: &DataSpec) -> Result<Data, Error> {
-        let DataSpec::Folder { format, dir } = spec else { return idx::embedded() };
+        let DataSpec::Folder { format, dir, side } = spec else { return idx::embedded() };
         fs::read_dir(dir).map_err(|cause| Error::Read { path: dir.clone(), cause })?;
         let format = match format {
             Some(format) => format,
@@ -84,22 +94,35 @@ impl Data {
                 .find(|format| (format.present)(dir))
                 .ok_or_else(|| Error::Unrecognised { dir: dir.clone() })?,
         };
-        (format.load)(dir)?.checked()
+        if side.is_some() && *format != folder::FORMAT {
+            return Err(Error::Unscaled { dir: dir.clone(), format: format.name });
+        }
+        (format.load)(dir, *side)?.checked()
     }
 
     /// # Errors
     /// Where there is nothing to tell apart, or no accuracy can be measured for a class.
     fn checked(self) -> Result<Data, Error> {
-        let labels = |set: &Dataset| set.labels.iter().copied().collect::<BTreeSet<usize>>();
-        let (trained, tested) = (labels(&self.train), labels(&self.test));
+        let (trained, tested) = (self.train.counts(), self.test.counts());
         let name = |class: &usize| self.train.classes[*class].clone();
-        if let (1, Some(class)) = (trained.len(), trained.first().map(name)) {
+        if let (1, Some(class)) = (trained.len(), trained.keys().next().map(name)) {
             return Err(Error::OneClass { name: self.name, class });
         }
-        match trained.difference(&tested).next().map(name) {
-            Some(class) => Err(Error::Untested { name: self.name, class }),
-            None => Ok(self),
+        if let Some(class) = trained.keys().find(|class| !tested.contains_key(class)).map(name) {
+            return Err(Error::Untested { name: self.name, class });
         }
+        let by_count = |(_, count): &(&usize, &usize)| **count;
+        let extremes = trained.iter().min_by_key(by_count).zip(trained.iter().max_by_key(by_count));
+        if let Some(((rare, fewest), (frequent, most))) =
+            extremes.filter(|((_, fewest), (_, most))| **most > 2 * *fewest)
+        {
+            static SAID: Once = Once::new();
+            let (data, rare, frequent) = (&self.name, name(rare), name(frequent));
+            SAID.call_once(|| {
+                log::warn!("{data} has {most} training images of class `{frequent}`, and {fewest} of `{rare}`");
+            });
+        }
+        Ok(self)
     }
 
     /// BLAKE3 digest, in hex, of the shape and of all images, labels and class names. It does not depend on the name of
@@ -129,7 +152,8 @@ pub struct Format {
     pub files: &'static str,
     /// Whether a folder seems to have this format.
     present: fn(&Path) -> bool,
-    load: fn(&Path) -> Result<Data, Error>,
+    /// Reads a folder. Only that of [`folder`] is given the side that its images are scaled to.
+    load: fn(&Path, Option<Side>) -> Result<Data, Error>,
 }
 
 /// All formats, in the order in which they are tried for a folder without a format. A new format needs a file with such
@@ -148,8 +172,8 @@ impl fmt::Debug for Format {
     }
 }
 
-/// The name of a data set: `embedded`, `FORMAT:FOLDER`, or only a folder, whose format is recognised by its files.
-/// Serialised as this text.
+/// The name of a data set: `embedded`, `FORMAT:FOLDER`, or only a folder, whose format is recognised by its files. The
+/// images of a folder by class are scaled to squares of N pixels a side if `@N` follows. Serialised as this text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DataSpec {
@@ -162,6 +186,8 @@ pub enum DataSpec {
         format: Option<&'static Format>,
         /// The folder of the files.
         dir: PathBuf,
+        /// What images are scaled to.
+        side: Option<Side>,
     },
 }
 
@@ -169,27 +195,34 @@ impl FromStr for DataSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (name, dir) = match text.split_once(':') {
+        let (rest, side) = match text.rsplit_once('@') {
+            Some((rest, side)) if !side.is_empty() && side.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let side = side.parse().map_err(|reason| Error::Side { text: text.to_owned(), reason })?;
+                (rest, Some(side))
+            }
+            _ => (text, None),
+        };
+        let (name, dir) = match rest.split_once(':') {
             Some((name, dir)) if !name.contains('/') => (Some(name), dir),
-            _ => (None, text),
+            _ => (None, rest),
         };
         let format = name.map(|name| FORMATS.into_iter().find(|format| format.name == name));
         match format {
-            None if text == "embedded" => Ok(DataSpec::Embedded),
+            None if rest == "embedded" && side.is_none() => Ok(DataSpec::Embedded),
+            None if rest == "embedded" => Err(Error::Spec { text: text.to_owned() }),
             Some(None) => Err(Error::Spec { text: text.to_owned() }),
             _ if dir.is_empty() => Err(Error::Spec { text: text.to_owned() }),
-            format => Ok(DataSpec::Folder { format: format.flatten(), dir: dir.into() }),
+            format => Ok(DataSpec::Folder { format: format.flatten(), dir: dir.into(), side }),
         }
     }
 }
 
 impl fmt::Display for DataSpec {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            DataSpec::Embedded => f.write_str("embedded"),
-            DataSpec::Folder { format: Some(format), dir } => write!(f, "{}:{}", format.name, dir.display()),
-            DataSpec::Folder { format: None, dir } => write!(f, "{}", dir.display()),
-        }
+        let DataSpec::Folder { format, dir, side } = self else { return f.write_str("embedded") };
+        format.iter().try_for_each(|format| write!(f, "{}:", format.name))?;
+        write!(f, "{}", dir.display())?;
+        side.iter().try_for_each(|side| write!(f, "@{side}"))
     }
 }
 
@@ -215,6 +248,12 @@ pub enum Error {
         FORMATS.map(|format| format!("`{}:FOLDER`", format.name)).join(", ")
     )]
     Spec { text: String },
+    #[error(
+        "data set `{text}`: {reason}; write `folder:FOLDER@64`, or a `/` behind a folder whose name ends like this"
+    )]
+    Side { text: String, reason: String },
+    #[error("{} is of the format {format}, whose images are not scaled; leave out the `@` and what follows", dir.display())]
+    Unscaled { dir: PathBuf, format: &'static str },
     #[error("cannot read {}: {cause}; check the path and its permissions", path.display())]
     Read { path: PathBuf, cause: io::Error },
     #[error(
@@ -232,7 +271,7 @@ pub enum Error {
     Corrupt { file: String, offset: u64, expected: String, found: String },
     /// Sizes are (width, height) in pixels.
     #[error(
-        "{} has {}x{} pixels, expected {}x{} as in {}; resize all images to the same size",
+        "{} has {}x{} pixels, expected {}x{} as in {}; write `@` and a side behind the folder, such as `@64`, to scale all images",
         path.display(), found.0, found.1, expected.0, expected.1, first.display()
     )]
     ImageSize { path: PathBuf, found: (u32, u32), expected: (u32, u32), first: PathBuf },
