@@ -41,9 +41,16 @@ pub fn untrained(graph: &Graph, precision: Precision) -> Result<Vec<u8>, EncodeE
 pub struct Inspected {
     /// As its nodes and initializers show.
     pub precision: Precision,
-    /// Images in an inference: the first size of its input.
-    pub images: usize,
+    /// The sizes of its input: the number of images in an inference, then those of an image.
+    pub input: Vec<usize>,
     pub metadata: BTreeMap<String, String>,
+}
+
+impl Inspected {
+    /// Images in an inference: the first size of its input.
+    pub fn images(&self) -> usize {
+        self.input.first().copied().unwrap_or(1)
+    }
 }
 
 /// Reads what an ONNX file says about its model, and checks that the probe could run it.
@@ -60,11 +67,11 @@ pub fn inspect(model: &[u8]) -> Result<Inspected, EncodeError> {
         return Err(EncodeError::External);
     }
     let metadata = model.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-    Ok(Inspected { precision: precision(&model), images: images(&model.graph)?, metadata })
+    Ok(Inspected { precision: precision(&model), input: input(&model.graph)?, metadata })
 }
 
-/// The first size of the first input that is not a weight.
-fn images(graph: &GraphProto) -> Result<usize, EncodeError> {
+/// The sizes of the first input that is not a weight.
+fn input(graph: &GraphProto) -> Result<Vec<usize>, EncodeError> {
     let is_weight = |input: &&ValueInfoProto| graph.initializer.iter().any(|tensor| tensor.name == input.name);
     let no_input = || EncodeError::NotOnnx("it has no input".into());
     let input = graph.input.iter().find(|input| !is_weight(input)).ok_or_else(no_input)?;
@@ -73,11 +80,9 @@ fn images(graph: &GraphProto) -> Result<usize, EncodeError> {
     if tensor.elem_type != DataType::FLOAT as i32 {
         return Err(wrong("is not of 32-bit floats"));
     }
-    let sizes: Vec<i64> = tensor.shape.dim.iter().map(|dim| dim.dim_value()).collect();
-    match sizes.first() {
-        Some(&images) if sizes.iter().all(|size| *size > 0) => Ok(usize::try_from(images).unwrap_or(1)),
-        _ => Err(wrong("has no fixed shape")),
-    }
+    let size = |dim: &Dimension| usize::try_from(dim.dim_value()).ok().filter(|size| *size > 0);
+    let sizes: Option<Vec<usize>> = tensor.shape.dim.iter().map(size).collect();
+    sizes.filter(|sizes| !sizes.is_empty()).ok_or_else(|| wrong("has no fixed shape"))
 }
 
 /// The same model with an entry of metadata.

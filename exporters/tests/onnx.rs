@@ -195,7 +195,7 @@ fn batches_and_metadata_stand_in_the_file_and_unfit_models_have_a_reason() {
     let mut g = Graph::new(Shape::new(2, 4, 4));
     g.add("relu", Op::Relu, &[g.input()]);
     let model = onnx::untrained(&g, Precision::Fp32).unwrap();
-    assert_eq!(onnx::inspect(&model).unwrap().images, 1);
+    assert_eq!(onnx::inspect(&model).unwrap().input, [1, 2, 4, 4]);
     let tagged = onnx::with_metadata(&model, "of", "me").unwrap();
     assert_eq!(onnx::inspect(&tagged).unwrap().metadata["of"], "me");
     let changed = |change: &dyn Fn(&mut ModelProto)| {
@@ -207,7 +207,7 @@ fn batches_and_metadata_stand_in_the_file_and_unfit_models_have_a_reason() {
         let input = &mut model.graph.as_mut().unwrap().input[0];
         input.type_.as_mut().unwrap().mut_tensor_type().shape.as_mut().unwrap().dim[0].set_dim_value(size);
     };
-    assert_eq!(changed(&|model| size(model, 8)).unwrap().images, 8);
+    assert_eq!(changed(&|model| size(model, 8)).unwrap().images(), 8);
     let reason = |change: &dyn Fn(&mut ModelProto)| changed(change).unwrap_err().to_string();
     assert!(reason(&|model| size(model, 0)).contains("`input` has no fixed shape"));
     let half = reason(&|model| {

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod devices;
+mod eval;
 #[cfg(feature = "torch")]
 mod export;
 mod flags;
@@ -41,6 +42,7 @@ enum Verb {
     Train(train::Args),
     #[cfg(feature = "torch")]
     Export(export::Args),
+    Eval(eval::Args),
     Bench(bench::Args),
     Report(report::Args),
     #[cfg(feature = "torch")]
@@ -65,6 +67,10 @@ impl Cli {
             Verb::Train(args) => trains(|| args.run(json)),
             #[cfg(feature = "torch")]
             Verb::Export(args) => trains(|| args.run(json)),
+            #[cfg(feature = "torch")]
+            Verb::Eval(args) => trains(|| args.run(json)),
+            #[cfg(not(feature = "torch"))]
+            Verb::Eval(args) => args.run(json),
             Verb::Bench(args) => args.run(json),
             Verb::Report(args) => args.run(json),
             #[cfg(feature = "torch")]

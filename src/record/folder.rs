@@ -1,4 +1,4 @@
-use super::{Certificate, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
+use super::{Certificate, Evaluation, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use crate::artifact::{self, ArtifactError, Digest, Lock};
 use crate::space::{Genotype, Network};
 use nas_exporters::onnx::{self, Inspected};
@@ -9,6 +9,9 @@ use std::time::SystemTime;
 
 /// The key of an ONNX file's metadata whose value is the digest of the weights that were exported.
 pub const WEIGHTS: &str = "edge-nas.weights";
+
+/// The key whose value is the JSON of the [`super::Interface`].
+pub const INTERFACE: &str = "edge-nas.interface";
 
 /// The folder of a run that has a folder for each of several targets.
 const TARGETS: &str = "targets";
@@ -141,6 +144,16 @@ impl ModelDir {
 
     pub fn onnx(&self) -> PathBuf {
         self.0.join("model.onnx")
+    }
+
+    /// An [`Evaluation`]
+    pub fn eval(&self) -> PathBuf {
+        self.0.join("eval.json")
+    }
+
+    /// The figure of its confusion matrix.
+    pub fn confusion(&self) -> PathBuf {
+        self.0.join("confusion.svg")
     }
 }
 
@@ -309,6 +322,27 @@ impl ModelDir {
                 Ok(Exported { digest: Digest::of_bytes(&onnx), onnx, model })
             }
             _ => Err(format!("{} is not of the weights beside it", path.display())),
+        }))
+    }
+
+    /// The evaluation of `trained`, or of its export; none where there is none.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn evaluated(
+        &self,
+        trained: &Trained,
+        exported: Option<&Exported>,
+    ) -> Result<Option<Matched<Evaluation>>, ArtifactError> {
+        let path = self.eval();
+        let Some(evaluation) = optional::<Evaluation>(&path)? else { return Ok(None) };
+        let of_export = exported.is_some_and(|exported| exported.digest == evaluation.digest);
+        Ok(Some(match of_export || evaluation.digest == trained.on.weights {
+            true => Ok(evaluation),
+            false => Err(format!(
+                "{} is of neither the weights nor the model beside it: `nas eval` evaluates the present ones",
+                path.display()
+            )),
         }))
     }
 }

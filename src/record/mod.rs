@@ -1,16 +1,18 @@
 //! What the files of a run hold, where they are, and which of them belong together.
 //!
 //! Each result names what it is of by digests: a training its network, its log and its weights ([`TrainedOn`]), an
-//! exported model the weights ([`WEIGHTS`]), a benchmark the model, and a search the genotype ([`SearchedOn`]). What does
-//! not match was made of something else, and is not used.
+//! exported model the weights ([`WEIGHTS`]), a benchmark the model, an evaluation the weights or the model, and a search
+//! the genotype ([`SearchedOn`]). What does not match was made of something else, and is not used.
 
 mod begun;
 mod certificate;
+mod evaluation;
 mod folder;
 
 pub use begun::Begun;
 pub use certificate::{Certificate, Certified, Held, NearestBelow, Unconstrained};
-pub use folder::{EndedSearch, Exported, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
+pub use evaluation::{Confusion, Evaluation, Metrics, OfClass};
+pub use folder::{EndedSearch, Exported, INTERFACE, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};
 
 use crate::artifact::Digest;
 use crate::bounded::Share;
@@ -82,6 +84,19 @@ impl Made {
     pub fn here(seed: u64, processor: impl Into<String>) -> Made {
         let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
         Made { version: env!("CARGO_PKG_VERSION").into(), command, seed, processor: processor.into() }
+    }
+}
+
+/// How an image becomes the input of a network, and what its logits mean; both as in [`TrainedOn`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    pub classes: Vec<String>,
+    pub normalisation: Normalisation,
+}
+
+impl TrainedOn {
+    pub fn interface(&self) -> Interface {
+        Interface { classes: self.classes.clone(), normalisation: self.normalisation.clone() }
     }
 }
 

@@ -155,7 +155,7 @@ pub fn svg(
 }
 
 /// The style sheet of the page overrides the colour and the font family.
-fn text() -> TextStyle<'static> {
+pub fn text() -> TextStyle<'static> {
     ("sans-serif", 15).into_text_style(&(460, 280))
 }
 

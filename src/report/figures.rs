@@ -7,9 +7,10 @@ pub use accuracy::accuracy_latency;
 pub use search::{Compared, candidates, compared, of_log};
 
 use super::chart::{Axes, Key, Series, color, label, lines, svg, unit};
+use super::evaluation::matrix;
 use super::{Model, ReportError, Run, Setting, labels};
 use crate::bounded::Share;
-use crate::record::TrainEpoch;
+use crate::record::{Evaluation, TrainEpoch};
 use crate::space::CandidateOp;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -59,6 +60,17 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     let caption = "Each network is trained by itself, from random weights. The reported accuracy is that of the last epoch: \
                    no epoch is selected by the test images.";
     Ok(Some(Figure { title, caption, legend: Series::legend(&loss), panels }))
+}
+
+/// A panel for each network that was evaluated; `None` if none was.
+pub fn confusion(run: &Run) -> Result<Option<Figure>, ReportError> {
+    let panel =
+        |evaluation: &Evaluation| Ok(Panel { title: evaluation.model.clone(), svg: matrix(evaluation, false)? });
+    let panels = run.evaluations().map(panel).collect::<Result<Vec<_>, ReportError>>()?;
+    let caption = "A row has the test images of a class, and a column those that were taken for a class, in percent of the \
+                   row. The diagonal is the accuracy of each class.";
+    let figure = Figure { title: "Confusion matrix", caption, legend: vec![], panels };
+    Ok(Some(figure).filter(|figure| !figure.panels.is_empty()))
 }
 
 /// `None` if there is no prediction by layer.

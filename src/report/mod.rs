@@ -4,12 +4,14 @@
 //! writes the file.
 
 mod chart;
+mod evaluation;
 mod figures;
 mod page;
 mod scatter;
 mod search;
 mod summary;
 
+pub use evaluation::{METRICS, confusion, metrics_row};
 pub use scatter::scatter;
 pub use search::Search;
 pub use summary::{SummaryLatency, SummaryRow, counted};
@@ -18,7 +20,7 @@ use crate::artifact::{self, ArtifactError, Digest};
 use crate::bounded::Share;
 use crate::latency::Latency;
 use crate::record::{
-    Begun, BenchRow, Certificate, Exported, LayerLatency, Matched, Prediction, RunDir, TrainEpoch, Trained,
+    Begun, BenchRow, Certificate, Evaluation, Exported, LayerLatency, Matched, Prediction, RunDir, TrainEpoch, Trained,
 };
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
@@ -76,6 +78,7 @@ pub struct Model {
     /// Name of the data set that it was trained on.
     pub data: Option<String>,
     pub train: Vec<TrainEpoch>,
+    pub evaluation: Option<Evaluation>,
     /// Of its ONNX file.
     digest: Option<Digest>,
 }
@@ -145,14 +148,15 @@ impl Run {
             let Some(network) = found.or_else(|| trained.as_ref().map(|trained| trained.network.clone())) else {
                 continue;
             };
-            let exported = match &trained {
-                Some(trained) => kept(folder.exported(trained)?, &mut notes),
-                None => None,
-            };
+            let (mut exported, mut evaluation) = (None, None);
+            if let Some(trained) = &trained {
+                exported = kept(folder.exported(trained)?, &mut notes);
+                evaluation = kept(folder.evaluated(trained, exported.as_ref())?, &mut notes);
+            }
             if i == 0 && genotype.is_none() {
                 genotype = network.genotype().cloned();
             }
-            models.push(Model::new(network, trained, exported));
+            models.push(Model { evaluation, ..Model::new(network, trained, exported) });
         }
         let certificate = dir.certificate()?;
         let search = match &genotype {
@@ -194,6 +198,11 @@ impl Run {
     /// Whether the content of a file is such a page.
     pub fn is_page(bytes: &[u8]) -> bool {
         String::from_utf8_lossy(bytes).contains(page::GENERATOR)
+    }
+
+    /// The evaluations of its networks.
+    fn evaluations(&self) -> impl Iterator<Item = &Evaluation> {
+        self.models.iter().filter_map(|model| model.evaluation.as_ref())
     }
 
     /// The settings that were measured, in the order of the rows.
@@ -281,6 +290,7 @@ impl Model {
             cost: network.graph().cost(),
             data,
             train,
+            evaluation: None,
             digest: exported.map(|exported| exported.digest),
         }
     }

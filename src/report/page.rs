@@ -63,7 +63,12 @@ fn parts(run: &Run) -> Result<Vec<(&'static str, String)>, ReportError> {
         return Ok(vec![accuracy, search, conditions]);
     }
     let layers = ("Layers of the found network", layers + &sections::layers(run));
-    Ok(vec![("Result", sections::result(run)), accuracy, layers, search, ("Training", training), conditions])
+    let mut all = vec![("Result", sections::result(run)), accuracy, layers, search, ("Training", training)];
+    if let Some(confusion) = figures::confusion(run)? {
+        all.push(("Evaluation", sections::evaluation(run) + &figure(confusion)));
+    }
+    all.push(conditions);
+    Ok(all)
 }
 
 fn title(run: &Run) -> String {

@@ -1,5 +1,6 @@
+use super::models::{exported, trained};
 use super::{BoardSettings, Images, MeasureSettings, RunError};
-use crate::artifact::{self, ArtifactError, Digest};
+use crate::artifact::{self, Digest};
 use crate::device::{Device, Session, Source};
 use crate::latency::Latency;
 use crate::model::{LatencyModel, ModelError};
@@ -128,12 +129,8 @@ fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
 
 /// The export of one of the run's networks; none where nothing was trained.
 fn own(run: &RunDir, dir: &ModelDir) -> Result<Option<File>, RunError> {
-    let mixed = |reason| RunError::Mixed { run: run.0.clone(), reason };
-    let Some(trained) = dir.trained()? else { return Ok(None) };
-    let trained = trained.map_err(mixed)?;
-    let missing = || ArtifactError::Missing { path: dir.onnx(), maker: "nas export" };
-    let stale = |reason| RunError::Stale { run: run.0.clone(), reason };
-    let Exported { onnx, digest, model } = dir.exported(&trained)?.ok_or_else(missing)?.map_err(stale)?;
+    let Some(trained) = trained(run, dir)? else { return Ok(None) };
+    let Exported { onnx, digest, model } = exported(run, dir, &trained)?;
     let (name, network) = (trained.network.name(), Some(trained.network));
     Ok(Some(File { name, model, onnx, digest, network }))
 }
@@ -177,7 +174,7 @@ fn row(
         providers: info.providers.clone(),
         threads,
         precision: file.model.precision,
-        images: file.model.images,
+        images: file.model.images(),
         latency_ns: found.estimate.latency,
         median_ns: found.summary.median,
         p5_ns: found.summary.p5,

@@ -1,10 +1,11 @@
 //! From trained weights to an ONNX file that both runtimes agree on.
 
 use super::RunError;
+use super::models::all_trained;
 use crate::artifact;
 use crate::data::{Batches, Data};
 use crate::device::{Board, Device, Session, Source};
-use crate::record::{ModelDir, RunDir, Trained, WEIGHTS};
+use crate::record::{INTERFACE, ModelDir, RunDir, Trained, WEIGHTS};
 use crate::train::{Net, Placement, TrainError, fit::read_weights};
 use nas_exporters::{Precision, Shape, onnx};
 use nas_probe::{Runtime, TensorData};
@@ -33,17 +34,7 @@ pub struct Exported {
 /// # Errors
 /// Where the run has no trained network, the data are not its own, or a runtime differs.
 pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Exported>, RunError> {
-    let mut trained = vec![];
-    for dir in RunDir(run.into()).models() {
-        match dir.trained()? {
-            Some(Ok(network)) => trained.push((dir, network)),
-            Some(Err(reason)) => return Err(RunError::Mixed { run: run.into(), reason }),
-            None => {}
-        }
-    }
-    if trained.is_empty() {
-        return Err(RunError::NothingTrained(run.into()));
-    }
+    let trained = all_trained(&RunDir(run.into()))?;
     for (_, network) in &trained {
         let shape = Shape::from(data.test.shape);
         let takes = network.network.graph().input_shape();
@@ -70,6 +61,8 @@ fn export_one(
     let shape = graph.input_shape();
     let onnx = onnx::encode(&graph, &weights, Precision::Fp32)?;
     let onnx = onnx::with_metadata(&onnx, WEIGHTS, on.weights.as_str())?;
+    let interface = serde_json::to_string(&on.interface()).unwrap_or_default();
+    let onnx = onnx::with_metadata(&onnx, INTERFACE, &interface)?;
 
     let net = Net::new(graph, Placement::default());
     net.load(&weights).map_err(TrainError::from)?;

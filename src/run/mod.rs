@@ -2,6 +2,7 @@
 //! of `profiles/`.
 
 mod bench;
+mod eval;
 #[cfg(feature = "torch")]
 mod experiment;
 #[cfg(feature = "torch")]
@@ -11,6 +12,7 @@ mod goals;
 mod measure;
 #[cfg(feature = "torch")]
 mod measure_top;
+mod models;
 mod profile;
 #[cfg(feature = "torch")]
 mod search;
@@ -18,6 +20,7 @@ mod search;
 mod stages;
 
 pub use bench::{Bench, Benched, bench, predict};
+pub use eval::{Eval, Evaluated, OnDevice, eval};
 #[cfg(feature = "torch")]
 pub use experiment::Experiment;
 #[cfg(feature = "torch")]
@@ -69,7 +72,7 @@ pub enum RunError {
     NoRuntime { device: String },
     #[error("the device file of {device} names no cores; name them, as --pin=3")]
     NoCores { device: String },
-    #[error("a benchmark is of one board; name it with --ssh")]
+    #[error("a benchmark or an evaluation is of one board; name it with --ssh")]
     ManyBoards,
     #[error("{run} has no exported network; `nas export --run {run}` writes one", run = .0.display())]
     NothingExported(PathBuf),
@@ -87,6 +90,19 @@ pub enum RunError {
     Mixed { run: PathBuf, reason: String },
     #[error("{reason}; `nas export --run {run}` writes it anew", run = run.display())]
     Stale { run: PathBuf, reason: String },
+    #[error("{model} {what}; give the --data that it was made for")]
+    Unfit { model: String, what: String },
+    #[error("{model} in {runtime} gives a logit that is not finite for test image {image}; its weights may be damaged")]
+    NotFinite { model: String, runtime: String, image: usize },
+    #[error(
+        "{path} does not say what its classes are and how images are normalised, and neither does {on}; export it with `nas export`, or name its run with --run",
+        path = path.display(), on = on.display()
+    )]
+    NoInterface { path: PathBuf, on: PathBuf },
+    #[error("{path} has damaged metadata: {reason}; `nas export` writes it anew", path = path.display())]
+    Interface { path: PathBuf, reason: String },
+    #[error("this program was built without libtorch, and evaluates ONNX files only; name a --runtime")]
+    NoLibtorch,
     #[error("not everything was measured: {reasons}")]
     Unmeasured { reasons: String },
     #[error("{path}: {reason}", path = path.display())]

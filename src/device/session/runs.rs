@@ -1,11 +1,15 @@
 //! The requests that run models on a device.
 
-use super::{Model, SLACK, Session, garbage};
+use super::{AHEAD, Model, SLACK, Session, garbage};
 use crate::device::DeviceError;
 use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, Samples, TensorData};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A requested measurement.
+/// Size of the inputs that may be on their way to a model at a time, bytes.
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// A requested measurement, or inference.
 #[derive(Debug)]
 pub struct Ticket {
     id: u64,
@@ -78,14 +82,56 @@ impl Session {
         runtime: Runtime,
         inputs: Vec<TensorData>,
     ) -> Result<Vec<TensorData>, DeviceError> {
-        let place = ModelRef { model: model.digest.clone(), runtime, threads: 1 };
-        let doing = format!("{} with {runtime}", model.name);
-        let id = self.send(&doing, |id| Request::Infer { id, model: place, inputs })?;
-        match self.answer(id, &doing, self.of_model(Duration::ZERO))? {
-            Reply::Outputs { outputs, .. } => Ok(outputs),
-            Reply::Failed { error, .. } => {
-                Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })
+        let ticket = self.begin_inference(model, runtime, inputs)?;
+        self.finish_inference(ticket)
+    }
+
+    /// Runs a model with one input, N×C×H×W, on each of `inputs`, and passes the outputs on in this order. Up to
+    /// 1 MiB of inputs are sent ahead, so that the probe does not wait for the link. After an error, nothing
+    /// else can be requested.
+    ///
+    /// # Errors
+    /// As [`Session::finish`], and those of `take`.
+    pub fn infer_each<E: From<DeviceError>>(
+        &mut self,
+        model: &Model,
+        runtime: Runtime,
+        inputs: impl Iterator<Item = TensorData>,
+        mut take: impl FnMut(Vec<TensorData>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut sent = VecDeque::new();
+        // The first input goes alone: while its model is being loaded, the probe would not read others.
+        let mut ahead = 0;
+        for input in inputs {
+            let bytes = size_of_val(input.values.as_slice()).max(1);
+            sent.push_back(self.begin_inference(model, runtime, vec![input])?);
+            if sent.len() > ahead
+                && let Some(oldest) = sent.pop_front()
+            {
+                take(self.finish_inference(oldest)?)?;
+                ahead = (AHEAD_BYTES / bytes).clamp(1, AHEAD - 1);
             }
+        }
+        sent.into_iter().try_for_each(|ticket| take(self.finish_inference(ticket)?))
+    }
+
+    fn begin_inference(
+        &mut self,
+        model: &Model,
+        runtime: Runtime,
+        inputs: Vec<TensorData>,
+    ) -> Result<Ticket, DeviceError> {
+        let place = ModelRef { model: model.digest.clone(), runtime, threads: 1 };
+        let id = self.send(&model.name, |id| Request::Infer { id, model: place, inputs })?;
+        Ok(Ticket { id, model: model.name.clone(), runtime, deadline: self.of_model(Duration::ZERO) })
+    }
+
+    fn finish_inference(&mut self, ticket: Ticket) -> Result<Vec<TensorData>, DeviceError> {
+        let Ticket { id, model, runtime, deadline } = ticket;
+        let doing = format!("{model} with {runtime}");
+        match self.answer(id, &doing, deadline)? {
+            Reply::Outputs { outputs, .. } => Ok(outputs),
+            Reply::Failed { error, .. } => Err(DeviceError::Failed { model, runtime, reason: error }),
             other => Err(garbage(&doing, &other)),
         }
     }

@@ -2,10 +2,10 @@
 
 use super::{escape, missing, table};
 use crate::latency::Latency;
-use crate::record::{BenchRow, Prediction};
+use crate::record::{BenchRow, Evaluation, Prediction};
 use crate::report::figures::compared;
 use crate::report::summary::{millions, or_dash, percent};
-use crate::report::{LayerRow, Model, Run, Setting, TargetRun, counted, labels};
+use crate::report::{LayerRow, METRICS, Model, Run, Setting, TargetRun, counted, labels, metrics_row};
 
 /// The network of each of several targets, and the links to their pages.
 pub fn targets(run: &Run) -> String {
@@ -90,6 +90,18 @@ pub fn bench(run: &Run) -> String {
            process that only runs the network.</p>\n"
 }
 
+/// The metrics of the networks that were evaluated.
+pub fn evaluation(run: &Run) -> String {
+    let header = ["network", "evaluated in", "test images"].into_iter().chain(METRICS).collect::<Vec<_>>();
+    let row =
+        |e: &Evaluation| [e.model.clone(), e.place(), e.extent()].into_iter().chain(metrics_row(&e.metrics)).collect();
+    let rows: Vec<Vec<String>> = run.evaluations().map(row).collect();
+    table(3, &header, &rows)
+        + "<p>An image counts for top-5 if its class has one of the five largest logits. The lowest class is that of the \
+           lowest accuracy. The calibration error is by how much the confidence of the network differs from its accuracy, \
+           on average over 15 levels of confidence.</p>\n"
+}
+
 pub fn layers(run: &Run) -> String {
     let layers = run.layers();
     if layers.is_empty() {
@@ -166,6 +178,9 @@ pub fn conditions(run: &Run) -> String {
             format!("training of {name}"),
             format!("{}{on} in {}", counted(train.len(), "epoch"), duration(seconds)),
         ]);
+    }
+    for evaluation in run.evaluations() {
+        rows.push(vec![format!("evaluation of {}", evaluation.model), evaluation.describe()]);
     }
     match rows.is_empty() {
         true => missing("Nothing was searched, trained or measured in this run", "nas run"),
