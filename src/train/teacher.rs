@@ -43,10 +43,10 @@ impl Teacher {
         let augment = Augment { cutout: 0, ..augment };
         let key = Digest::of(&(&trained.on.weights, &trained.on.data_digest, augment));
         let path = dir.answers(&key);
-        let _lock = Lock::of_file(&path)?;
         let logits = if path.is_file() {
             read(&path)?
         } else {
+            let _lock = Lock::of_file(&path)?;
             let net = Net::new(trained.network.graph(), Placement { device, ..Placement::default() });
             net.load(&read_weights(&dir.weights())?)?;
             let logits = answers(&net, dataset, &trained.on.normalisation, augment)?;
