@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// The largest difference of a logit that an export may have from libtorch.
 pub const TOLERANCE: f32 = 1e-4;
 
+/// The key of an ONNX file's metadata whose value is the JSON list of the classes' names, in the order of the logits.
+pub const CLASSES: &str = "edge-nas.classes";
+
 /// What was written, and how it was checked.
 #[derive(Clone, Debug, Serialize)]
 pub struct Exported {
@@ -70,6 +73,7 @@ fn export_one(
     let shape = graph.input_shape();
     let onnx = onnx::encode(&graph, &weights, Precision::Fp32)?;
     let onnx = onnx::with_metadata(&onnx, WEIGHTS, on.weights.as_str())?;
+    let onnx = onnx::with_metadata(&onnx, CLASSES, &serde_json::json!(on.classes).to_string())?;
 
     let net = Net::new(graph, Placement::default());
     net.load(&weights).map_err(TrainError::from)?;
