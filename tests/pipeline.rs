@@ -144,6 +144,9 @@ fn a_genotype_that_is_given_by_its_ops_can_be_trained_exported_and_measured() {
         ws.nas(&format!("{TRAIN} --run r --genotype {ops}")).assert().success();
         let exported = ws.json("export --run r --data folder:images --images 4");
         assert_eq!(exported[0]["differences"].as_array().unwrap().len(), 2, "{exported}");
+        let model = std::fs::read(ws.path("r/model.onnx")).unwrap();
+        let metadata = nas_exporters::onnx::inspect(&model).unwrap().metadata;
+        assert!(metadata["edge-nas.interface"].contains(r#"["blue","green","red"]"#), "{metadata:?}");
         for row in ws.json("bench --run r --rounds 1").as_array().unwrap() {
             assert!(
                 row["latency_ns"].as_f64() > Some(0.0) && row["prediction"]["latency_ns"].as_f64() > Some(0.0),

@@ -29,7 +29,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Verb {
     Import(import::Args),
-    Validate(validate::Args),
+    Validate(Box<validate::Args>),
     Show(show::Args),
     Diff(diff::Args),
     Merge(merge::Args),
