@@ -377,6 +377,33 @@ fn one_measurement_runs_on_a_board_at_a_time() {
 }
 
 #[test]
+fn an_evaluation_is_as_on_this_machine_and_does_not_wait_for_the_link() {
+    let rig = rig!();
+    let train = "train --run r --data folder:images --space tiny.toml --genotype conv_3x3,skip,skip --arithmetic fp32";
+    rig.ws.nas(&format!("{train} --epochs 2 --batch-size 16")).assert().success();
+    rig.ws.nas("export --run r --data folder:images --images 1 --runtime tract").assert().success();
+    let here = rig.ws.json("eval --run r --data folder:images --runtime tract");
+    let eval = |port: u16, images: usize| -> (serde_json::Value, Duration) {
+        let mut command = rig.program(NAS);
+        command.args("eval --run r --data folder:images --device plain.toml --json".split(' '));
+        command.args(["--ssh", &format!("pi@127.0.0.1:{port}"), "--images", &images.to_string()]);
+        let started = Instant::now();
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (serde_json::from_slice(&output.stdout).unwrap(), started.elapsed())
+    };
+    let (there, _) = eval(rig.board.port(), 48);
+    assert_eq!((&there[0]["device"], &there[0]["runtime"]), (&"plain".into(), &"tract".into()));
+    assert_eq!((&there[0]["digest"], &there[0]["metrics"]), (&here[0]["digest"], &here[0]["metrics"]));
+
+    // A round trip takes 0.1 s.
+    let slow = rig.board.proxy(&["--delay", "50"]);
+    let ((_, one), (_, all)) = (eval(slow.port(), 1), eval(slow.port(), 48));
+    let more = all.saturating_sub(one);
+    assert!(more < Duration::from_millis(47 * 100 / 2), "47 more images took {more:?}");
+}
+
+#[test]
 fn a_damaged_probe_is_uploaded_again() {
     let rig = rig!();
     rig.assert_completes(&[]);

@@ -8,7 +8,7 @@ use common::{NAS_PROFILE, Workspace};
 use predicates::prelude::*;
 use std::fs;
 
-const VERBS: [(&str, &[&str]); 9] = [
+const VERBS: [(&str, &[&str]); 10] = [
     (
         "profile",
         &[
@@ -34,6 +34,7 @@ const VERBS: [(&str, &[&str]); 9] = [
     ),
     ("train", &["--run", "--genotype", "--arch", "--width", "--data", "--epochs", "--seed", "--torch-threads"]),
     ("export", &["--run", "--data", "--images", "--runtime"]),
+    ("eval", &["--run", "--onnx", "--data", "--images", "--runtime", "--device", "--ssh"]),
     ("bench", &["--run", "--device", "--runtime", "--threads", "--rounds", "[MODELS]"]),
     ("report", &["--run"]),
     ("run", &["--run", "<EXPERIMENT>"]),

@@ -6,7 +6,9 @@ mod common;
 use common::Workspace;
 use edge_nas::device::Device;
 use edge_nas::model::Validations;
-use edge_nas::record::{BenchRow, CandidateRow, Certificate, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
+use edge_nas::record::{
+    BenchRow, CandidateRow, Certificate, Evaluation, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn,
+};
 use edge_nas::run::Experiment;
 use edge_nas::space::{Genotype, Network, SearchSpace};
 use edge_nas::table::{LatencyTable, Published};
@@ -107,6 +109,7 @@ fn the_examples_of_files_are_what_is_written() {
     file::<SearchedOn>("### search.json");
     file::<Network>("### network.json");
     file::<TrainedOn>("### data.json");
+    file::<Evaluation>("### eval.json");
     file::<Validations>("### Validations");
     assert_eq!(lines::<SearchEpoch>("### search.jsonl").len(), 1);
     assert_eq!(lines::<CandidateRow>("### candidates.jsonl").len(), 2);

@@ -6,12 +6,13 @@ mod common;
 use common::{NAS, Workspace};
 
 /// What keeps an example short, by what it starts with: another space and data set, fewer networks, epochs and rounds.
-const SHORTER: [(&str, &str); 7] = [
+const SHORTER: [(&str, &str); 8] = [
     ("nas profile validate --", "--networks 3 --data folder:images"),
     ("nas profile --", "--networks 20 --data folder:images"),
     ("nas search", "--epochs 1 --warmup-epochs 0 --candidates 4 --finalists 2 --trial-epochs 1 --data folder:images"),
     ("nas train", "--epochs 1 --data folder:images"),
     ("nas export", "--images 1 --data folder:images"),
+    ("nas eval", "--data folder:images"),
     ("nas bench", "--rounds 1"),
     ("nas profile show", ""),
 ];
@@ -68,6 +69,8 @@ fn the_examples_of_the_guide_work_in_their_order() {
         "runs/front/targets/40percent/report.html",
         "chain.csv",
         "runs/mine/baseline/model.onnx",
+        "runs/mine/eval.json",
+        "runs/mine/confusion.svg",
         "runs/mine/report.html",
         "runs/quickstart/report.html",
     ] {

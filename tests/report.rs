@@ -6,8 +6,9 @@ use edge_nas::bounded::{Share, Width};
 use edge_nas::data::Normalisation;
 use edge_nas::latency::Latency;
 use edge_nas::record::{
-    BenchRow, CandidateRow, Certificate, Certified, Expected, Held, LayerLatency, ModelDir, NearestBelow, Prediction,
-    RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn, Unconstrained, WEIGHTS,
+    BenchRow, CandidateRow, Certificate, Certified, Confusion, Evaluation, Expected, Held, LayerLatency, Metrics,
+    ModelDir, NearestBelow, OfClass, Prediction, RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn, Unconstrained,
+    WEIGHTS,
 };
 use edge_nas::report::{ReportError, Run};
 use edge_nas::search::Unit;
@@ -561,6 +562,80 @@ fn results_are_not_shown_as_those_of_a_search_that_runs() {
     assert!(begun.contains("Loss of the search") && !begun.contains("Probability of each choice"));
     assert!(section(&page, "Search").contains("Probability of each choice"));
     assert!(page.find("The search that has not ended").unwrap() < page.find("<h2>Result").unwrap());
+}
+
+/// Of a network whose images of each class are all right, but for one of the first.
+fn evaluation(digest: Digest, classes: usize) -> Evaluation {
+    let mut confusion = Confusion::new(classes);
+    (0..classes).for_each(|class| (0..20).for_each(|_| confusion.add(class, class)));
+    confusion.add(0, classes - 1);
+    let name = |class| if class == 0 { "<&> of a very long name".into() } else { format!("class {class}") };
+    let of = |class| OfClass {
+        class: name(class),
+        images: confusion.images(class) as usize,
+        accuracy: Share::new(20.0 / confusion.images(class) as f64),
+    };
+    Evaluation {
+        model: "found".into(),
+        digest,
+        device: "test board <&>".into(),
+        runtime: "ort".into(),
+        runtime_version: Some("0.0.1".into()),
+        providers: vec!["cpu".into()],
+        data: "test".into(),
+        data_digest: String::new(),
+        images: 20 * classes + 1,
+        test_images: 10_000,
+        metrics: Metrics {
+            top1: share(0.5),
+            top5: Some(share(0.875)),
+            cross_entropy: 1.25,
+            calibration_error: share(0.03125),
+            classes: (0..classes).map(of).collect(),
+            confusion,
+        },
+    }
+}
+
+#[test]
+fn evaluations_are_shown_with_the_network_that_they_are_of() {
+    let (_temp, dir) = folder();
+    complete_run(&dir);
+    assert!(!page(&dir).contains("<h2>Evaluation"));
+    let (found, other) = (Network::Genotype(genotype()), Digest::of_bytes(b"other"));
+    // Of the weights, or of the exported model.
+    let weights = Digest::of_bytes(found.name().as_bytes());
+    for digest in [weights.clone(), Digest::of_bytes(&model(&found))] {
+        artifact::write_json(&dir.found().eval(), &evaluation(digest, 10)).unwrap();
+        let page = page(&dir);
+        let section = section(&page, "Evaluation");
+        for text in [
+            "<td class=\"text\">ort 0.0.1 on test board &lt;&amp;&gt;</td><td class=\"text\">the first 201 of 10000</td>",
+            "<td>50.00 %</td><td>87.50 %</td>",
+            "95.24 %</td><td>1.2500</td><td>3.12 %</td>",
+            "&lt;&amp;&gt; of a very lon… 0",
+        ] {
+            assert!(section.contains(text), "`{text}` is not in {section}");
+        }
+        // Ten shares on the diagonal and one beside it, which are also numbers.
+        assert_eq!((section.matches("opacity=\"0.7\"").count(), section.matches("\n100\n").count()), (9, 9));
+        assert!(section.contains("\n95\n") && section.contains("\n5\n"), "{section}");
+        assert!(page.contains("the first 201 of 10000 test images of test, in ort 0.0.1 on test board &lt;&amp;&gt;"));
+    }
+    // So many classes have neither numbers nor names.
+    artifact::write_json(&dir.found().eval(), &evaluation(weights, 300)).unwrap();
+    assert!(!section(&page(&dir), "Evaluation").contains("class 7 7"));
+
+    artifact::write_json(&dir.found().eval(), &evaluation(other, 10)).unwrap();
+    let run = Run::load(&dir).unwrap();
+    assert!(run.notes.iter().any(|note| note.contains("eval.json is of neither the weights nor")), "{:?}", run.notes);
+    assert!(!page(&dir).contains("<h2>Evaluation"));
+    let text = std::fs::read_to_string(dir.found().eval()).unwrap();
+    let torn = text.replacen("          0,\n", "", 1).replacen("        0,\n", "", 1);
+    assert_ne!(text, torn);
+    std::fs::write(dir.found().eval(), torn).unwrap();
+    let error = Run::load(&dir).unwrap_err().to_string();
+    assert!(error.contains("eval.json") && error.contains("a row and a column for each class"), "{error}");
 }
 
 fn held(cost: &str, unit: Unit, target: f64, limit: f64, value: f64) -> Held {

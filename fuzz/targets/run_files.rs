@@ -2,7 +2,7 @@
 #![no_main]
 
 use edge_nas::artifact::{self, Digest};
-use edge_nas::record::{CandidateRow, ModelDir, RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
+use edge_nas::record::{CandidateRow, Evaluation, ModelDir, RunDir, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use edge_nas::report::Run;
 use edge_nas::space::{Genotype, Network};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "genotype.json",
     "network.json",
     "data.json",
@@ -24,6 +24,7 @@ const FILES: [&str; 13] = [
     "baseline/data.json",
     "baseline/train.jsonl",
     "model.onnx",
+    "eval.json",
     "weights.safetensors",
 ];
 
@@ -32,6 +33,9 @@ fn join_training(dir: &ModelDir) {
     let (network, log) = (artifact::read_json::<Network>(&dir.network(), ""), artifact::read_lines(&dir.train_log()));
     let (on, weights) = (artifact::read_json::<TrainedOn>(&dir.trained_on(), ""), Digest::of_file(&dir.weights()));
     if let (Ok(network), Ok::<Vec<TrainEpoch>, _>(log), Ok(on), Ok(Some(weights))) = (network, log, on, weights) {
+        if let Ok(evaluation) = artifact::read_json::<Evaluation>(&dir.eval(), "") {
+            let _ = artifact::write_json(&dir.eval(), &Evaluation { digest: weights.clone(), ..evaluation });
+        }
         let on = TrainedOn { network: Digest::of(&network), log: Digest::of_lines(&log), weights, ..on };
         let _ = artifact::write_json(&dir.trained_on(), &on);
     }

@@ -10,7 +10,7 @@ use crate::device::{Device, Source};
 use crate::progress;
 use crate::record::{Evaluation, Exported, INTERFACE, Interface, ModelDir, RunDir, Trained, TrainedOn};
 use crate::report;
-use nas_exporters::{Shape, onnx};
+use nas_exporters::onnx;
 use nas_probe::{Runtime, TensorData};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -100,6 +100,7 @@ fn in_libtorch(_: &RunDir, _: &Test) -> Result<Vec<Evaluated>, RunError> {
 #[cfg(feature = "torch")]
 fn in_libtorch(run: &RunDir, test: &Test) -> Result<Vec<Evaluated>, RunError> {
     use crate::train::{Net, Placement, TrainError, fit::read_weights};
+    use nas_exporters::Shape;
     /// Images that libtorch computes at once.
     const BATCH: usize = 64;
 

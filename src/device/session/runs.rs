@@ -87,8 +87,8 @@ impl Session {
     }
 
     /// Runs a model with one input, N×C×H×W, on each of `inputs`, and passes the outputs on in this order. Up to
-    /// 1 MiB of inputs are sent ahead, so that the probe does not wait for the link. After an error, nothing
-    /// else can be requested.
+    /// 1 MiB of inputs, and at least one, are sent ahead, so that the probe does not wait for the link. After an error,
+    /// nothing else can be requested.
     ///
     /// # Errors
     /// As [`Session::finish`], and those of `take`.
