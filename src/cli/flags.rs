@@ -242,7 +242,7 @@ macro_rules! search_flags {
 
 #[cfg(feature = "torch")]
 search_flags!({
-    /// How to search: surrogate, oneshot, gradient, mixture, random or evolution; docs/search.md compares them
+    /// How to search: random, surrogate, evolution, oneshot, gradient or mixture; docs/search.md compares them
     algorithm: Algorithm,
     /// Passes over the training split that train the supernet
     epochs: EpochCount,

@@ -158,7 +158,7 @@ pub struct SearchSettings {
 impl Default for SearchSettings {
     fn default() -> Self {
         SearchSettings {
-            algorithm: Algorithm::Surrogate,
+            algorithm: Algorithm::Random,
             epochs: EpochCount::of(10),
             warmup_epochs: 1,
             batch_size: BatchSize::of(64),
@@ -173,7 +173,7 @@ impl Default for SearchSettings {
             patience: 0,
             unrolled: false,
             components: [Component::Recalibration, Component::Sharing, Component::Reranking].into_iter().collect(),
-            candidates: NetworkCount::of(24),
+            candidates: NetworkCount::of(20),
             finalists: NetworkCount::of(8),
             trial_epochs: EpochCount::of(4),
             padding: 4,
