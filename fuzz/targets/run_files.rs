@@ -52,6 +52,7 @@ fn join_search(dir: &RunDir) {
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),
             foreign_table: None,
+            made: None,
         };
         let _ = artifact::write_json(&dir.searched_on(), &on);
     }

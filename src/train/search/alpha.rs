@@ -15,7 +15,7 @@ use crate::train::{Adam, Gate, Sgd, Supernet, TrainError, alpha_step, correct, c
 use nas_exporters::Shape;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Adam's decay rates for alpha, as in the DARTS code.
 const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
@@ -32,7 +32,7 @@ pub(super) struct Alpha<'a> {
     net: Supernet,
     sgd: Sgd,
     adam: Adam,
-    /// By constraint, its multiplier in `gradient`.
+    /// By constraint, its multiplier in `gradient`; on the CPU, as what they are computed from.
     multipliers: Tensor,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Alpha<'a> {
     pub fn new(search: &'a Search<'a>, net: Supernet) -> Alpha<'a> {
         let sgd = search.sgd(&net);
         let adam = Adam::new(&net.alpha, ALPHA_BETAS, search.settings.alpha_weight_decay.get());
-        let multipliers = Tensor::zeros([search.searched.widest().len() as i64], (Kind::Double, net.alpha.device()));
+        let multipliers = Tensor::zeros([search.searched.widest().len() as i64], (Kind::Double, Device::Cpu));
         Alpha { search, net, sgd, adam, multipliers }
     }
 
