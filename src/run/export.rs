@@ -13,7 +13,8 @@ use serde::Serialize;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// The largest difference of a logit that an export may have from libtorch.
+/// The largest difference of a logit that an export may have from libtorch, as a share of the largest logit, or of 1
+/// where all are smaller.
 pub const TOLERANCE: f32 = 1e-4;
 
 /// What was written, and how it was checked.
@@ -93,10 +94,10 @@ fn export_one(
                 let (expected, found) = (expected.len(), found.len());
                 return Err(RunError::Logits { model, runtime, image, expected, found });
             }
+            let tolerance = TOLERANCE * expected.iter().fold(1.0, |largest, logit| logit.abs().max(largest));
             for (logit, (a, b)) in expected.iter().zip(found).enumerate() {
                 let difference = (a - b).abs();
-                if difference.is_nan() || difference > TOLERANCE {
-                    let tolerance = TOLERANCE;
+                if difference.is_nan() || difference > tolerance {
                     return Err(RunError::Differs { model, runtime, image, logit, difference, tolerance });
                 }
                 worst = worst.max(difference);
