@@ -136,6 +136,96 @@ fn augmented_images_are_shifted_and_mirrored_originals() {
     });
 }
 
+/// A batch names the view of each image, and the view can be made again.
+#[test]
+fn views_are_what_augmented_images_show() {
+    with_batches(64, |batches| {
+        for (border, flip) in [(Border::Mean, true), (Border::Mirrored, true), (Border::Mirrored, false)] {
+            let augment = Augment { padding: 2, border, flip, cutout: 0 };
+            assert_eq!(augment.views(), if flip { 50 } else { 25 });
+            let views: Vec<Batch> =
+                (0..augment.views()).map(|view| batches.in_view(augment, view).next().unwrap()).collect();
+            for epoch in 0..4 {
+                let batch = batches.epoch(3, epoch, augment).batch(0);
+                for (i, image) in batch.images.chunks_exact(784).enumerate() {
+                    let view = &views[batch.views[i]].images[784 * batch.indices[i]..][..784];
+                    assert_eq!(image, view, "image {i}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn each_image_is_mirrored_in_every_other_epoch() {
+    with_batches(64, |batches| {
+        let flips = |epoch| -> Vec<bool> {
+            let batch = batches.epoch(3, epoch, CROP_AND_FLIP).batch(0);
+            let mut flips = vec![false; 64];
+            batch.indices.iter().zip(&batch.views).for_each(|(&image, view)| flips[image] = view % 2 == 1);
+            flips
+        };
+        let (even, odd) = (flips(0), flips(1));
+        assert!(even.iter().zip(&odd).all(|(a, b)| a != b));
+        assert_eq!((even == flips(2), odd == flips(3)), (true, true));
+        assert!((16..48).contains(&even.iter().filter(|flip| **flip).count()), "each image starts at random");
+    });
+}
+
+#[test]
+fn a_mirrored_border_shows_what_is_beside_it() {
+    with_batches(1, |one| {
+        let original = one.in_order().next().unwrap().images;
+        let augment = Augment { padding: 3, border: Border::Mirrored, flip: false, cutout: 0 };
+        // The last view is shifted by three pixels down and to the right.
+        let shifted = one.in_view(augment, augment.views() - 1).next().unwrap().images;
+        for (y, x) in [(0, 0), (2, 9), (3, 3), (27, 1), (10, 20)] {
+            let from = |at: usize| at.abs_diff(3);
+            assert_eq!(shifted[28 * y + x], original[28 * from(y) + from(x)], "{y} {x}");
+        }
+    });
+}
+
+#[test]
+fn cutout_covers_a_square_with_the_mean_colour() {
+    with_batches(64, |batches| {
+        let whole = batches.epoch(3, 0, Augment::default()).batch(0);
+        let cut = batches.epoch(3, 0, Augment { cutout: 6, ..Augment::default() }).batch(0);
+        assert_eq!(whole.indices, cut.indices);
+        let mut largest = 0;
+        for (whole, cut) in whole.images.chunks_exact(784).zip(cut.images.chunks_exact(784)) {
+            let changed: Vec<usize> = (0..784).filter(|&i| whole[i] != cut[i]).collect();
+            assert!(changed.iter().all(|&i| cut[i] == 0.0));
+            let side = |at: fn(usize) -> usize| {
+                let (least, most) = (changed.iter().map(|&i| at(i)).min(), changed.iter().map(|&i| at(i)).max());
+                most.unwrap_or(0) - least.unwrap_or(0) + 1
+            };
+            assert!(side(|i| i / 28) <= 6 && side(|i| i % 28) <= 6);
+            largest = largest.max(changed.len());
+        }
+        assert_eq!(largest, 36);
+    });
+}
+
+#[test]
+fn a_balanced_epoch_has_as_many_images_of_each_class() {
+    let train = embedded();
+    // 90 images of the first class, and 10 of each of two others.
+    let of_class = |class: usize, count: usize| {
+        all(&train).into_iter().filter(|&i| train.label(i) == class).take(count).collect::<Vec<_>>()
+    };
+    let indices = [of_class(0, 90), of_class(1, 10), of_class(2, 10)].concat();
+    let normalisation = Normalisation::of(&train, &indices).unwrap();
+    let size = 64.try_into().unwrap();
+    let batches = Batches { dataset: &train, indices: &indices, normalisation: &normalisation, size, balanced: true };
+    let seen: Vec<Batch> = batches.epoch(1, 0, Augment::default()).iter().collect();
+    let count = |class: i64| seen.iter().flat_map(|batch| &batch.labels).filter(|label| **label == class).count();
+    assert_eq!([count(0), count(1), count(2)], [37, 37, 36]);
+    assert!(seen != batches.epoch(1, 1, Augment::default()).iter().collect::<Vec<Batch>>());
+    let images: BTreeSet<usize> = seen.iter().flat_map(|batch| batch.indices.clone()).collect();
+    assert_eq!(images.len(), 37 + 10 + 10);
+}
+
 #[test]
 fn batches_that_are_made_ahead_are_the_same_in_the_same_order() {
     assert_eq!(ahead(0..100, |numbers| numbers.collect::<Vec<_>>()), (0..100).collect::<Vec<_>>());

@@ -115,21 +115,31 @@ fn an_interrupted_search_gives_the_same_result_as_an_uninterrupted_one() {
     }
 }
 
+/// Settings that have a state or random numbers of their own.
+const RICH: &str = "--ema 0.9 --mixup 0.3 --clip 1 --cutout 3 --balanced --held-out 0.2 --schedule one_cycle --run";
+
 #[test]
 fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
     let ws = Workspace::new();
-    ws.nas(&format!("{TRAIN} whole")).assert().success();
-    let weights = |run: &str| std::fs::read(ws.path(run).join("weights.safetensors"));
-    for (run, signal) in [("int", SIGINT), ("term", SIGTERM), ("killed", SIGKILL)] {
-        let log = format!("{run}/train.jsonl");
-        let part = format!("{run}/checkpoint/train-");
-        interrupt(&ws, &format!("{TRAIN} {run}"), &part, 1, signal);
-        assert!(lines(&ws, &part) < 40 && weights(run).is_err() && !ws.path(&log).exists());
-        // Once more, after it has resumed.
-        interrupt(&ws, &format!("{TRAIN} {run}"), &part, lines(&ws, &part) + 1, signal);
-        ws.nas(&format!("{TRAIN} {run}")).assert().success();
-        assert_eq!(ws.lines(&log), ws.lines("whole/train.jsonl"), "{run}");
-        assert!(weights(run).unwrap() == weights("whole").unwrap(), "{run}: the weights differ");
+    for (recipe, flags) in [("fast", "--run"), ("rich", RICH)] {
+        let train = |run: &str| TRAIN.replace("--run", &format!("{flags} {run}"));
+        let whole = format!("{recipe}-whole");
+        ws.nas(&train(&whole)).assert().success();
+        let weights = |run: &str| std::fs::read(ws.path(run).join("weights.safetensors"));
+        for (name, signal) in [("int", SIGINT), ("term", SIGTERM), ("killed", SIGKILL)] {
+            let run = format!("{recipe}-{name}");
+            let log = format!("{run}/train.jsonl");
+            let part = format!("{run}/checkpoint/train-");
+            interrupt(&ws, &train(&run), &part, 1, signal);
+            assert!(lines(&ws, &part) < 40 && weights(&run).is_err() && !ws.path(&log).exists());
+            // Once more, after it has resumed.
+            interrupt(&ws, &train(&run), &part, lines(&ws, &part) + 1, signal);
+            ws.nas(&train(&run)).assert().success();
+            assert_eq!(ws.lines(&log), ws.lines(&format!("{whole}/train.jsonl")), "{run}");
+            assert!(weights(&run).unwrap() == weights(&whole).unwrap(), "{run}: the weights differ");
+            let best = |run: &str| std::fs::read(ws.path(run).join("best.safetensors")).ok();
+            assert!(best(&run) == best(&whole) && best(&run).is_some() == (recipe == "rich"), "{run}: the best differ");
+        }
     }
 }
 

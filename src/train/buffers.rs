@@ -29,7 +29,7 @@ impl Buffers {
         let _guard = tch::no_grad_guard();
         let of_part = |wanted: usize| {
             let params: Vec<(&Param, &Tensor)> = net.params().filter(|(param, _)| part(param.role) == wanted).collect();
-            let flat: Vec<Tensor> = params.iter().map(|(_, tensor)| flat(tensor)).collect();
+            let flat: Vec<Tensor> = params.iter().map(|(_, tensor)| stored(tensor)).collect();
             let buffer = match flat.is_empty() {
                 true => Tensor::zeros([0], (Kind::Float, net.device())),
                 false => Tensor::cat(&flat, 0),
@@ -55,7 +55,7 @@ impl Buffers {
             let flat = params.iter().zip(&grads).filter(|((param, _), _)| part(param.role) == wanted);
             // What the output does not depend on has no gradient.
             let flat = flat
-                .map(|((_, tensor), grad)| if grad.defined() { flat_of(grad) } else { flat_of(&tensor.zeros_like()) });
+                .map(|((_, tensor), grad)| if grad.defined() { stored(grad) } else { stored(&tensor.zeros_like()) });
             (wanted, flat.collect::<Vec<Tensor>>())
         };
         let parts = [of_part(0), of_part(1)].into_iter().filter(|(_, flat)| !flat.is_empty());
@@ -73,12 +73,8 @@ impl Buffers {
     }
 }
 
-fn flat(tensor: &Tensor) -> Tensor {
-    flat_of(&tensor.detach())
-}
-
 /// The numbers of a tensor in the order in which they are stored: convolution weights are channels-last.
-fn flat_of(tensor: &Tensor) -> Tensor {
+fn stored(tensor: &Tensor) -> Tensor {
     if tensor.dim() == 4 { tensor.permute([0, 2, 3, 1]).reshape([-1]) } else { tensor.reshape([-1]) }
 }
 

@@ -1,0 +1,102 @@
+//! Recipes of `nas train`: presets, images that are kept back, teachers, and the processor.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::Workspace;
+use serde_json::Value;
+
+const DATA: &str = "train --data folder:images --batch-size 16 --arithmetic fp32 --torch-device cpu";
+const NETWORK: &str = "--space tiny.toml --genotype conv_3x3,skip,conv_3x3";
+
+fn share(row: &Value, of: &str) -> Option<f64> {
+    row[of].as_f64()
+}
+
+#[test]
+fn a_preset_says_what_flags_do_not() {
+    let ws = Workspace::new();
+    let epochs = |run: &str, flags: &str| {
+        ws.nas(&format!("{DATA} {NETWORK} --run {run} {flags}")).assert().success();
+        ws.lines(&format!("{run}/train.jsonl"))
+    };
+    assert_eq!(epochs("fast", "").len(), 30);
+    let [plain, smooth] = [("plain", "--preset reference --epochs 3"), ("smooth", "--preset fast --epochs 3")]
+        .map(|(run, f)| epochs(run, f));
+    assert_eq!((plain.len(), smooth.len()), (3, 3));
+    assert_ne!(plain[0]["train_loss"], smooth[0]["train_loss"], "their losses differ in label smoothing");
+    let same = "--preset fast --epochs 3 --label-smoothing 0 --border mean";
+    assert_eq!(epochs("same", same), plain);
+    // An experiment has the same presets.
+    let toml = "name = \"e\"\ndata = \"folder:images\"\ntarget_latency = \"40%\"\n[train]\npreset = \"slow\"\n";
+    ws.write("e.toml", toml);
+    assert!(ws.error("run e.toml").contains("unknown variant `slow`, expected one of `reference`, `fast`, `best`"));
+}
+
+#[test]
+fn images_that_are_kept_back_choose_the_best_epoch() {
+    let ws = Workspace::new();
+    ws.nas(&format!("{DATA} {NETWORK} --run r --epochs 6 --held-out 0.25 --learning-rate 0.3")).assert().success();
+    let log = ws.lines("r/train.jsonl");
+    let held_out: Vec<f64> = log.iter().map(|row| share(row, "held_out_accuracy").unwrap()).collect();
+    let tested: Vec<bool> = log.iter().map(|row| share(row, "test_accuracy").is_some()).collect();
+    assert_eq!(tested, [false, false, false, false, false, true], "test images are used once");
+    let best = held_out.iter().copied().fold(0.0, f64::max);
+    let read = |name: &str| std::fs::read(ws.path(name)).unwrap();
+    let first_best = held_out.iter().position(|accuracy| *accuracy == best).unwrap();
+    assert_eq!(read("r/best.safetensors") == read("r/weights.safetensors"), first_best == 5, "{held_out:?}");
+    // Without them, every epoch shows the accuracy on test images.
+    ws.nas(&format!("{DATA} {NETWORK} --run s --epochs 2")).assert().success();
+    assert!(ws.lines("s/train.jsonl").iter().all(|row| share(row, "test_accuracy").is_some()));
+    assert!(!ws.path("s/best.safetensors").exists());
+}
+
+#[test]
+fn a_network_learns_from_a_teacher() {
+    let ws = Workspace::new();
+    ws.nas(&format!("{DATA} {NETWORK} --run teacher --epochs 8")).assert().success();
+    let taught = format!("{DATA} {NETWORK} --epochs 4 --padding 1 --teacher-weight 1 --teacher teacher");
+    let answers = || {
+        let files = ws.files("teacher");
+        files.into_iter().filter(|(name, _)| name.display().to_string().contains("answers-")).collect::<Vec<_>>()
+    };
+    ws.nas(&format!("{taught} --run a")).assert().success();
+    let first = answers();
+    // 96 images in 18 views, with 3 logits of 2 bytes.
+    assert!(first.len() == 1 && first[0].1.1.len() >= 96 * 18 * 3 * 2, "{}", first.len());
+    ws.nas(&format!("{taught} --run b")).assert().success();
+    assert!(answers() == first, "they are computed once");
+    assert_eq!(ws.lines("a/train.jsonl"), ws.lines("b/train.jsonl"));
+    // By its answers alone, it learns to tell the classes apart.
+    let accuracy = share(ws.lines("a/train.jsonl").last().unwrap(), "test_accuracy").unwrap();
+    assert!(accuracy > 0.8, "{accuracy}");
+
+    assert!(ws.error(&format!("{taught} --run c --teacher none").replace("--teacher teacher ", "")).contains("none"));
+    std::fs::remove_file(ws.path("images/train/red/0.png")).unwrap();
+    let error = ws.error(&format!("{taught} --run d"));
+    assert!(error.contains("the teacher was trained on other data; give the --data of teacher"), "{error}");
+}
+
+#[test]
+fn results_say_how_they_were_made() {
+    let ws = Workspace::new();
+    ws.nas(&format!("{DATA} {NETWORK} --run r --epochs 1 --seed 7")).assert().success();
+    let on: Value = serde_json::from_str(&ws.read("r/data.json")).unwrap();
+    let made = &on["made"];
+    assert_eq!((&made["seed"], &made["processor"]), (&7.into(), &"cpu".into()));
+    assert_eq!(made["version"], env!("CARGO_PKG_VERSION"));
+    let command: Vec<&str> = made["command"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(command[1..3], ["train", "--data"]);
+}
+
+/// The machines that run the tests have no GPU; where one has, there is nothing to test.
+#[test]
+fn a_missing_gpu_is_an_error_where_one_is_asked_for() {
+    let ws = Workspace::new();
+    let train = format!("{DATA} {NETWORK} --run r --epochs 1").replace("cpu", "cuda");
+    if edge_nas::train::TorchDevice::Cuda.resolve().is_err() {
+        assert!(ws.error(&train).contains("no GPU can be used"));
+    }
+    ws.nas(&train.replace("cuda", "auto")).assert().success();
+}
