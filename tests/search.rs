@@ -46,6 +46,8 @@ fn candidates(ws: &Workspace, run: &str) -> Vec<CandidateRow> {
 fn results(ws: &Workspace, run: &str) -> (Vec<Value>, Vec<CandidateRow>, String, Value) {
     let mut on: Value = serde_json::from_str(&ws.read(&format!("{run}/search.json"))).unwrap();
     on.as_object_mut().unwrap().remove("log").unwrap();
+    // The command names the run.
+    on["made"].as_object_mut().unwrap().remove("command").unwrap();
     let log = ws.lines(&format!("{run}/search.jsonl"));
     (log, candidates(ws, run), ws.read(&format!("{run}/genotype.json")), on)
 }
