@@ -70,7 +70,8 @@ impl std::iter::Sum for Latency {
 impl std::fmt::Display for Latency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (value, unit) = match self.ns.abs() {
-            ns if ns < 999.5 => return f.pad(&format!("{:.0} ns", self.ns)),
+            // Adding 0 turns what is rounded to −0 into 0.
+            ns if ns < 999.5 => return f.pad(&format!("{:.0} ns", self.ns.round() + 0.0)),
             ns if ns < 999.5e3 => (self.ns / 1e3, "µs"),
             ns if ns < 999.5e6 => (self.ns / 1e6, "ms"),
             _ => (self.ns / 1e9, "s"),
@@ -291,6 +292,7 @@ mod tests {
     fn shows_three_digits() {
         for (ns, text) in [
             (0.0, "0 ns"),
+            (-0.2, "0 ns"),
             (845.2, "845 ns"),
             (999.7, "1.00 µs"),
             (12_345.0, "12.3 µs"),
