@@ -6,7 +6,7 @@ use crate::bounded::Width;
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
 use crate::report::counted;
-use crate::run::RunError;
+use crate::run::{RunError, trained};
 use crate::space::{Baseline, Genotype, Network, Networks, SearchSpace};
 use crate::train::Taught;
 use crate::train::fit::fit;
@@ -47,12 +47,10 @@ pub struct Args {
 
 /// The network of a run, as a teacher.
 fn taught(run: &Path) -> anyhow::Result<Taught> {
-    let dir = RunDir(run.into()).found();
-    match dir.trained()? {
-        Some(Ok(trained)) => Ok(Taught { dir, trained }),
-        Some(Err(reason)) => Err(RunError::Mixed { run: run.into(), reason }.into()),
-        None => Err(RunError::NothingTrained(run.into()).into()),
-    }
+    let run = RunDir(run.into());
+    let dir = run.found();
+    let trained = trained(&run, &dir)?.ok_or_else(|| RunError::NothingTrained(run.0.clone()))?;
+    Ok(Taught { dir, trained })
 }
 
 impl Args {

@@ -30,6 +30,7 @@ pub use goals::{Targets, searched};
 pub use measure::{BoardSettings, Images, MeasureSettings, Reach};
 #[cfg(feature = "torch")]
 pub use measure_top::MeasureTop;
+pub use models::trained;
 pub use profile::{Profile, Profiled, Validated, profile, validate};
 #[cfg(feature = "torch")]
 pub use search::{Found, Search, folders, search};

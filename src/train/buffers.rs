@@ -1,4 +1,4 @@
-use super::Net;
+use super::{Net, decay_of};
 use crate::bounded::Weight;
 use nas_exporters::{Param, Role};
 use tch::{Kind, Tensor};
@@ -64,7 +64,8 @@ impl Buffers {
 
     /// The buffers that gradients are taken of, with their names and weight decay.
     pub fn trained(&self, weight_decay: Weight) -> [(String, &Tensor, f64); 2] {
-        [("weights".into(), &self.weights, weight_decay.get()), ("others".into(), &self.others, 0.0)]
+        let decay = |role| decay_of(role, weight_decay);
+        [("weights".into(), &self.weights, decay(Role::Weight)), ("others".into(), &self.others, decay(Role::Bias))]
     }
 
     /// All buffers.

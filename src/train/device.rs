@@ -56,7 +56,6 @@ fn find_cuda() -> Result<(), String> {
 }
 
 /// Loads a library for good, with its symbols for all others.
-#[allow(unsafe_code)]
 fn load(library: &Path) -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     // SAFETY: the constructors of this library register its kernels with libtorch, which is loaded, and is its own.

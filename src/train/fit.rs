@@ -45,25 +45,25 @@ pub fn fit(
     let floats = settings.arithmetic.resolve(&unfinished.arithmetic(&key), device)?;
     let teacher = taught.map(|taught| Teacher::of(taught, &data.train, augment, device)).transpose()?;
     let test = Batches { dataset: &data.test, indices: &test, ..batches };
+    let best = unfinished.best(&key);
     let shown = match held_out.is_empty() {
         true => Shown::Test(test),
         false => {
             let images = Batches { indices: &held_out, ..batches };
-            Shown::HeldOut { images, test: Some(test), best: Some(unfinished.best(&key)) }
+            Shown::HeldOut { images, test: Some(test), best: Some(best.clone()) }
         }
     };
-    let best = unfinished.best(&key);
     let (name, until) = (network.name(), settings.epochs.get());
     let placement = Placement { device, floats };
     let teacher = teacher.as_ref();
     let recipe = Recipe { stage: "train", name, batches, shown, augment, settings, teacher, placement, until };
-    let (weights, log) = recipe.train(network, &unfinished, key)?;
+    let (net, log) = recipe.train(network, &unfinished, key)?;
     // The results of an earlier training stay until all of these are there to take their place.
     artifact::write_json(&dir.network(), network)?;
     artifact::write_lines(&dir.train_log(), &log)?;
-    write_weights(&dir.weights(), &weights)?;
+    write_tensors(&dir.weights(), &net.named())?;
     if !held_out.is_empty() {
-        write_weights(&dir.best_weights(), &read_weights(&best)?)?;
+        artifact::write(&dir.best_weights(), &artifact::read(&best, "nas train")?)?;
     }
     let trained_on = TrainedOn {
         data: data.name.clone(),
@@ -112,7 +112,7 @@ pub(super) struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// Trains a network up to `until`, and gives its weights and its log. Resumes where the training of the same key was
+    /// Trains a network up to `until`, and gives it with its log. Resumes where the training of the same key was
     /// interrupted, or paused.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Recipe<'_> {
         network: &Network,
         unfinished: &Unfinished,
         key: Digest,
-    ) -> Result<(Weights, Vec<TrainEpoch>), TrainError> {
+    ) -> Result<(Net, Vec<TrainEpoch>), TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
         let net = Net::new(network.graph(), self.placement);
@@ -140,17 +140,8 @@ impl Recipe<'_> {
             checkpoint: Checkpoint { path: unfinished.checkpoint(&key), key },
         };
         let log = epochs.run(&mut student)?;
-        Ok((student.net().weights(), log))
+        Ok((student.net(), log))
     }
-}
-
-fn write_weights(path: &Path, weights: &Weights) -> Result<(), TrainError> {
-    let tensor = |values: &nas_exporters::Tensor| {
-        let dims: Vec<i64> = values.dims.iter().map(|&dim| dim as i64).collect();
-        Tensor::from_slice(&values.values).view(dims.as_slice())
-    };
-    let tensors: Vec<(String, Tensor)> = weights.iter().map(|(name, of)| (name.into(), tensor(of))).collect();
-    write_tensors(path, &tensors)
 }
 
 /// Reads the weights that [`fit`] wrote.
