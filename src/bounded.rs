@@ -1,5 +1,5 @@
-//! Numbers and names that hold only what the program can use. A flag or a file with anything else is refused when it is
-//! read, before any work begins.
+//! Numbers and names restricted to the values that the program can use. A flag or a file with any other value is
+//! rejected when it is read, before any work begins.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,7 +7,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-/// Declares types of numbers, each with its bounds in words and as a condition.
+/// Declares number types, each with its bounds as text and as a condition.
 macro_rules! bounded {
     ($($(#[$doc:meta])* $name:ident($number:ty): $words:literal, |$n:ident| $within:expr;)*) => {$(
         $(#[$doc])*
@@ -16,15 +16,15 @@ macro_rules! bounded {
         pub struct $name($number);
 
         impl $name {
-            /// None where the number is out of bounds.
+            /// Returns `None` if the number is out of bounds.
             pub const fn new($n: $number) -> Option<$name> {
                 if $within { Some($name($n)) } else { None }
             }
 
-            /// A number of the code.
+            /// Creates a number from a constant in the code.
             ///
             /// # Panics
-            /// Where it is out of bounds.
+            /// Panics if it is out of bounds.
             pub const fn of(number: $number) -> $name {
                 $name::new(number).expect($words)
             }
@@ -59,9 +59,9 @@ macro_rules! bounded {
 }
 
 bounded! {
-    /// Passes over the training images; without any, nothing is trained.
+    /// Passes over the training images. There is at least one, since otherwise nothing is trained.
     EpochCount(usize): "a number of epochs, from 1 to 100000", |n| n >= 1 && n <= 100_000;
-    /// Images in a step.
+    /// Images per step.
     BatchSize(usize): "a batch size from 1 to 65536", |n| n >= 1 && n <= 1 << 16;
     /// Threads of a runtime or of libtorch.
     Threads(usize): "a number of threads from 1 to 1024", |n| n >= 1 && n <= 1024;
@@ -69,7 +69,7 @@ bounded! {
     Side(u32): "a number of pixels from 1 to 4096", |n| n >= 1 && n <= 4096;
     /// Classes of a data set.
     Classes(usize): "a number of classes from 1 to 100000", |n| n >= 1 && n <= 100_000;
-    /// Whole networks that a latency model is fitted to: a fit of fewer is no better than a plain sum.
+    /// Whole networks that a latency model is fitted to. A fit of fewer is no better than a plain sum.
     FittedNetworks(usize): "a number of networks from 20 to 10000", |n| n >= 20 && n <= 10_000;
     /// Networks that a search compares.
     NetworkCount(usize): "a number of networks from 1 to 100000", |n| n >= 1 && n <= 100_000;
@@ -77,17 +77,17 @@ bounded! {
     Rounds(usize): "a number of rounds from 1 to 65535", |n| n >= 1 && n <= 65_535;
     /// Step size of an optimizer.
     LearningRate(f64): "a learning rate, a number above 0", |n| n > 0.0 && n.is_finite();
-    /// Share of the last step that SGD keeps.
+    /// Momentum of SGD: the share of the previous step that it keeps.
     Momentum(f64): "a momentum, a number from 0 to below 1", |n| n >= 0.0 && n < 1.0;
-    /// What a term of a loss counts, such as a weight decay.
+    /// Weight of a term of a loss, such as a weight decay.
     Weight(f64): "a weight, a number from 0 upwards", |n| n >= 0.0 && n.is_finite();
-    /// A share of the images, of which others remain.
+    /// A share of the images to hold out: neither none nor all of them.
     HeldOut(f64): "a share to hold out, a number above 0 and below 1", |n| n > 0.0 && n < 1.0;
     /// A part of a whole, such as an accuracy.
     Share(f64): "a share from 0 to 1", |n| n >= 0.0 && n <= 1.0;
-    /// What logits are divided by before softmax.
+    /// What logits are divided by before the softmax.
     Temperature(f64): "a temperature, a number above 0", |n| n > 0.0 && n.is_finite();
-    /// Factor of the channels of a published network.
+    /// Width multiplier of a published network, which scales its channels.
     Width(f64): "a width from 0.05 to 10", |n| n >= 0.05 && n <= 10.0;
 }
 
@@ -97,7 +97,7 @@ impl From<BatchSize> for NonZeroUsize {
     }
 }
 
-/// Declares types of numbers that are written with a suffix, each a factor.
+/// Declares number types that are written with a suffix, which stands for a factor.
 macro_rules! suffixed {
     ($($(#[$doc:meta])* $name:ident($number:ty): $words:literal, [$(($suffix:literal, $factor:expr)),*], |$n:ident| $within:expr;)*) => {$(
         $(#[$doc])*
@@ -152,10 +152,10 @@ macro_rules! suffixed {
 }
 
 suffixed! {
-    /// Parameters, or multiply-accumulates.
+    /// A number of parameters or of multiply-accumulates.
     Count(u64): "a number such as 300k, 40M or 1.5G, from 1", [("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)],
         |n| (1.0..=1e15).contains(&n);
-    /// Memory.
+    /// An amount of memory, in bytes.
     Bytes(u64): "an amount of memory such as 512KiB or 1.5MiB, from 1B",
         [("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("KiB", 1024.0), ("MiB", 1_048_576.0)], |n| (1.0..=1e15).contains(&n);
     /// A share, in percent.
@@ -169,14 +169,14 @@ impl Percent {
 }
 
 impl Default for Percent {
-    /// The band of a search.
+    /// Returns the default band of a search.
     fn default() -> Percent {
         Percent(5.0)
     }
 }
 
-/// What a person calls a space, a device or an experiment. It becomes a part of paths, so it has up to 64 of the
-/// characters a-z, A-Z, 0-9, `-`, `_` and `.`, and starts with neither `.` nor `-`.
+/// The name that a person gives to a space, a device or an experiment. It becomes part of paths, so it has at most 64
+/// of the characters a-z, A-Z, 0-9, `-`, `_` and `.`, and starts with neither `.` nor `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);

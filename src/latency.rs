@@ -1,10 +1,9 @@
-//! Latencies, and the latency that a network may take.
+//! Latencies, and the latencies that networks may have.
 
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 
-/// A duration of one inference. In files it is a number of nanoseconds, in a field whose name ends
-/// in `_ns`.
+/// The duration of one inference. Files store it as a number of nanoseconds, in a field whose name ends in `_ns`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Latency {
@@ -66,11 +65,11 @@ impl std::iter::Sum for Latency {
     }
 }
 
-/// Three digits and the unit that suits: `845 ns`, `12.3 µs`, `1.25 ms`, `2.10 s`.
+/// Formats a latency with three digits and a suitable unit: `845 ns`, `12.3 µs`, `1.25 ms`, `2.10 s`.
 impl std::fmt::Display for Latency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (value, unit) = match self.ns.abs() {
-            // Adding 0 turns what is rounded to −0 into 0.
+            // Adding 0 turns a −0 that comes from rounding into 0.
             ns if ns < 999.5 => return f.pad(&format!("{:.0} ns", self.ns.round() + 0.0)),
             ns if ns < 999.5e3 => (self.ns / 1e3, "µs"),
             ns if ns < 999.5e6 => (self.ns / 1e6, "ms"),
@@ -85,8 +84,8 @@ impl std::fmt::Display for Latency {
     }
 }
 
-/// Reads a number with its unit: `12ms`, `0.8 ms`, `850us`, `1s`. A bare number is refused, since
-/// its unit would be a guess.
+/// Reads a number with its unit: `12ms`, `0.8 ms`, `850us`, `1s`. A bare number is rejected, since its unit would be a
+/// guess.
 impl std::str::FromStr for Latency {
     type Err = String;
 
@@ -108,8 +107,8 @@ impl std::str::FromStr for Latency {
     }
 }
 
-/// The latency that a network may take: an absolute one, `1.5ms`, or a share of the way from the
-/// cheapest to the dearest network of the space, `40%`, which means something on any device.
+/// The latency that a network may have: an absolute one, such as `1.5ms`, or a share of the way from the cheapest to
+/// the most expensive network of the space, such as `40%`, which is meaningful on any device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
@@ -119,14 +118,14 @@ pub enum Target {
 }
 
 impl Target {
-    /// As a latency, where the networks of the space take from `cheapest` to `dearest`.
+    /// Returns the target as a latency, given that the networks of the space take from `cheapest` to `dearest`.
     pub fn resolve(self, (cheapest, dearest): (Latency, Latency)) -> Latency {
         match self {
             Target::Latency(latency) => latency,
             Target::Percent(percent) => {
                 let share = percent / 100.0;
                 let between = (1.0 - share) * cheapest + share * dearest;
-                // Rounding must not ask for less than any network takes.
+                // Rounding must not give less than the cheapest network takes.
                 if between < cheapest { cheapest } else { between }
             }
         }
@@ -179,7 +178,7 @@ impl std::fmt::Display for Target {
 }
 
 impl Target {
-    /// A name for a folder, as `1.2ms` or `40percent`.
+    /// Returns a name for a folder, such as `1.2ms` or `40percent`.
     pub fn name(self) -> String {
         match self {
             Target::Latency(latency) => format!("{}ms", (latency.ns()).round() / 1e6),
@@ -188,12 +187,13 @@ impl Target {
     }
 }
 
-/// A target, and what it is for: `2ms`, `jetson=10ms`, `jetson:tract=10ms` or `:tract=2ms`.
+/// A target and what it is for: `2ms`, `jetson=10ms`, `jetson:tract=10ms` or `:tract=2ms`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TargetFor {
-    /// The usual one where absent, as the runtime.
+    /// `None` stands for the default device.
     pub device: Option<String>,
+    /// `None` stands for the default runtime.
     pub runtime: Option<Runtime>,
     pub target: Target,
 }

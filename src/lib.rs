@@ -1,13 +1,14 @@
 //! Hardware-aware neural architecture search against latencies measured on your own board.
 //!
-//! The pipeline, in order; each step reads files and writes the next:
+//! The pipeline, in order. Each step reads files and writes those that the next one reads:
 //!
-//! 1. [`space`] describes what can be built; each candidate op lowers to a [`nas_exporters::Graph`].
-//! 2. [`device`] reaches a board, where the probe measures; [`profile`] decides what is measured, [`table`] stores it,
-//!    and [`model`] predicts from it.
-//! 3. `train` trains a supernet against data ([`data`]) and latency, and [`search`] derives a genotype from it, which
+//! 1. [`space`] describes which networks can be built; each candidate op lowers to a [`nas_exporters::Graph`].
+//! 2. [`device`] connects to a board, on which the probe measures. [`profile`] decides what to measure, [`table`]
+//!    stores the results, and [`model`] predicts latencies from them.
+//! 3. `train` trains a supernet on images ([`data`]). [`search`] derives a genotype within a target latency, which
 //!    `train` then trains from scratch.
-//! 4. [`run`] keeps the files of a run, and does all stages of an experiment; [`report`] shows them.
+//! 4. [`record`] defines the files of a run, [`run`] implements the verbs and the stages of an experiment, and
+//!    [`report`] shows the results.
 
 pub mod artifact;
 pub mod bounded;

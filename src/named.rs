@@ -1,4 +1,4 @@
-/// Declares the names of an enum's variants: those of flags and of files.
+/// Declares the names of an enum's variants, as they are written in flags and in files.
 macro_rules! named {
     ($kind:ident, $what:literal: $($name:literal = $variant:ident),* $(,)?) => {
         impl $kind {

@@ -17,7 +17,7 @@ pub fn bytes(stage: &str, message: &str, len: u64) -> ProgressBar {
     styled(template, stage, message, len)
 }
 
-/// A bar of `len` steps above a line for the message, which is cut at the width of the terminal.
+/// A bar of `len` steps above a line for the message, which is truncated at the width of the terminal.
 #[cfg(feature = "torch")]
 pub fn training(stage: &str, message: &str, len: usize) -> ProgressBar {
     styled("{prefix:>9} {bar:30} {percent} % {elapsed} (about {eta} left)\n{wide_msg}", stage, message, len as u64)

@@ -3,18 +3,18 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// A file that is being written: under a temporary name, `NAME.part` beside it, until it is published. Dropping it
-/// before removes the temporary file.
+/// A file that is being written under a temporary name, `NAME.part` beside the final file, until it is published.
+/// Dropping the draft before that removes the temporary file.
 pub struct Draft {
     part: PathBuf,
     to: PathBuf,
 }
 
 impl Draft {
-    /// For the file `path`, or the one that it links to. Creates the folder.
+    /// Prepares to write the file `path`, or the file that it links to. Creates the folder if necessary.
     ///
     /// # Errors
-    /// Where the folder cannot be created, or `path` is there and is no regular file.
+    /// Fails if the folder cannot be created, or if `path` exists and is not a regular file.
     pub fn of(path: &Path) -> Result<Draft, ArtifactError> {
         let to = resolved(path)?;
         if fs::metadata(&to).is_ok_and(|found| !found.is_file()) {
@@ -26,15 +26,15 @@ impl Draft {
         Ok(Draft { part: to.with_file_name(name), to })
     }
 
-    /// Where to write to.
+    /// Returns the path to write to.
     pub fn path(&self) -> &Path {
         &self.part
     }
 
-    /// Gives the file its name.
+    /// Gives the file its final name.
     ///
     /// # Errors
-    /// Where it cannot be renamed.
+    /// Fails if the file cannot be renamed.
     pub fn publish(self) -> Result<(), ArtifactError> {
         io("write", &self.to, fs::rename(&self.part, &self.to))
     }
@@ -46,10 +46,10 @@ impl Drop for Draft {
     }
 }
 
-/// Writes a complete file. A device or a pipe is written to; it is not replaced.
+/// Writes a complete file. A device or a pipe is written to rather than replaced.
 ///
 /// # Errors
-/// Where it cannot be written; what was there is then as it was.
+/// Fails if the file cannot be written. An existing file is then unchanged.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), ArtifactError> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         let write = || OpenOptions::new().write(true).open(path)?.write_all(bytes);
@@ -60,10 +60,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), ArtifactError> {
     draft.publish()
 }
 
-/// What the kernel allows in a chain of links.
+/// The longest chain of symbolic links that the kernel follows.
 const MOST_LINKS: usize = 40;
 
-/// The file that a symbolic link leads to, which need not exist; any other path as it is.
+/// Returns the file that a symbolic link leads to, which need not exist. Returns any other path unchanged.
 fn resolved(path: &Path) -> Result<PathBuf, ArtifactError> {
     let mut to = path.to_path_buf();
     for _ in 0..MOST_LINKS {
@@ -75,11 +75,11 @@ fn resolved(path: &Path) -> Result<PathBuf, ArtifactError> {
     io("write", path, Err(std::io::Error::from(std::io::ErrorKind::InvalidInput)))
 }
 
-/// Refuses to write to a file that is one of `inputs`, or, without `force`, to one that is there and is not of the kind
-/// that is written, which `is_kind` tells by its content.
+/// Rejects an output file that is also one of `inputs`. Without `force`, also rejects an existing file of another kind
+/// than the one to be written; `is_kind` recognises that kind by the content.
 ///
 /// # Errors
-/// [`ArtifactError::Input`], [`ArtifactError::OtherKind`].
+/// [`ArtifactError::Input`] and [`ArtifactError::OtherKind`], respectively.
 pub fn check_output(
     path: &Path,
     inputs: &[&Path],

@@ -4,31 +4,32 @@ use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The right to change a run or a latency table, which one process has at a time. The kernel releases it when the
+/// The right to change a run or a latency table, which only one process has at a time. The kernel releases it when the
 /// process ends, however it ends.
 ///
-/// The lock is taken on a file of its own, which holds the process id and is removed with the lock.
+/// The lock is taken on a separate file, which holds the process id and is removed with the lock.
 #[derive(Debug)]
 pub struct Lock {
     file: PathBuf,
-    /// The folders that were created for the lock, the innermost first. They go with it where they stay empty.
+    /// The folders that were created for the lock, innermost first. They are removed with it if they are still empty.
     created: Vec<PathBuf>,
     _held: File,
 }
 
 impl Lock {
-    /// Locks a folder, which is created. The lock file in it is `.lock`.
+    /// Locks a folder, which is created if it does not exist. The lock file is `.lock` in that folder.
     ///
     /// # Errors
-    /// [`ArtifactError::Locked`], with the process that holds it; and where the lock file cannot be written.
+    /// [`ArtifactError::Locked`], which names the process that holds the lock. Also fails if the lock file cannot be
+    /// written.
     pub fn of_folder(folder: &Path) -> Result<Lock, ArtifactError> {
         Self::take(folder, folder.join(".lock"))
     }
 
-    /// Locks a file. The lock file beside it is `.NAME.lock`.
+    /// Locks a file. The lock file is `.NAME.lock` in the same folder.
     ///
     /// # Errors
-    /// As [`Lock::of_folder`].
+    /// Same as [`Lock::of_folder`].
     pub fn of_file(file: &Path) -> Result<Lock, ArtifactError> {
         let name = file.file_name().unwrap_or_default().display();
         Self::take(file, file.with_file_name(format!(".{name}.lock")))
@@ -51,7 +52,8 @@ impl Lock {
                 }
                 Err(TryLockError::Error(source)) => return io("lock", &path, Err(source)),
             }
-            // The holder before may have removed the file between the two calls: then the lock is on nothing.
+            // The previous holder may have removed the file between the two calls. The lock is then on a file without a
+            // name.
             let is_there = io("lock", &path, file.metadata())?;
             if !std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (is_there.dev(), is_there.ino())) {
                 continue;
@@ -91,7 +93,7 @@ mod tests {
             drop(held);
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         }
-        // A file that a killed process left does not lock anything.
+        // A file that a killed process left behind does not lock anything.
         std::fs::write(dir.path().join(".t.jsonl.lock"), "1\n").unwrap();
         drop(of_file().unwrap());
     }

@@ -1,4 +1,4 @@
-//! Files that the verbs pass to each other: they are either complete or absent.
+//! Files that the verbs pass to each other. Each is either complete or absent.
 //!
 //! A file is written under a temporary name (`NAME.part`) and then renamed. Only a JSON lines file grows, by whole
 //! lines; an incomplete last line, left by an interrupted write, is ignored.
@@ -78,7 +78,7 @@ fn lines<T: Serialize>(values: &[T]) -> serde_json::Result<Vec<u8>> {
     Ok(lines)
 }
 
-/// The bytes of a file that the command `maker` writes.
+/// Reads the bytes of a file that the command `maker` writes.
 pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
     match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ArtifactError::Missing { path: path.into(), maker }),
@@ -86,7 +86,7 @@ pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
     }
 }
 
-/// BLAKE3 digest, in hex: what a result is of.
+/// A BLAKE3 digest in hex, which identifies what a result was computed from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Digest(String);
@@ -96,22 +96,22 @@ impl Digest {
         Digest(blake3::hash(bytes).to_hex().to_string())
     }
 
-    /// Of a value's JSON: equal for equal values.
+    /// Returns the digest of a value's JSON. Equal values have equal digests.
     pub fn of(value: &impl Serialize) -> Digest {
         // Serialising plain data into memory does not fail. If it did, the digest would match no other, and at worst a
         // stage would run again.
         Self::of_bytes(&serde_json::to_vec(value).unwrap_or_default())
     }
 
-    /// Of the file that [`write_lines`] writes.
+    /// Returns the digest of the file that [`write_lines`] writes.
     pub fn of_lines(values: &[impl Serialize]) -> Digest {
         Self::of_bytes(&lines(values).unwrap_or_default())
     }
 
-    /// Of a file; none where there is no file.
+    /// Returns the digest of a file, or `None` if there is no file.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if the file cannot be read.
     pub fn of_file(path: &Path) -> Result<Option<Digest>> {
         match std::fs::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -143,14 +143,14 @@ pub fn drop_torn_line(path: &Path) -> Result<()> {
     }
 }
 
-/// Reads the complete lines of a JSON lines file. If there is no file, there are none.
+/// Reads the complete lines of a JSON lines file. Returns no lines if there is no file.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let lines = read_each_line(path)?.into_iter();
     lines.map(|(line, value)| value.map_err(|reason| ArtifactError::Json { path: path.into(), line, reason })).collect()
 }
 
-/// The complete lines of a JSON lines file with their numbers, from 1; of one that is damaged, the reason. If there is
-/// no file, there are none.
+/// Reads the complete lines of a JSON lines file. Returns each with its number, counted from 1, and for a damaged line
+/// the reason instead of its value. Returns no lines if there is no file.
 pub fn read_each_line<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, std::result::Result<T, String>)>> {
     let text = match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
@@ -171,7 +171,7 @@ pub fn parse_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     toml::from_str(text).map_err(|e| ArtifactError::Toml { path: path.into(), reason: toml_reason(text, &e) })
 }
 
-/// A TOML error in one line: `line 3: unknown field …`.
+/// Formats a TOML error as one line: `line 3: unknown field …`.
 fn toml_reason(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     match error.span() {
