@@ -1,4 +1,4 @@
-//! From images to batches: splitting, shuffling, normalising and augmenting, all reproducible by a seed.
+//! From images to batches: splitting, shuffling, normalising and augmenting, all reproducible from a seed.
 
 use std::num::NonZeroUsize;
 
@@ -11,7 +11,7 @@ use super::{Dataset, Error};
 use crate::named::named;
 
 /// Divides `indices`, which must be distinct, into the rest and a held-out part, and returns them in this order. The
-/// held-out part has about `fraction` of each class. Both are ascending, and the same for the same seed.
+/// held-out part has about `fraction` of each class. Both parts are in ascending order, and the same for the same seed.
 ///
 /// # Errors
 /// [`Error::Split`] if either part would be empty.
@@ -42,8 +42,8 @@ pub fn split(
     Ok((rest, held_out))
 }
 
-/// Random numbers. The streams of a seed are independent: there is one for each epoch, and the last two are for
-/// [`split`] and [`first_flip`].
+/// Returns a random number generator. The streams of a seed are independent: there is one for each epoch, and the last
+/// two are for [`split`] and [`first_flip`].
 fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
@@ -58,7 +58,7 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// The statistics of the images `indices`, which should be those that are trained on.
+    /// Computes the statistics of the images `indices`, which should be the images that are trained on.
     ///
     /// # Errors
     /// [`Error::Flat`] if a channel has the same value everywhere.
@@ -87,31 +87,31 @@ impl Normalisation {
     }
 }
 
-/// What the part of an image that a shift uncovers gets.
+/// What fills the part of an image that a shift uncovers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Border {
-    /// The mean colour: 0 once normalised.
+    /// The mean colour, which is 0 once normalised.
     #[default]
     Mean,
-    /// The mirror image of what is beside it.
+    /// The mirror image of the pixels beside it.
     Mirrored,
 }
 
 named!(Border, "a border": "mean" = Mean, "mirrored" = Mirrored);
 
-/// Random changes to each image that keep its class. The default is none; for CIFAR-10 a padding of 4 and flips are
-/// usual. Digits and letters must not be flipped.
+/// Random changes to each image that keep its class. By default there are none. For CIFAR-10, a padding of 4 and flips
+/// are usual. Digits and letters must not be flipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
-    /// Shift by up to this many pixels in each direction.
+    /// Shift each image by up to this many pixels in each direction.
     pub padding: usize,
     pub border: Border,
-    /// Mirror the image left to right in every other epoch; each image starts at random (Jordan 2024, arXiv
-    /// 2404.00498, section 3.6).
+    /// Mirror each image left to right in every other epoch. Whether an image starts mirrored is random (Jordan 2024,
+    /// arXiv 2404.00498, section 3.6).
     pub flip: bool,
-    /// Side of a square of the mean colour, whose centre is anywhere in the image (DeVries & Taylor 2017, arXiv
+    /// Side of a square of the mean colour, which is centred anywhere in the image (DeVries & Taylor 2017, arXiv
     /// 1708.04552); 0 for none.
     pub cutout: usize,
 }
@@ -123,7 +123,7 @@ pub struct Batch {
     pub labels: Vec<i64>,
     /// The index of each image in its data set.
     pub indices: Vec<usize>,
-    /// Which of the [`Augment::views`] each image is.
+    /// The view that each image shows, one of [`Augment::views`].
     pub views: Vec<usize>,
 }
 
@@ -135,13 +135,13 @@ pub struct Batches<'a> {
     /// Has one entry per channel of `dataset`.
     pub normalisation: &'a Normalisation,
     pub size: NonZeroUsize,
-    /// Whether an epoch has as many images of each class as of any other: those of rare classes come several times,
-    /// and of frequent classes only some.
+    /// Whether an epoch has equally many images of each class. Images of rare classes then occur several times, and of
+    /// frequent classes only some occur.
     pub balanced: bool,
 }
 
-/// All images once, or as many of each class, shuffled and augmented. A batch depends only on the seed, the epoch and the step, so that training
-/// can resume exactly at any step.
+/// The images of an epoch, shuffled and augmented: all of them once, or equally many of each class. A batch depends
+/// only on the seed, the epoch and the step, so training can resume exactly at any step.
 pub struct Epoch<'a> {
     batches: Batches<'a>,
     order: Vec<usize>,
@@ -157,7 +157,7 @@ impl Epoch<'_> {
         self.batches.steps().len()
     }
 
-    /// Batch `step`, from 0.
+    /// Returns batch `step`, counted from 0.
     pub fn batch(&self, step: usize) -> Batch {
         let mut rng = rng(self.seed, self.epoch);
         // Each step has its own segment of the stream; the first segment is for the order.
@@ -174,10 +174,10 @@ impl Epoch<'_> {
     }
 }
 
-/// Batches that are made before they are asked for.
+/// The number of batches that are made in advance.
 const AHEAD: usize = 2;
 
-/// Makes batches on a thread of their own while `train` uses earlier ones, and gives what it gives.
+/// Makes batches on a separate thread while `train` uses earlier ones, and returns the result of `train`.
 pub fn ahead<T: Send, R>(
     batches: impl Iterator<Item = T> + Send,
     train: impl FnOnce(std::sync::mpsc::IntoIter<T>) -> R,
@@ -206,8 +206,8 @@ impl<'a> Batches<'a> {
         Epoch { batches: self, order, seed, epoch, augment }
     }
 
-    /// As many images, of which each class has the same share: it goes through its images in their order as often as
-    /// it has to.
+    /// Returns as many images as `order` has, with equally many of each class. The images of a class are used in their
+    /// order, as often as necessary.
     fn evened(&self, order: Vec<usize>, rng: &mut impl Rng) -> Vec<usize> {
         let mut classes = vec![vec![]; self.dataset.classes.len()];
         order.iter().for_each(|&image| classes[self.dataset.label(image)].push(image));
@@ -221,12 +221,12 @@ impl<'a> Batches<'a> {
         evened
     }
 
-    /// All images once, in order and without augmentation, for evaluation.
+    /// Returns all images once, in order and without augmentation, for evaluation.
     pub fn in_order(self) -> impl ExactSizeIterator<Item = Batch> + 'a {
         self.steps().map(move |step| self.batch(self.indices, step, |_| Placement::default()))
     }
 
-    /// All images in order, in one of the [`Augment::views`].
+    /// Returns all images in order, each in the same view, one of [`Augment::views`].
     pub fn in_view(self, augment: Augment, view: usize) -> impl ExactSizeIterator<Item = Batch> + 'a {
         self.steps().map(move |step| self.batch(self.indices, step, |_| augment.placement(view)))
     }
@@ -279,7 +279,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// By how many pixels an image is shifted, whether it is mirrored afterwards, and where it is covered then.
+/// By how many pixels an image is shifted, whether it is then mirrored, and which part of the result is covered.
 #[derive(Clone, Copy, Default)]
 struct Placement {
     down: isize,
@@ -287,20 +287,21 @@ struct Placement {
     border: Border,
     flip: bool,
     cutout: usize,
-    /// Row and column of the centre.
+    /// Row and column of the centre of the covered square.
     hole: (usize, usize),
-    /// Of [`Augment::views`]
+    /// One of [`Augment::views`].
     view: usize,
 }
 
 impl Placement {
-    /// Which of `0..length` is shown at a place when shifted by `by`; none where a border of the mean colour is.
+    /// Returns which of `0..length` is shown at position `at` after a shift by `by`, or `None` in a border of the mean
+    /// colour.
     fn source(&self, at: usize, by: isize, length: usize) -> Option<usize> {
         let (at, last) = (at as isize - by, length as isize - 1);
         let within = (0..=last).contains(&at);
         match self.border {
             Border::Mean => within.then_some(at as usize),
-            // A shift is not larger than the image, so that one mirror image is enough.
+            // A shift is never larger than the image, so one mirror image is enough.
             Border::Mirrored if at < 0 => Some((-at).min(last) as usize),
             Border::Mirrored => Some(if within { at } else { (2 * last - at).max(0) } as usize),
         }
@@ -315,10 +316,10 @@ fn first_flip(seed: u64, image: usize) -> bool {
 }
 
 impl Augment {
-    /// Checks that it fits images of a shape, CHW.
+    /// Checks that the augmentation fits images of a shape, CHW.
     ///
     /// # Errors
-    /// [`Error::Padding`] where images would be shifted by more than their size.
+    /// [`Error::Padding`] if images would be shifted by more than their size.
     pub fn checked(self, [_, height, width]: [usize; 3]) -> Result<Augment, Error> {
         if self.padding > height.min(width) {
             return Err(Error::Padding { padding: self.padding, height, width });
@@ -326,17 +327,17 @@ impl Augment {
         Ok(self)
     }
 
-    /// In how many ways an image can be shifted and mirrored.
+    /// Returns the number of ways in which an image can be shifted and mirrored.
     pub fn views(self) -> usize {
         self.sides() * (2 * self.padding + 1).pow(2)
     }
 
-    /// 2 where an image may be mirrored, else 1.
+    /// Returns 2 if an image may be mirrored, else 1.
     fn sides(self) -> usize {
         1 + usize::from(self.flip)
     }
 
-    /// The placement of a view, without a hole.
+    /// Returns the placement of a view, without a covered square.
     fn placement(self, view: usize) -> Placement {
         let (steps, shift) = (2 * self.padding + 1, view / self.sides());
         let by = |step: usize| step as isize - self.padding as isize;

@@ -1,6 +1,6 @@
-//! A folder of images by class: `train/<class>/*.png` or `.jpg`, and the same below `test/`.
+//! A folder with a subfolder of images for each class: `train/<class>/*.png` or `.jpg`, and the same below `test/`.
 //!
-//! They become RGB images of 8 bits, turned as their EXIF data say, with white behind what is transparent.
+//! Images become 8-bit RGB, are rotated as their EXIF data say, and get a white background where they are transparent.
 
 use std::fs;
 use std::io::{self, Cursor};
@@ -19,7 +19,7 @@ pub const FORMAT: Format = Format {
     load,
 };
 
-/// All images have one size, or are scaled to squares of `side` pixels.
+/// Loads images that have the same size, or scales them to squares of `side` pixels.
 fn load(dir: &Path, side: Option<Side>) -> Result<Data, Error> {
     let classes = entries(&part(dir, "train")?)?;
     let classes = classes.iter().map(|class| class_name(class)).collect::<Result<Vec<_>, _>>()?;
@@ -31,12 +31,12 @@ fn load(dir: &Path, side: Option<Side>) -> Result<Data, Error> {
     })
 }
 
-/// The last part of a path, as text.
+/// Returns the last component of a path, as text.
 pub fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// The name of the class that a folder is of.
+/// Returns the name of the class whose images a folder holds.
 fn class_name(path: &Path) -> Result<String, Error> {
     let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     name.ok_or_else(|| Error::ClassName { path: path.to_owned() })
@@ -50,7 +50,7 @@ fn part(dir: &Path, part: &str) -> Result<PathBuf, Error> {
     Err(Error::Missing { dir: dir.to_owned(), wanted: format!("{part}/, with a folder of images for each class,") })
 }
 
-/// The entries of `dir` except for hidden files, sorted.
+/// Returns the entries of `dir` except for hidden files, sorted.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let paths: io::Result<Vec<PathBuf>> =
         fs::read_dir(dir).and_then(|found| found.map(|entry| Ok(entry?.path())).collect());
@@ -60,7 +60,8 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// `size` is the path and the size of the first image; all others must have the same size.
+/// Reads the training or the test images. `size` is the path and the size of the first image; without a `side`, all
+/// others must have the same size.
 fn read(
     dir: &Path,
     which: &str,
@@ -125,7 +126,7 @@ fn decode(path: &Path) -> Result<RgbImage, Error> {
     Ok(rgb(image))
 }
 
-/// The image of a file, turned and mirrored as its EXIF data say.
+/// Reads the image of a file, rotated and mirrored as its EXIF data say.
 fn upright(file: &mut Cursor<&[u8]>) -> ImageResult<DynamicImage> {
     let mut decoder = ImageReader::new(file).with_guessed_format()?.into_decoder()?;
     Limits::default().reserve(decoder.total_bytes())?;
@@ -135,7 +136,7 @@ fn upright(file: &mut Cursor<&[u8]>) -> ImageResult<DynamicImage> {
     Ok(image)
 }
 
-/// What is transparent is blended over white.
+/// Converts an image to RGB, with transparent parts blended over white.
 fn rgb(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
@@ -145,8 +146,8 @@ fn rgb(image: DynamicImage) -> RgbImage {
     DynamicImage::from(white).into_rgb8()
 }
 
-/// The largest square in the centre of an image, scaled to this side with a triangle filter: bilinear interpolation, and
-/// weighted means where the image gets smaller.
+/// Crops the largest centred square of an image and scales it to this side with a triangle filter: bilinear
+/// interpolation where the image grows, and weighted means where it shrinks.
 fn square(image: &RgbImage, side: Side) -> RgbImage {
     let (width, height) = image.dimensions();
     let whole = width.min(height);

@@ -1,4 +1,4 @@
-//! IDX files, the format of MNIST and Fashion-MNIST: a big-endian header, then bytes; gzip or plain.
+//! IDX files, the format of MNIST and Fashion-MNIST: a big-endian header followed by bytes, gzipped or plain.
 //! Layout: <https://yann.lecun.com/exdb/mnist>.
 
 use std::io::Read;
@@ -35,7 +35,8 @@ struct File {
     bytes: Vec<u8>,
 }
 
-/// The class names are the lines of `classes.txt`; without this file they are the numbers of the classes.
+/// Loads a folder. The class names are the lines of `classes.txt`, or the numbers of the classes if there is no such
+/// file.
 fn load(dir: &Path, _: Option<Side>) -> Result<Data, Error> {
     let names = dir.join("classes.txt");
     let names = match names.exists() {
@@ -53,7 +54,7 @@ fn load(dir: &Path, _: Option<Side>) -> Result<Data, Error> {
     })
 }
 
-/// The data set that is compiled in.
+/// Returns the data set that is compiled into the program.
 pub fn embedded() -> Result<Data, Error> {
     macro_rules! file {
         ($name:literal) => {
@@ -106,7 +107,7 @@ fn assemble(name: String, classes: Option<&str>, open: impl Fn(&str) -> Result<F
     Ok(Data { name, train: train.dataset(&classes)?, test: test.dataset(&classes)? })
 }
 
-/// Two files with valid headers and the same number of images.
+/// A file of images and a file of labels, both with valid headers and for the same number of images.
 struct Part {
     images: File,
     labels: File,
@@ -137,7 +138,7 @@ impl Part {
     }
 }
 
-/// Checks the magic number and the length of a file, and returns its `D` dimensions, which are all above 0.
+/// Checks the magic number and the length of a file, and returns its `D` dimensions, all of which are above 0.
 fn header<const D: usize>(file: &File, magic: u32) -> Result<[usize; D], Error> {
     let length = file.bytes.len();
     let start = 4 + 4 * D;

@@ -49,7 +49,7 @@ impl Dataset {
         self.labels[i]
     }
 
-    /// The number of images of each class that has any, by label.
+    /// Returns the number of images of each class that has any, by label.
     fn counts(&self) -> BTreeMap<usize, usize> {
         let mut counts = BTreeMap::new();
         self.labels.iter().for_each(|label| *counts.entry(*label).or_default() += 1);
@@ -67,23 +67,23 @@ impl Dataset {
     }
 }
 
-/// A data set, divided into training and test images by its authors. The test images are for the reported accuracy
-/// only: a search [`split`]s the training images.
+/// A data set, divided into training and test images by its authors. The test images serve only for the reported
+/// accuracy; a search [`split`]s the training images.
 pub struct Data {
-    /// A name for people to read.
+    /// A human-readable name.
     pub name: String,
-    /// The images that are trained on, also in a search.
+    /// The images that are trained on, including during a search.
     pub train: Dataset,
     /// The test images, which have the shape and the classes of `train`.
     pub test: Dataset,
 }
 
 impl Data {
-    /// Reads and checks the data set that `spec` names. The first time that a process does this, it warns of classes whose
-    /// numbers of images differ much.
+    /// Reads and checks the data set that `spec` names. Warns, once per process, if one class has more than twice as
+    /// many training images as another.
     ///
     /// # Errors
-    /// If a file or folder is missing, unreadable, truncated or inconsistent.
+    /// Fails if a file or folder is missing, unreadable, truncated or inconsistent.
     pub fn load(spec: &DataSpec) -> Result<Data, Error> {
         let DataSpec::Folder { format, dir, side } = spec else { return idx::embedded() };
         fs::read_dir(dir).map_err(|cause| Error::Read { path: dir.clone(), cause })?;
@@ -100,8 +100,10 @@ impl Data {
         (format.load)(dir, *side)?.checked()
     }
 
+    /// Checks that there are several classes, and that the accuracy on each can be measured.
+    ///
     /// # Errors
-    /// Where there is nothing to tell apart, or no accuracy can be measured for a class.
+    /// Fails if only one class has training images, or if a class with training images has no test images.
     fn checked(self) -> Result<Data, Error> {
         let (trained, tested) = (self.train.counts(), self.test.counts());
         let name = |class: &usize| self.train.classes[*class].clone();
@@ -125,8 +127,8 @@ impl Data {
         Ok(self)
     }
 
-    /// BLAKE3 digest, in hex, of the shape and of all images, labels and class names. It does not depend on the name of
-    /// the data set or on its folder.
+    /// Returns the BLAKE3 digest, in hex, of the shape and of all images, labels and class names. It does not depend on
+    /// the name of the data set or on its folder.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         self.train.hash(&mut hasher);
@@ -135,7 +137,7 @@ impl Data {
     }
 }
 
-/// The content of a file of a data set. A FIFO or a device, which might never end, is refused.
+/// Reads a file of a data set. A FIFO or a device, which might never end, is rejected.
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     let read = |cause| Error::Read { path: path.to_owned(), cause };
     if !fs::metadata(path).map_err(read)?.is_file() {
@@ -152,12 +154,12 @@ pub struct Format {
     pub files: &'static str,
     /// Whether a folder seems to have this format.
     present: fn(&Path) -> bool,
-    /// Reads a folder. Only that of [`folder`] is given the side that its images are scaled to.
+    /// Reads a folder. Only [`folder`] accepts a side, to which it scales its images.
     load: fn(&Path, Option<Side>) -> Result<Data, Error>,
 }
 
-/// All formats, in the order in which they are tried for a folder without a format. A new format needs a file with such
-/// a constant, and an entry in this list.
+/// All formats, in the order in which they are tried for a folder whose format is not given. A new format needs a file
+/// that defines such a constant, and an entry in this list.
 pub const FORMATS: [&Format; 3] = [&cifar10::FORMAT, &idx::FORMAT, &folder::FORMAT];
 
 impl PartialEq for Format {
@@ -172,21 +174,21 @@ impl fmt::Debug for Format {
     }
 }
 
-/// The name of a data set: `embedded`, `FORMAT:FOLDER`, or only a folder, whose format is recognised by its files. The
-/// images of a folder by class are scaled to squares of N pixels a side if `@N` follows. Serialised as this text.
+/// The name of a data set: `embedded`, `FORMAT:FOLDER`, or only a folder, whose format is recognised by its files. `@N`
+/// after a folder by class scales its images to squares with a side of N pixels. Serialised as this text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DataSpec {
     /// 8000 training and 2000 test images of Fashion-MNIST, compiled into the program.
     #[default]
     Embedded,
-    /// Files of the user.
+    /// Files that the user provides.
     Folder {
-        /// `None` if it is recognised when the data set is loaded.
+        /// `None` if the format is recognised when the data set is loaded.
         format: Option<&'static Format>,
         /// The folder of the files.
         dir: PathBuf,
-        /// What images are scaled to.
+        /// The side, in pixels, to which images are scaled.
         side: Option<Side>,
     },
 }
