@@ -1,10 +1,10 @@
-//! The pieces that ops are made of. The blocks of the MobileNets each end in a linear 1×1 convolution, and their
-//! input is added where shapes are equal; those of the ResNets add it always.
+//! The building blocks of ops. The blocks of the MobileNets each end in a linear 1×1 convolution, and add their input
+//! if the shapes are equal. The blocks of the ResNets always add it.
 
 use super::op::Activation;
 use nas_exporters::{Graph, NodeId, Op};
 
-/// Convolution and batch norm, named `name` and `name_bn`.
+/// Appends a convolution and a batch norm, named `name` and `name_bn`.
 pub(super) fn conv_bn(
     g: &mut Graph,
     name: &str,
@@ -32,9 +32,9 @@ fn conv_bn_of(
 
 /// The sizes of an [`inverted_residual`].
 pub(super) struct InvertedResidual {
-    /// Of the depthwise convolution.
+    /// Channels of the depthwise convolution.
     pub hidden: usize,
-    /// Of the output.
+    /// Output channels.
     pub channels: usize,
     pub kernel: usize,
     pub stride: usize,
@@ -42,8 +42,8 @@ pub(super) struct InvertedResidual {
     pub activation: Activation,
 }
 
-/// A 1×1 convolution to the hidden channels (none if the input has as many), a depthwise one, and
-/// squeeze-and-excite if asked for (Sandler et al. 2018, arXiv 1801.04381, table 1).
+/// Appends a 1×1 convolution to the hidden channels (none if the input has as many), a depthwise convolution,
+/// squeeze-and-excite if asked for, and the linear 1×1 convolution (Sandler et al. 2018, arXiv 1801.04381, table 1).
 pub(super) fn inverted_residual(g: &mut Graph, block: InvertedResidual) {
     let InvertedResidual { hidden, channels, kernel, stride, squeeze_excite: excite, activation } = block;
     let start = g.output();
@@ -59,8 +59,8 @@ pub(super) fn inverted_residual(g: &mut Graph, block: InvertedResidual) {
     project(g, start, channels);
 }
 
-/// An inverted residual whose first two convolutions are one dense one (Gupta & Akin 2020, arXiv
-/// 2003.02838; Tan & Le 2021, arXiv 2104.00298, figure 2).
+/// Appends an inverted residual whose first two convolutions are replaced by one dense convolution (Gupta & Akin 2020,
+/// arXiv 2003.02838; Tan & Le 2021, arXiv 2104.00298, figure 2).
 pub(super) fn fused(
     g: &mut Graph,
     channels: usize,
@@ -75,8 +75,8 @@ pub(super) fn fused(
     project(g, start, channels);
 }
 
-/// Two convolutions, to whose output the input is added, through a 1×1 convolution where shapes differ (He et al. 2016,
-/// arXiv 1512.03385, figure 2 and option B of section 4.1). Its nodes are below `name`.
+/// Appends two convolutions and adds the input to their output, through a 1×1 convolution if the shapes differ (He et
+/// al. 2016, arXiv 1512.03385, figure 2 and option B of section 4.1). The names of its nodes start with `name`.
 pub(super) fn residual(g: &mut Graph, name: &str, channels: usize, stride: usize, kernel: usize) {
     let start = g.output();
     let x = conv_bn(g, &format!("{name}.conv1"), channels, kernel, stride, 1);
@@ -98,9 +98,9 @@ fn project(g: &mut Graph, start: NodeId, channels: usize) {
     }
 }
 
-/// Scales each channel by a number between 0 and 1 that is computed from all channels' means (Hu et
-/// al. 2018, arXiv 1709.01507), with the quarter and the hard sigmoid of MobileNetV3 (Howard et al.
-/// 2019, arXiv 1905.02244, sections 5.2 and 5.3).
+/// Scales each channel by a number between 0 and 1 that is computed from the means of all channels (Hu et al. 2018,
+/// arXiv 1709.01507), with the reduction to a quarter and the hard sigmoid of MobileNetV3 (Howard et al. 2019, arXiv
+/// 1905.02244, sections 5.2 and 5.3).
 fn squeeze_excite(g: &mut Graph) {
     let (start, channels) = (g.output(), g.output_shape().channels);
     let conv = |out_channels| Op::Conv2d { out_channels, kernel: 1, stride: 1, groups: 1, bias: true };
@@ -126,7 +126,8 @@ pub(super) fn activate(g: &mut Graph, name: &str, activation: Activation) {
     };
 }
 
-/// Channels rounded to a multiple of 8, and not by more than a tenth down, as the authors' code does.
+/// Scales a number of channels and rounds it to a multiple of 8, but down by no more than a tenth, as the authors' code
+/// does.
 pub(super) fn scaled(channels: usize, width: f64) -> usize {
     let exact = channels as f64 * width;
     let rounded = ((exact / 8.0).round() as usize * 8).max(8);
@@ -138,8 +139,8 @@ mod tests {
     use crate::space::Layer;
     use nas_exporters::Shape;
 
-    /// Multiply-accumulates and parameters, convolution by convolution, each with γ and β of its batch
-    /// norm; those of squeeze-and-excite with a bias.
+    /// Multiply-accumulates and parameters, convolution by convolution, each with the γ and β of its batch norm. The
+    /// convolutions of squeeze-and-excite have a bias instead.
     #[test]
     #[allow(clippy::unwrap_used)]
     fn costs_are_those_counted_by_hand() {

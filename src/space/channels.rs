@@ -2,12 +2,12 @@ use serde::de::{Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// The output channels of a layer. Written as a number, a list of numbers, or `"same"`.
+/// The output channels of a layer, written as a number, a list of numbers, or `"same"`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Channels {
     /// Each of these numbers is a choice.
     Widths(Vec<usize>),
-    /// As many as its input has.
+    /// As many as the layer's input has.
     Same,
 }
 

@@ -3,17 +3,17 @@ use nas_exporters::{Graph, Shape};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-/// A network of a search space: a choice of each layer. Its file has the space, the images' shape and the number
-/// of classes beside the choices, so that it depends on no other file.
+/// A network of a search space, as one choice per layer. Its file holds the space, the shape of the images and the
+/// number of classes beside the choices, so it depends on no other file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Genotype {
     pub networks: Networks,
-    /// By layer, the classifier among them.
+    /// By layer, including the classifier.
     pub choices: Vec<usize>,
 }
 
-/// A genotype as a file has it: the choices of the layers that have several.
+/// A genotype as it is stored in a file: the choices of the layers that have several.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -22,7 +22,7 @@ struct Written {
     input: Shape,
     classes: usize,
     space: SearchSpace,
-    /// What a search says of it, which is no part of the network.
+    /// What a search says about the network. It is not part of the network.
     #[serde(default, skip_serializing, rename = "certificate")]
     _certificate: IgnoredAny,
 }
@@ -44,19 +44,19 @@ impl From<Genotype> for Written {
 }
 
 impl Genotype {
-    /// The network of these choices, one of each layer.
+    /// Creates the network with these choices, one per layer.
     ///
     /// # Panics
-    /// Where `choices` is not a choice of each layer.
+    /// Panics if `choices` does not have one choice per layer.
     pub fn new(networks: Networks, choices: Vec<usize>) -> Self {
         assert!(choices.len() == networks.len(), "{choices:?} for {} layers", networks.len());
         Genotype { networks, choices }
     }
 
-    /// Reads `conv_3x3,skip,…`, a choice of each layer that has several.
+    /// Reads `conv_3x3,skip,…`: one choice for each layer that has several.
     ///
     /// # Errors
-    /// Where there are too many or too few, or one is no choice of its layer.
+    /// Fails if there are too many or too few names, or if one is not a choice of its layer.
     pub fn parse(networks: Networks, names: &str) -> Result<Self, SpaceError> {
         Self::of_names(networks, &names.split(',').map(str::trim).collect::<Vec<_>>())
     }
@@ -80,29 +80,30 @@ impl Genotype {
         Ok(Genotype { choices, networks })
     }
 
-    /// The names of the choices of the layers that have several.
+    /// Returns the names of the choices of the layers that have several.
     pub fn names(&self) -> Vec<String> {
         let name = |layer: usize| names_of(&self.networks.choices()[layer]).swap_remove(self.choices[layer]);
         self.networks.searched().map(name).collect()
     }
 
-    /// Of each layer, by its name and choice.
+    /// Returns the layers of the network, including the classifier.
     pub fn layers(&self) -> Vec<Layer> {
         self.networks.layers_of(&self.choices)
     }
 
-    /// The layers that the output depends on.
+    /// Returns the layers that the output depends on.
     pub fn live_layers(&self) -> Vec<Layer> {
         self.layers().split_off(self.networks.first_live(&self.choices))
     }
 
-    /// The network.
+    /// Returns the graph of the whole network.
     pub fn graph(&self) -> Graph {
         chained(&self.layers())
     }
 }
 
-/// By choice: its op, and its channels where the layer has several widths, as `conv_3x3:24`.
+/// Returns the name of each choice: its op, followed by its channels if the layer has several widths, as in
+/// `conv_3x3:24`.
 pub fn names_of(choices: &[Choice]) -> Vec<String> {
     let widths = choices.iter().any(|choice| choice.channels != choices[0].channels);
     let name = |Choice { op, channels }: &Choice| match channels {

@@ -2,12 +2,12 @@ use super::{CandidateOp, sizes};
 use nas_exporters::{Graph, Shape};
 use serde::{Deserialize, Serialize};
 
-/// An op at one place of a network: what a latency table has rows of.
+/// An op at one place in a network. The rows of a latency table are about such layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
     pub op: CandidateOp,
-    /// CHW
+    /// Shape of the input, CHW.
     pub input: Shape,
     /// Output channels.
     pub channels: usize,
@@ -15,14 +15,14 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The layer as a network of its own: the micro-model that is measured, and the branch that is trained.
+    /// Returns the layer as a network of its own: the micro-model that is measured, and the branch that is trained.
     pub fn graph(&self) -> Graph {
         let mut graph = Graph::new(self.input);
         self.op.describe(&mut graph, self);
         graph
     }
 
-    /// CHW
+    /// Returns the shape of the output, CHW.
     pub fn output(&self) -> Shape {
         match self.op {
             CandidateOp::Head => Shape::new(self.channels, 1, 1),
@@ -30,15 +30,15 @@ impl Layer {
         }
     }
 
-    /// Checks that no size is 0, and that no feature map and no weights of its graph are too large.
+    /// Checks that no size is 0, and that no feature map and no weights of the layer's graph are too large.
     ///
     /// # Errors
-    /// Says which size is out of range.
+    /// A message that says which size is out of range.
     pub fn check(&self) -> Result<(), String> {
         sizes::check_layer(self)
     }
 
-    /// Whether it is a `skip` that has nothing to compute.
+    /// Returns whether the layer is a `skip` that has nothing to compute.
     pub fn is_identity(&self) -> bool {
         self.op == CandidateOp::Skip && self.input == self.output()
     }

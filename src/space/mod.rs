@@ -1,4 +1,4 @@
-//! What can be built: search spaces, candidate ops, genotypes, and the networks that they name.
+//! What can be built: search spaces, candidate ops, genotypes, and the networks that they describe.
 
 pub mod baselines;
 mod blocks;
@@ -45,14 +45,14 @@ pub enum SpaceError {
     Baseline(String),
 }
 
-// Its message is in this one's, so it is no source.
+// This error's message includes that of the cause, so the cause is not its `source`.
 impl From<ArtifactError> for SpaceError {
     fn from(error: ArtifactError) -> SpaceError {
         SpaceError::Artifact(error)
     }
 }
 
-/// A chain of layers, each with choices of its own. Behind them follows a classifier.
+/// A chain of layers, each with its own choices, followed by a classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct SearchSpace {
@@ -69,7 +69,7 @@ pub struct LayerSpec {
 }
 
 impl LayerSpec {
-    /// In the order in which alpha, fits and genotypes count them.
+    /// Returns the choices in the order in which alpha, fits and genotypes count them.
     pub fn choices(&self) -> Vec<Choice> {
         let widths = match &self.channels {
             Channels::Widths(widths) => widths.iter().copied().map(Some).collect(),
@@ -85,7 +85,7 @@ impl LayerSpec {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: Name,
-    /// The ops of the layers that name none.
+    /// The ops of the layers that do not list any.
     #[serde(default)]
     candidates: Vec<CandidateOp>,
     layers: Vec<WrittenLayer>,
@@ -126,15 +126,15 @@ const BUILT_IN: [(&str, &str); 6] =
     built_in!["chain", "chain_small", "residual", "mobile", "mobile_224", "proxylessnas"];
 
 impl SearchSpace {
-    /// Of the built-in spaces.
+    /// Returns the names of the built-in spaces.
     pub fn names() -> Vec<&'static str> {
         BUILT_IN.map(|(name, _)| name).to_vec()
     }
 
-    /// The built-in space of that name, or the one in that TOML file.
+    /// Loads the built-in space of that name, or the space in that TOML file.
     ///
     /// # Errors
-    /// Where there is neither, or the file does not describe a space.
+    /// Fails if there is neither, or if the file does not describe a space.
     pub fn load(name_or_file: &str) -> Result<Self, SpaceError> {
         let path = Path::new(name_or_file);
         match BUILT_IN.iter().find(|(name, _)| *name == name_or_file) {
@@ -144,8 +144,10 @@ impl SearchSpace {
         }
     }
 
+    /// Checks the number of layers, and what each layer chooses from.
+    ///
     /// # Errors
-    /// Names what is wrong.
+    /// [`SpaceError::Invalid`], which names what is wrong.
     pub fn checked(self) -> Result<Self, SpaceError> {
         let wrong = self.layers.iter().enumerate().find_map(|(i, layer)| {
             let reason = layer.wrong()?;

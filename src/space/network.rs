@@ -4,8 +4,8 @@ use crate::bounded::Width;
 use nas_exporters::{Graph, Shape};
 use serde::{Deserialize, Serialize};
 
-/// A network that can be trained and exported: what `network.json` holds. A new baseline is a variant, and its
-/// line in [`BASELINES`] and [`Network::graph`].
+/// A network that can be trained and exported: the content of `network.json`. A new baseline needs a variant, and a
+/// line in [`BASELINES`] and in [`Network::graph`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "architecture", rename_all = "snake_case")]
 pub enum Network {
@@ -21,12 +21,12 @@ pub enum Network {
 pub struct Baseline {
     /// Scales the channels.
     pub width: Width,
-    /// CHW
+    /// Shape of the images, CHW.
     pub input: Shape,
     pub classes: usize,
 }
 
-/// The sizes as a file has them.
+/// The sizes as they are stored in a file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -61,20 +61,22 @@ const BASELINES: [(&str, Make); 3] = [
 ];
 
 impl Network {
-    /// The names of the published networks.
+    /// Returns the names of the published networks.
     pub fn baselines() -> impl Iterator<Item = &'static str> {
         BASELINES.into_iter().map(|(name, _)| name)
     }
 
+    /// Returns a published network by its name.
+    ///
     /// # Errors
-    /// Where no published network has that name, or its sizes are out of range.
+    /// Fails if no published network has that name, or if its sizes are out of range.
     pub fn baseline(name: &str, sizes: Baseline) -> Result<Network, SpaceError> {
         let known = BASELINES.iter().find(|(known, _)| *known == name);
         let (_, make) = known.ok_or_else(|| SpaceError::UnknownBaseline(name.into()))?;
         Ok(make(sizes.checked()?))
     }
 
-    /// `genotype`, or `mobilenet_v2_x0.5`.
+    /// Returns `genotype`, or a name with the width, such as `mobilenet_v2_x0.5`.
     pub fn name(&self) -> String {
         match self {
             Network::Genotype(_) => "genotype".into(),

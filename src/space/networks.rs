@@ -6,36 +6,38 @@ use std::collections::{BTreeMap, HashSet};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
     pub op: CandidateOp,
-    /// None for as many as its input has.
+    /// `None` for as many as the layer's input has.
     pub channels: Option<usize>,
 }
 
-/// A choice of a layer on one of the inputs that it may get.
+/// A choice of a layer for one of the inputs that the layer may get.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
     pub choice: usize,
-    /// What decides this input: the last layer before that has widths of its own, and those of its choices that give
-    /// this one. None where it is the images' shape.
+    /// What decides this input: the last earlier layer that has widths of its own, and those of its choices that give
+    /// this input. `None` if it is the shape of the images.
     pub inputs: Option<(usize, Vec<usize>)>,
     pub layer: Layer,
 }
 
-/// All networks of a space for images of one shape. Its layers are those of the space and, as the last one, the
-/// classifier. A network is named by its choices, the index of one for each layer.
+/// All networks of a space for images of one shape. The layers are those of the space, followed by the classifier. A
+/// network is identified by its choices, one index per layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Networks {
     pub space: SearchSpace,
     /// Shape of the images, CHW.
     pub input: Shape,
-    /// Number of classes; several where one latency table serves several data sets.
+    /// Number of classes. There are several if one latency table serves several data sets.
     pub classes: Vec<usize>,
     layers: Vec<Vec<Variant>>,
     choices: Vec<Vec<Choice>>,
 }
 
 impl Networks {
+    /// Lists the layers of all networks, with all inputs that they may get.
+    ///
     /// # Errors
-    /// Where a size is 0 or too large.
+    /// Fails if a size is 0 or too large.
     pub fn new(space: SearchSpace, input: Shape, classes: impl Into<Vec<usize>>) -> Result<Self, SpaceError> {
         let classes = classes.into();
         let invalid = |reason: String| SpaceError::Invalid { space: space.name.clone(), reason };
@@ -58,52 +60,52 @@ impl Networks {
         Ok(Networks { space, input, classes, layers, choices })
     }
 
-    /// By layer, its choices; the last one has the classifier of each number of classes.
+    /// Returns the choices of each layer. Those of the last one are the classifiers, one for each number of classes.
     pub fn choices(&self) -> &[Vec<Choice>] {
         &self.choices
     }
 
-    /// By layer, its choices on all inputs that they may get.
+    /// Returns the choices of each layer, for all inputs that the layer may get.
     pub fn variants(&self) -> &[Vec<Variant>] {
         &self.layers
     }
 
-    /// Number of layers, the classifier among them.
+    /// Returns the number of layers, including the classifier.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.choices.len()
     }
 
-    /// The layers that have more than one choice, in rising order.
+    /// Returns the layers that have more than one choice, in ascending order.
     pub fn searched(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len()).filter(|&layer| self.choices[layer].len() > 1)
     }
 
-    /// The choices of a layer besides `zero`, which no network needs.
+    /// Returns the choices of a layer except for `zero`, which no network needs.
     pub fn live(&self, layer: usize) -> Vec<usize> {
         let choices = &self.choices[layer];
         (0..choices.len()).filter(|&choice| choices[choice].op != CandidateOp::Zero).collect()
     }
 
-    /// By layer, [`Networks::live`].
+    /// Returns [`Networks::live`] of each layer.
     pub fn all_live(&self) -> Vec<Vec<usize>> {
         (0..self.len()).map(|layer| self.live(layer)).collect()
     }
 
-    /// How many networks there are without a `zero`.
+    /// Returns the number of networks without a `zero`.
     pub fn count(&self) -> usize {
         (0..self.len()).map(|layer| self.live(layer).len()).fold(1, usize::saturating_mul)
     }
 
-    /// `stem`, `layer1`…, `head`: how the layers of a network are called.
+    /// Returns the name of a layer: `stem`, `layer1`, …, `head`.
     pub fn layer_name(&self, layer: usize) -> String {
         layer_name(layer, self.len())
     }
 
-    /// The layers of a network.
+    /// Returns the layers of a network.
     ///
     /// # Panics
-    /// Where `choices` is not a choice of each layer.
+    /// Panics if `choices` does not have one choice per layer.
     pub fn layers_of(&self, choices: &[usize]) -> Vec<Layer> {
         let mut input = self.input;
         let mut layers = vec![];
@@ -117,7 +119,7 @@ impl Networks {
         layers
     }
 
-    /// The choices by which a network of this space is named; none where it is not of this space.
+    /// Returns the choices that identify a network of this space, or `None` if the network is not of this space.
     pub fn choices_of(&self, layers: &[Layer]) -> Option<Vec<usize>> {
         let find = |(layer, variants): (&Layer, &Vec<Variant>)| {
             variants.iter().find(|variant| variant.layer == *layer).map(|variant| variant.choice)
@@ -126,13 +128,15 @@ impl Networks {
         (choices.len() == self.len() && self.layers_of(&choices) == layers).then_some(choices)
     }
 
-    /// The first layer that the output depends on: a `zero` makes all layers before it dead, and costs nothing.
+    /// Returns the first layer that the output depends on. A `zero` makes all layers before it dead, and costs nothing
+    /// itself.
     pub fn first_live(&self, choices: &[usize]) -> usize {
         let is_zero = |(layer, &choice): (usize, &usize)| self.choices[layer][choice].op == CandidateOp::Zero;
         choices.iter().enumerate().rev().find(|at| is_zero(*at)).map_or(0, |(zero, _)| zero + 1)
     }
 
-    /// Where a variant of `layer` is in a network: the layers that decide it, each with its choices.
+    /// Returns which networks contain a variant of `layer`: the layers that decide it, each with the choices that it
+    /// must have one of.
     pub fn product(&self, layer: usize, variant: &Variant) -> Vec<(usize, Vec<usize>)> {
         let here = (layer, vec![variant.choice]);
         match &variant.inputs {
@@ -141,7 +145,7 @@ impl Networks {
         }
     }
 
-    /// Every distinct layer of every network.
+    /// Returns every distinct layer of all networks.
     pub fn distinct_layers(&self) -> Vec<Layer> {
         let mut seen = HashSet::new();
         let all = self.layers.iter().flatten().map(|variant| variant.layer);
@@ -149,7 +153,7 @@ impl Networks {
     }
 }
 
-/// The shapes that a layer may get, each with what decides it ([`Variant::inputs`]).
+/// The shapes that a layer's input may have, each with what decides it ([`Variant::inputs`]).
 type Inputs = BTreeMap<Shape, Option<(usize, Vec<usize>)>>;
 
 fn variants(spec: &LayerSpec, inputs: &Inputs) -> Vec<Variant> {
@@ -163,7 +167,7 @@ fn variants(spec: &LayerSpec, inputs: &Inputs) -> Vec<Variant> {
     spec.choices().into_iter().enumerate().flat_map(of).collect()
 }
 
-/// What these variants of `layer` give to the layer after it.
+/// Returns the inputs that these variants of `layer` give to the next layer.
 fn outputs(layer: usize, choices: &[Choice], variants: &[Variant]) -> Inputs {
     let mut outputs = Inputs::new();
     for variant in variants {
@@ -188,7 +192,8 @@ fn layer_name(layer: usize, layers: usize) -> String {
     }
 }
 
-/// The network of these layers: their graphs one after another, below `stem`, `layer1`…, `head`.
+/// Returns the network of these layers: their graphs one after another. The names of their nodes start with `stem`,
+/// `layer1`, …, `head`.
 pub fn chained(layers: &[Layer]) -> Graph {
     let mut graph = Graph::new(layers.first().map_or(Shape::new(0, 0, 0), |stem| stem.input));
     for (i, layer) in layers.iter().enumerate() {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// An op that a layer can hold. A new one is a variant, its name in `Display` and `FromStr`, and the nodes that
+/// An op that a layer can hold. A new op needs a variant, a name in `Display` and `FromStr`, and the nodes that
 /// [`CandidateOp::describe`] appends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -19,34 +19,34 @@ pub enum CandidateOp {
     InvertedResidual { kernel: Kernel, expansion: Expansion, squeeze_excite: bool, activation: Activation },
     /// `fused_3x3_e3`, `fused_3x3_e3_relu`: see [`fused`].
     Fused { kernel: Kernel, expansion: Expansion, activation: Activation },
-    /// `res_3x3`, `res_3x3_n2`: so many blocks one after another, see [`residual`].
+    /// `res_3x3`, `res_3x3_n2`: one or several blocks in sequence, see [`residual`].
     Residual { kernel: Kernel, blocks: Blocks },
-    /// `avg_pool_3x3`, `max_pool_3x3`; a 1×1 projection follows where channels differ.
+    /// `avg_pool_3x3`, `max_pool_3x3`: a pool, followed by a 1×1 projection if the numbers of channels differ.
     Pool { kind: PoolKind, kernel: Kernel },
-    /// `skip`: identity, or a 1×1 projection where shapes differ.
+    /// `skip`: identity, or a 1×1 projection if the shapes differ.
     Skip,
-    /// `zero`: gives zeros, and costs nothing by definition.
+    /// `zero`: outputs zeros, and costs nothing by definition.
     Zero,
     /// `head`: global average pool and classifier, the last layer of every network.
     Head,
 }
 
-/// The size of a square window: odd, from 1 to 15.
+/// The size of a square window: an odd number from 1 to 15.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kernel(u8);
 
-/// By how much a block widens its input inside: a factor from 1 to 16.
+/// The factor by which a block widens its input internally, from 1 to 16.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Expansion(u8);
 
-/// How many residual blocks follow one another: from 1 to 16.
+/// The number of residual blocks in sequence, from 1 to 16.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blocks(u8);
 
-/// What follows the batch norms inside a block.
+/// The activation after the batch norms inside a block.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Activation {
-    /// That of MobileNetV2, which a name does not mention.
+    /// The activation of MobileNetV2, which names do not mention.
     Relu6,
     /// `_relu`. It takes less time than ReLU6 in ONNX Runtime.
     Relu,
@@ -61,7 +61,7 @@ pub enum PoolKind {
 }
 
 impl Kernel {
-    /// None where `size` is even or out of range.
+    /// Returns `None` if `size` is even or out of range.
     pub fn new(size: usize) -> Option<Kernel> {
         u8::try_from(size).ok().filter(|size| size % 2 == 1 && *size <= 15).map(Kernel)
     }
@@ -72,7 +72,7 @@ impl Kernel {
 }
 
 impl Expansion {
-    /// None where `factor` is out of range.
+    /// Returns `None` if `factor` is out of range.
     pub fn new(factor: usize) -> Option<Expansion> {
         u8::try_from(factor).ok().filter(|factor| (1..=16).contains(factor)).map(Expansion)
     }
@@ -83,7 +83,7 @@ impl Expansion {
 }
 
 impl Blocks {
-    /// None where `number` is out of range.
+    /// Returns `None` if `number` is out of range.
     pub fn new(number: usize) -> Option<Blocks> {
         u8::try_from(number).ok().filter(|number| (1..=16).contains(number)).map(Blocks)
     }
@@ -104,14 +104,14 @@ impl Activation {
 }
 
 impl CandidateOp {
-    /// The forms of all names, for messages.
+    /// The patterns of all names, for messages.
     pub const FORMS: &str = "conv_KxK, sep_conv_KxK, mb_KxK_eE, mb_KxK_eE_se, fused_KxK_eE (these three also with \
                              _relu or _hswish at the end), res_KxK, res_KxK_nN, avg_pool_KxK, max_pool_KxK, skip and zero, with \
                              an odd K up to 15, E from 1 to 16 and N from 2 to 16";
 
-    /// What the op is besides kernel, expansion, squeeze-and-excite, activation and number of blocks. Parameters of one
-    /// name mean the same in all ops of a family: those of smaller kernels are the centre of larger ones, and those of
-    /// fewer channels the first of more.
+    /// Returns the kind of the op, irrespective of its kernel, expansion, squeeze-and-excite, activation and number of
+    /// blocks. Parameters of the same name have the same meaning in all ops of a family: those of smaller kernels are
+    /// the centre of larger ones, and those of fewer channels are the first of more.
     pub fn family(self) -> &'static str {
         match self {
             CandidateOp::Conv { .. } => "conv",
@@ -127,7 +127,7 @@ impl CandidateOp {
         }
     }
 
-    /// Appends the op's nodes to a graph that is the layer's input so far.
+    /// Appends the op's nodes to a graph that so far has only the layer's input.
     pub(super) fn describe(self, g: &mut Graph, layer: &Layer) {
         let (input, channels, stride) = (layer.input, layer.channels, layer.stride);
         match self {
@@ -240,7 +240,7 @@ impl FromStr for CandidateOp {
                 _ => return None,
             })
         };
-        // A number may be written in several ways, and a name in one.
+        // A number can be written in several ways, but only one spelling of a name is accepted.
         let known = op().filter(|op| op.to_string() == name);
         known.ok_or_else(|| SpaceError::UnknownOp(name.into()))
     }

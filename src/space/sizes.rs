@@ -1,22 +1,24 @@
-//! The limits of sizes: a mistake in a file or in a flag is an error, and does not exhaust the memory.
+//! Limits of sizes, so that a mistake in a file or in a flag is an error instead of exhausting the memory.
 
 use super::{CandidateOp, Layer};
 use crate::bounded::Classes;
 use nas_exporters::{MOST_VALUES, Shape};
 
-/// Of a layer, and of images.
+/// The most channels of a layer, and of images.
 pub(super) const MOST_CHANNELS: usize = 1 << 14;
-/// That a [`nas_exporters::Graph`] takes.
+/// The largest stride that a [`nas_exporters::Graph`] accepts.
 pub(super) const MOST_STRIDE: usize = 127;
-/// Of a space.
+/// The most layers of a space.
 pub(super) const MOST_LAYERS: usize = 1 << 10;
-/// Choices of a layer, each on every input that it may get.
+/// The most choices of a layer, each counted once for every input that it may get.
 pub(super) const MOST_VARIANTS: usize = 1 << 14;
-/// Height and width of images, in pixels.
+/// The largest height and width of images, in pixels.
 const MOST_PIXELS: usize = 1 << 12;
 
+/// Checks the shape of images and the numbers of classes.
+///
 /// # Errors
-/// Says which size is out of range.
+/// A message that says which size is out of range.
 pub(super) fn check_images(input: Shape, classes: &[usize]) -> Result<(), String> {
     check_input(input).map_err(|range| format!("images of {input}: {range}"))?;
     if classes.is_empty() || classes.iter().any(|&classes| Classes::new(classes).is_none()) {
@@ -33,8 +35,11 @@ fn check_input(Shape { channels, height, width }: Shape) -> Result<(), String> {
     Err(format!("they have 1 to {MOST_CHANNELS} channels and 1 to {MOST_PIXELS} pixels a side"))
 }
 
+/// Checks the sizes of a layer.
+///
 /// # Errors
-/// Where a size of the layer is out of range, or a feature map of the layer, or the weights of one of its nodes, have more values than a graph takes.
+/// Fails if a size of the layer is out of range, or if one of its feature maps, or the weights of one of its nodes,
+/// have more values than a graph accepts.
 pub(super) fn check_layer(layer: &Layer) -> Result<(), String> {
     let Layer { op, input, channels, stride } = *layer;
     check_input(input).map_err(|range| format!("layer {layer}: its inputs are out of range: {range}"))?;
@@ -62,8 +67,10 @@ pub(super) fn check_layer(layer: &Layer) -> Result<(), String> {
     check_values(largest, weights).map_err(|reason| format!("{layer}: {reason}"))
 }
 
+/// Checks the number of values of the largest feature map, and of the largest weights of an op.
+///
 /// # Errors
-/// Where there are more values than a graph takes.
+/// Fails if there are more values than a graph accepts.
 pub(super) fn check_values(largest_map: usize, most_weights: usize) -> Result<(), String> {
     for (what, values) in [("a feature map", largest_map), ("the weights of an op", most_weights)] {
         if values > MOST_VALUES {

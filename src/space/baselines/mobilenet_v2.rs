@@ -7,8 +7,8 @@ use nas_exporters::{Graph, Op, Shape};
 const STAGES: [(usize, usize, usize, usize); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
-/// MobileNetV2; a `width` below 1 does not scale its last convolution, as in the paper. In images of less than 64
-/// pixels the first two strides of 2 are 1.
+/// MobileNetV2. As in the paper, a `width` below 1 does not scale the last convolution. For images of less than 64
+/// pixels, the first two strides of 2 are 1.
 pub fn mobilenet_v2(width: f64, input: Shape, classes: usize) -> Graph {
     let first = first_stride(input);
     let mut g = Graph::new(input);

@@ -18,9 +18,9 @@ const BLOCKS: [(usize, f64, usize, bool, Activation, usize); 11] = [
     (5, 6.0, 96, true, HardSwish, 1),
 ];
 
-/// MobileNetV3-Small; a `width` below 1 does not scale the 1024 features before the classifier. Its last 1×1 convolution
-/// has no squeeze-and-excite, as in the authors' code and unlike in the paper's table. In images of less than 64 pixels
-/// the first two strides of 2 are 1.
+/// MobileNetV3-Small. A `width` below 1 does not scale the 1024 features before the classifier. The last 1×1
+/// convolution has no squeeze-and-excite, as in the authors' code and unlike in the paper's table. For images of less
+/// than 64 pixels, the first two strides of 2 are 1.
 pub fn mobilenet_v3_small(width: f64, input: Shape, classes: usize) -> Graph {
     let first = first_stride(input);
     let mut g = Graph::new(input);

@@ -1,4 +1,4 @@
-//! Published networks that a found one is compared with.
+//! Published networks with which a found network is compared.
 //!
 //! Each is a function of a width, which scales the channels, of the shape of the images, and of the number of classes.
 
@@ -13,15 +13,16 @@ pub use resnet::resnet20;
 use super::blocks::scaled;
 use nas_exporters::Shape;
 
-/// The stride of the first two layers that halve their map. In small images, they leave it as it is: of 32×32 pixels,
-/// a network that is made for 224×224 would leave one.
+/// Returns the stride of the first two layers that halve the feature map. For small images it is 1: a network made for
+/// 224×224 pixels would reduce 32×32 to a single one.
 fn first_stride(images: Shape) -> usize {
     if images.height.min(images.width) < 64 { 1 } else { 2 }
 }
 
-/// Bounds of the values of the largest feature map, and of the weights of a node: those of MobileNetV2, the widest.
+/// Returns bounds on the number of values of the largest feature map and of the weights of a node. They are those of
+/// MobileNetV2, the widest of the networks.
 pub(super) fn largest(width: f64, input: Shape, classes: usize) -> (usize, usize) {
-    // Its second stage widens 24 channels by 6, at the resolution of the stem at most.
+    // Its second stage widens 24 channels by 6, at most at the resolution of the stem.
     let stem = input.strided(6 * scaled(24, width), first_stride(input));
     let map = stem.channels.saturating_mul(stem.height).saturating_mul(stem.width);
     (map, scaled(1280, width.max(1.0)).saturating_mul(classes.max(scaled(320, width))))
@@ -32,8 +33,9 @@ mod tests {
     use super::*;
     use nas_exporters::Graph;
 
-    /// Millions of parameters, and of multiply-accumulates: those of the MobileNets' papers (parameters by torchvision
-    /// and, for a width of 0.75, timm), and those of chenyaofo's pytorch-cifar-models.
+    /// Millions of parameters and of multiply-accumulates, as published: for the MobileNets in their papers (the
+    /// parameters by torchvision or, for a width of 0.75, by timm), and for the others in chenyaofo's
+    /// pytorch-cifar-models.
     #[test]
     fn costs_are_those_published() {
         type Make = fn(f64, Shape, usize) -> Graph;

@@ -2,10 +2,10 @@ use super::first_stride;
 use crate::space::blocks::{conv_bn, residual, scaled};
 use nas_exporters::{Graph, Op, Shape};
 
-/// ResNet-20 (He et al. 2016, arXiv 1512.03385, section 4.2): three stages of three blocks. The shortcuts that change the
-/// shape are 1×1 convolutions (option B), as in the networks that others publish weights of; the paper fills up with
-/// zeros instead (option A), which has 1 % fewer parameters. In images of at least 64 pixels, for which the paper has
-/// other networks, the first convolution and the first stage have a stride of 2.
+/// ResNet-20 (He et al. 2016, arXiv 1512.03385, section 4.2): three stages of three blocks. The shortcuts that change
+/// the shape are 1×1 convolutions (option B), as in the networks for which others publish weights. The paper pads with
+/// zeros instead (option A), which takes 1 % fewer parameters. For images of at least 64 pixels, for which the paper
+/// has other networks, the first convolution and the first stage have a stride of 2.
 pub fn resnet20(width: f64, input: Shape, classes: usize) -> Graph {
     let first = first_stride(input);
     let mut g = Graph::new(input);
