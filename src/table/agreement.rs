@@ -5,18 +5,18 @@ use serde::Serialize;
 /// How well two tables, A and B, agree on what both have.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Agreement {
-    /// Pairs in which both are positive; others have no ratio.
+    /// Pairs in which both latencies are positive. The others have no ratio.
     pub compared: usize,
     /// Median of |B / A - 1|.
     pub median_difference: f64,
     /// Median of B / A.
     pub median_ratio: f64,
-    /// Correlation of the ranks; none where all of A or all of B are alike.
+    /// Spearman's rank correlation, or `None` if all of A or all of B are equal.
     pub spearman: Option<f64>,
 }
 
 impl Agreement {
-    /// Of pairs of A and B; none where there are none to compare.
+    /// Compares pairs of A and B. Returns `None` if there are none to compare.
     pub fn of(pairs: impl IntoIterator<Item = (Latency, Latency)>) -> Option<Agreement> {
         let pairs: Vec<(Latency, Latency)> = pairs.into_iter().filter(|(a, b)| Self::ratio(*a, *b).is_some()).collect();
         let ratios: Vec<f64> = pairs.iter().filter_map(|(a, b)| Self::ratio(*a, *b)).collect();
@@ -30,7 +30,7 @@ impl Agreement {
         })
     }
 
-    /// B / A; none where either is not positive.
+    /// Returns B / A, or `None` if either is not positive.
     pub fn ratio(a: Latency, b: Latency) -> Option<f64> {
         (a > Latency::ZERO && b > Latency::ZERO).then(|| b.ns() / a.ns())
     }

@@ -1,33 +1,33 @@
-//! Drift: the speed of a device that changes while a table is measured, as the anchor shows it.
+//! Drift: changes of a device's speed while a table is measured, as seen by the anchor.
 
 use super::{Row, Subject};
 use std::collections::BTreeMap;
 
-/// Rows of the anchor on either side of a row, the fastest of which gives the speed of the device then: other
-/// programs only ever slow one of them down, and a change of speed lasts longer than they do.
+/// The number of anchor rows on either side of a row, the fastest of which gives the speed of the device at that time.
+/// Other programs only ever slow down single rows, and a change of speed lasts longer than that.
 const AROUND: usize = 3;
 
-/// By how much the device was slower at its slowest than at its fastest, as a share; `rows` are in the order in which
-/// they were measured.
+/// Returns by how much the device was slower at its slowest than at its fastest, as a share. `rows` are in the order in
+/// which they were measured.
 pub fn drift(rows: &[Row]) -> f64 {
     let slowness = slowness(rows);
     let (least, most) = slowness.iter().fold((f64::INFINITY, 1.0f64), |(l, m), s| (l.min(s.around), m.max(s.around)));
     if slowness.is_empty() { 0.0 } else { most / least - 1.0 }
 }
 
-/// How many times slower a device was than it usually is at its fastest.
+/// How many times slower a device was than its usual top speed.
 #[derive(Clone, Copy, Debug)]
 pub struct Slowness {
     pub around: f64,
-    /// The larger of those before and after: a speed that is about to change is not the usual one.
+    /// The larger of the values before and after the row: a speed that is about to change is not the usual one.
     pub either_side: f64,
 }
 
-/// By row, how many times slower the device was then than it usually is at its fastest: in the fastest eighth of the
-/// rows it was at least as fast. 1 without an anchor.
+/// Returns for each row how many times slower the device was at that time than its usual top speed, which it reached in
+/// the fastest eighth of the rows. Without an anchor, all values are 1.
 pub(super) fn slowness(rows: &[Row]) -> Vec<Slowness> {
     let anchors: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.anchor).collect();
-    // Tables that were merged may have an anchor each.
+    // Tables that were merged may each have an anchor of their own.
     let fastest = anchors.iter().fold(BTreeMap::<&Subject, f64>::new(), |mut fastest, (_, row)| {
         let ns = fastest.entry(&row.subject).or_insert(f64::INFINITY);
         *ns = ns.min(row.fastest_ns());

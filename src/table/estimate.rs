@@ -3,34 +3,35 @@ use super::{Mean, Row, Subject};
 use crate::latency::Latency;
 use std::collections::BTreeMap;
 
-/// What the rows of a subject say together: what tables, validations, benchmarks and predictions mean by a latency.
+/// What all rows of a subject say about its latency. Tables, validations, benchmarks and predictions all mean this by a
+/// latency.
 ///
-/// Other programs, and other machines on the same chip, only ever slow a subject down, so that the fastest sample of
-/// a row is the closest to its own latency (Chen and Revels 2016, arXiv 1608.04295). Rows count that were timed while
-/// the device had its usual speed, as the anchor shows; those of a subject that has fewer than two of them are divided
-/// by how much slower the device was. Now and then a shared machine is faster than it usually is, so the fastest eighth
-/// of the rows is discarded. Neither depends on how many rows there are.
+/// Other programs, and other machines on the same chip, only ever slow a subject down, so the fastest sample of a row
+/// is the closest to the subject's own latency (Chen and Revels 2016, arXiv 1608.04295). Only rows that were timed
+/// while the device had its usual speed, as seen by the anchor, count. If a subject has fewer than two of them, all its
+/// rows count, each divided by how much slower the device was. A shared machine is now and then faster than usual, so
+/// the fastest eighth of the rows is discarded. Neither rule depends on how many rows there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// The 12.5th percentile of the rows' fastest samples (of fewer than eight rows, the fastest), corrected for the
-    /// drift where needed. Of a published row, its mean.
+    /// The 12.5th percentile of the rows' fastest samples (with fewer than eight rows, the fastest), corrected for
+    /// drift where needed. For a published row, its mean.
     pub latency: Latency,
-    /// How far the next value is above it; none of one row.
+    /// How far the next value is above the latency; `None` for a single row.
     pub gap: Option<Latency>,
-    /// Median of the rows' medians; none of a published row.
+    /// Median of the rows' medians; `None` for a published row.
     pub median: Option<Latency>,
-    /// The rows that it is of: the undisturbed ones, where there are any.
+    /// The number of rows that count: the undisturbed ones, if there are any.
     pub rows: usize,
-    /// Whether all of them were disturbed.
+    /// Whether all rows were disturbed.
     pub disturbed: bool,
 }
 
-/// What a row contributes.
+/// What a row contributes to an estimate.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// Its fastest sample, nanoseconds.
     pub fastest: f64,
-    /// How many times slower the device was then than it usually is at its fastest.
+    /// How many times slower the device was at that time than its usual top speed.
     pub slowness: f64,
     /// Whether the device had its usual speed.
     pub at_speed: bool,
@@ -39,17 +40,17 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Of the samples of a row, nanoseconds; none where there are none.
+    /// Creates the timing of a row from its samples, in nanoseconds. Returns `None` if there are none.
     pub fn of_samples(ns: &[f64], disturbed: bool) -> Option<Timing> {
         let fastest = ns.iter().copied().reduce(f64::min)?;
         Some(Timing { fastest, slowness: 1.0, at_speed: true, median: super::median(ns), disturbed })
     }
 }
 
-/// A device that is slower by no more than this is at its usual speed.
+/// A device counts as having its usual speed if it is slower by no more than this factor.
 const AT_SPEED: f64 = 1.01;
 
-/// By subject, the timings of its rows and these rows. `rows` are in the order in which they were measured.
+/// Groups rows, with their timings, by subject. `rows` are in the order in which they were measured.
 pub fn by_subject(rows: &[Row]) -> BTreeMap<&Subject, Vec<(Timing, &Row)>> {
     let slowness = slowness(rows);
     let mut by_subject: BTreeMap<&Subject, Vec<(Timing, &Row)>> = BTreeMap::new();
@@ -67,7 +68,7 @@ pub fn by_subject(rows: &[Row]) -> BTreeMap<&Subject, Vec<(Timing, &Row)>> {
 }
 
 impl Estimate {
-    /// None where there are no timings.
+    /// Returns `None` if there are no timings.
     pub fn of(timings: impl IntoIterator<Item = Timing>) -> Option<Estimate> {
         let all: Vec<Timing> = timings.into_iter().collect();
         let calm: Vec<Timing> = all.iter().copied().filter(|timing| !timing.disturbed).collect();
@@ -100,19 +101,20 @@ impl Estimate {
         Estimate { latency: mean.mean_ns, gap: None, median: None, rows: 1, disturbed: false }
     }
 
-    /// The gap as a share of the latency.
+    /// Returns the gap as a share of the latency.
     pub fn relative_gap(&self) -> Option<f64> {
         self.gap.map(|gap| gap.ns() / self.latency.ns())
     }
 }
 
-/// The value that an eighth of the sorted ones are below, and how far the next one is above it.
+/// Returns the value that an eighth of the sorted values are below, and how far the next value is above it.
 fn octile(sorted: &[f64]) -> (f64, Option<f64>) {
     let at = sorted.len() / 8;
     (sorted[at], sorted.get(at + 1).map(|next| next - sorted[at]))
 }
 
-/// By subject, what its rows say without a correction for the drift, so that it does not depend on the rows of others.
+/// Estimates each subject without a correction for drift, so that an estimate does not depend on the rows of other
+/// subjects.
 pub fn uncorrected(rows: &[Row]) -> BTreeMap<&Subject, Estimate> {
     let mut by_subject: BTreeMap<&Subject, Vec<Timing>> = BTreeMap::new();
     for row in rows {
@@ -122,7 +124,7 @@ pub fn uncorrected(rows: &[Row]) -> BTreeMap<&Subject, Estimate> {
     by_subject.into_iter().filter_map(|(subject, timings)| Some((subject, Estimate::of(timings)?))).collect()
 }
 
-/// By subject, what its rows say together.
+/// Estimates each subject from all its rows.
 pub fn estimates(rows: &[Row]) -> BTreeMap<&Subject, Estimate> {
     let of = |(subject, rows): (_, Vec<(Timing, &Row)>)| {
         Some((subject, Estimate::of(rows.into_iter().map(|(timing, _)| timing))?))

@@ -3,14 +3,14 @@ use super::{Estimate, LatencyTable, Row, Subject, Timing};
 use nas_probe::Conditions;
 use std::collections::BTreeMap;
 
-/// All that the rows of a subject say together.
+/// What all rows of a subject say about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Facts {
     pub estimate: Estimate,
-    /// Microjoules of one inference: the mean power of the device times the latency. None where the device does not
-    /// report its power.
+    /// Microjoules per inference: the mean power of the device times the latency. `None` if the device does not report
+    /// its power.
     pub energy_uj: Option<f64>,
-    /// The largest of its rows.
+    /// The largest peak memory of the rows.
     pub peak_bytes: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ impl Facts {
     }
 }
 
-/// Milliwatts: the mean of those of the three readings that have it.
+/// Returns the mean power in milliwatts over those of the row's three readings that include it.
 fn power_mw(row: &Row) -> Option<f64> {
     let readings: [&Conditions; 3] = [&row.before, &row.during, &row.after];
     mean(readings.iter().filter_map(|conditions| conditions.power_mw))
@@ -39,7 +39,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 impl LatencyTable {
-    /// By subject, what its rows say.
+    /// Returns what the rows say about each subject.
     pub fn facts(&self) -> BTreeMap<&Subject, Facts> {
         let measured = by_subject(self.rows()).into_iter();
         let measured = measured.filter_map(|(subject, rows)| Some((subject, Facts::of(&rows)?)));

@@ -35,19 +35,20 @@ fn models(n: usize) -> String {
     if n == 1 { "1 model".into() } else { format!("{n} models") }
 }
 
-/// Three of many, for a message.
+/// Lists the first three of `all`, for a message.
 pub fn examples(all: &[impl Display]) -> String {
     const SHOWN: usize = 3;
     let shown = all.iter().take(SHOWN).map(|one| one.to_string()).collect::<Vec<_>>().join("; ");
     if all.len() > SHOWN { shown + "; …" } else { shown }
 }
 
-/// Latencies of the networks of one space on one device with one runtime, as a file of JSON lines: a [`Header`],
-/// then [`Planned`] and [`Row`] lines as they were written, or [`Published`] ones.
+/// Latencies of the networks of one space on one device with one runtime. The file consists of JSON lines: a
+/// [`Header`], followed by [`Planned`] and [`Row`] lines in the order in which they were written, or by [`Published`]
+/// ones.
 #[derive(Debug)]
 pub struct LatencyTable {
     path: PathBuf,
-    /// What measures rows that are missing.
+    /// The command that measures missing rows.
     command: String,
     pub header: Header,
     planned: Vec<Planned>,
@@ -55,11 +56,11 @@ pub struct LatencyTable {
     published: Vec<Published>,
     stale: usize,
     damaged: usize,
-    /// Held while rows are added.
+    /// Held while rows are being added.
     _lock: Option<Lock>,
 }
 
-/// What identifies a table beside its device.
+/// What identifies a table besides its device.
 #[derive(Clone, Copy, Debug)]
 pub struct TableName<'n, R> {
     pub space: &'n str,
@@ -70,7 +71,7 @@ pub struct TableName<'n, R> {
 }
 
 impl<R: Display> TableName<'_, R> {
-    /// Where the table is stored below the folder `profiles`, as `jetson/chain.3x32x32.ort.fp32.jsonl`.
+    /// Returns where the table is stored below the folder `profiles`, such as `jetson/chain.3x32x32.ort.fp32.jsonl`.
     pub fn path(&self, profiles: &Path, device: &str) -> PathBuf {
         let TableName { space, input, runtime, precision, threads } = self;
         let threads = if *threads == 1 { String::new() } else { format!(".{threads}threads") };
@@ -79,11 +80,11 @@ impl<R: Display> TableName<'_, R> {
 }
 
 impl LatencyTable {
-    /// Reads a table; `command` is what makes it. Rows that are damaged, and rows of models that have changed since, are
-    /// left out, with a warning.
+    /// Reads a table that `command` makes. Damaged rows, and rows of models that have changed since, are left out with
+    /// a warning.
     ///
     /// # Errors
-    /// Where it is absent or of another format, or its header is damaged.
+    /// Fails if the file is missing or has another format, or if its header is damaged.
     pub fn load(path: &Path, command: &str) -> Result<Self, TableError> {
         if !path.is_file() {
             return Err(TableError::Absent { path: path.into(), command: command.into() });
@@ -161,10 +162,10 @@ impl LatencyTable {
         Ok(())
     }
 
-    /// Opens the table at `path` to add rows to, or begins it. No other process can add rows until it is dropped.
+    /// Opens the table at `path` to add rows to it, or creates it. No other process can add rows until it is dropped.
     ///
     /// # Errors
-    /// Where another process adds rows to it, or the table that is there was measured under another header.
+    /// Fails if another process is adding rows to it, or if the existing table was measured under another header.
     pub fn open(path: &Path, header: Header, command: &str) -> Result<Self, TableError> {
         let lock = Lock::of_file(path)?;
         if !path.is_file() {
@@ -175,10 +176,10 @@ impl LatencyTable {
         Ok(table)
     }
 
-    /// Opens a table that is there to add rows to. No other process can add rows until it is dropped.
+    /// Opens an existing table to add rows to it. No other process can add rows until it is dropped.
     ///
     /// # Errors
-    /// As [`LatencyTable::load`], and where another process adds rows to it.
+    /// Same as [`LatencyTable::load`]. Also fails if another process is adding rows to the table.
     pub fn reopen(path: &Path, command: &str) -> Result<Self, TableError> {
         Self::reopen_with(Lock::of_file(path)?, path, command)
     }
@@ -190,8 +191,10 @@ impl LatencyTable {
         Ok(LatencyTable { _lock: Some(lock), ..Self::load(path, command)? })
     }
 
+    /// Checks that the table was measured under the header `ours`.
+    ///
     /// # Errors
-    /// Where the table was measured under another header than `ours`.
+    /// Fails if the table was measured under another header.
     pub fn check(&self, ours: &Header) -> Result<(), TableError> {
         match self.header.difference(ours) {
             Some(difference) => Err(TableError::Foreign { path: self.path.clone(), difference }),
@@ -203,20 +206,20 @@ impl LatencyTable {
         &self.path
     }
 
-    /// Of its header and of all that is used of its lines.
+    /// Returns the digest of the header and of all lines that are used.
     pub fn digest(&self) -> Digest {
         Digest::of(&(&self.header, &self.planned, &self.rows, &self.published))
     }
 
-    /// The command that measures what is missing.
+    /// Returns the command that measures missing rows.
     pub fn command(&self) -> &str {
         &self.command
     }
 
-    /// Records how many networks a latency model is fitted to, where that is more than before.
+    /// Records how many networks a latency model is fitted to, if that is more than before.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn plan(&mut self, planned: Planned) -> Result<(), TableError> {
         if planned.networks > self.planned(planned.classes) {
             artifact::append_line(&self.path, &Line::Planned(&planned))?;
@@ -225,13 +228,13 @@ impl LatencyTable {
         Ok(())
     }
 
-    /// How many networks a latency model for so many classes is fitted to; 0 where none was planned.
+    /// Returns how many networks the latency model for this number of classes is fitted to, or 0 if none are planned.
     pub fn planned(&self, classes: usize) -> usize {
         let of_classes = self.planned.iter().rev().find(|planned| planned.classes == classes);
         of_classes.map_or(0, |planned| planned.networks)
     }
 
-    /// The numbers of classes that networks were planned for, in the order in which they were.
+    /// Returns the numbers of classes for which networks were planned, in the order of planning.
     pub fn classes(&self) -> Vec<usize> {
         let mut classes = vec![];
         for planned in &self.planned {
@@ -242,10 +245,10 @@ impl LatencyTable {
         classes
     }
 
-    /// Adds a row, to the file first.
+    /// Adds a row, first to the file and then in memory.
     ///
     /// # Errors
-    /// Where the row could not be read back, or the file cannot be written.
+    /// Fails if the row could not be read back, or if the file cannot be written.
     pub fn append(&mut self, row: Row) -> Result<(), TableError> {
         let unsound = |reason| TableError::Unsound { subject: row.subject.to_string(), reason };
         row.subject.check().and_then(|()| row.check()).map_err(unsound)?;
@@ -254,37 +257,37 @@ impl LatencyTable {
         Ok(())
     }
 
-    /// Treats rows that were disturbed as missing; they stay in the file.
+    /// Treats disturbed rows as missing. They stay in the file.
     pub fn ignore_disturbed(&mut self) {
         self.rows.retain(|row| row.disturbed.is_empty());
     }
 
-    /// In the order in which they were measured.
+    /// Returns the rows in the order in which they were measured.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// What was not measured but published by others.
+    /// Returns the rows that others published instead of being measured here.
     pub fn published(&self) -> &[Published] {
         &self.published
     }
 
-    /// Lines that cannot be read, and are left out.
+    /// Returns the number of lines that cannot be read and are left out.
     pub fn damaged(&self) -> usize {
         self.damaged
     }
 
-    /// Rows of models that have changed since.
+    /// Returns the number of rows whose models have changed since.
     pub fn stale(&self) -> usize {
         self.stale
     }
 
-    /// The subject by which drift is seen: what was taken for it first.
+    /// Returns the subject that shows drift: the first one that was used as an anchor.
     pub fn anchor(&self) -> Option<&Subject> {
         self.rows.iter().find(|row| row.anchor).map(|row| &row.subject)
     }
 
-    /// By subject, what its rows say together, or what is published of it where it has none.
+    /// Estimates each subject from its rows, or from what is published about it if it has none.
     pub fn estimates(&self) -> BTreeMap<&Subject, Estimate> {
         let mut estimates = estimate::estimates(&self.rows);
         for Published { subject, published, .. } in &self.published {
@@ -293,8 +296,10 @@ impl LatencyTable {
         estimates
     }
 
+    /// Returns [`LatencyTable::estimates`] if each of `subjects` has an estimate.
+    ///
     /// # Errors
-    /// [`TableError::Missing`], with all of `subjects` that have no row.
+    /// [`TableError::Missing`], with all of `subjects` that have none.
     pub fn require<'s>(
         &self,
         subjects: impl IntoIterator<Item = &'s Subject>,
@@ -309,10 +314,10 @@ impl LatencyTable {
         TableError::Missing { path: self.path.clone(), missing, command: self.command.clone() }
     }
 
-    /// Its networks, for so many classes.
+    /// Returns the networks of the table's space, for these numbers of classes.
     ///
     /// # Errors
-    /// Where there are no classes.
+    /// Fails if there are no classes.
     pub fn networks(&self, classes: impl Into<Vec<usize>>) -> Result<Networks, crate::space::SpaceError> {
         Networks::new(self.header.space.clone(), self.header.input, classes)
     }
@@ -330,10 +335,10 @@ enum Line<'t> {
     Published(&'t Published),
 }
 
-/// Writes a whole table, in the place of what is there.
+/// Writes a whole table, replacing an existing file.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// Fails if the file cannot be written.
 pub(super) fn write(
     path: &Path,
     header: &Header,

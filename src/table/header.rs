@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 /// Version of the file format.
 pub const FORMAT: u32 = 3;
 
-/// What all rows of a table share: its first line, which never changes. A table never mixes any of it.
+/// The first line of a table, which never changes: what all rows share. A table never mixes rows that differ in any of
+/// it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
@@ -19,13 +20,13 @@ pub struct Header {
     /// What ran the models: a runtime of the probe, or the one that a published table names.
     pub runtime: String,
     pub runtime_version: String,
-    /// Of the runtime; absent from a published table that does not say.
+    /// Threads of the runtime. Absent from a published table that does not say.
     pub threads: Option<usize>,
-    /// Of weights and activations.
+    /// Precision of weights and activations.
     pub precision: Precision,
-    /// ONNX Runtime's execution providers, the preferred one first; none for tract.
+    /// ONNX Runtime's execution providers, the preferred one first. Empty for tract.
     pub providers: Vec<String>,
-    /// Cores that the probe stayed on; empty where it might use all.
+    /// Cores that the probe was pinned to. Empty if it could use all.
     pub pinned: Vec<usize>,
     /// The space whose networks were timed.
     pub space: SearchSpace,
@@ -34,12 +35,12 @@ pub struct Header {
 }
 
 impl Header {
-    /// The first thing in which this header differs from `ours`.
+    /// Returns the first thing in which this header differs from `ours`.
     pub fn difference(&self, ours: &Header) -> Option<Difference> {
         self.differences(ours).into_iter().next()
     }
 
-    /// All in which this header differs from `ours`.
+    /// Returns everything in which this header differs from `ours`.
     pub fn differences(&self, ours: &Header) -> Vec<Difference> {
         let facts = |header: &Header| {
             let list = |parts: Vec<String>| if parts.is_empty() { "none".into() } else { parts.join(",") };
@@ -70,7 +71,7 @@ impl Header {
     }
 }
 
-/// What two headers differ in: `CPU A, not B`.
+/// Something in which two headers differ, displayed as `CPU A, not B`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub what: &'static str,

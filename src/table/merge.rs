@@ -2,25 +2,25 @@ use super::{Difference, Header, LatencyTable, Planned, Published, Row, TableErro
 use std::collections::HashSet;
 use std::path::Path;
 
-/// The rows of several tables, as one table.
+/// The rows of several tables, merged into one table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
     pub header: Header,
     /// In the order in which they were measured.
     pub rows: Vec<Row>,
-    /// What others published.
+    /// Rows that others published.
     pub published: Vec<Published>,
-    /// Rows that were in several tables, or twice in one; each is kept once.
+    /// The number of rows that occurred in several tables, or twice in one, and are kept once.
     pub equal: usize,
-    /// For each number of classes, the most that any of the tables planned.
+    /// The most networks that any of the tables planned, for each number of classes.
     pub planned: Vec<Planned>,
 }
 
 impl Merged {
-    /// Of `first` and `others`.
+    /// Merges `first` and `others`.
     ///
     /// # Errors
-    /// The index of the first of `others` that was measured under another header, and in what it differs.
+    /// The index of the first of `others` that was measured under another header, and what differs.
     pub fn of(first: &LatencyTable, others: &[LatencyTable]) -> Result<Merged, (usize, Difference)> {
         let differs = |(i, other): (usize, &LatencyTable)| Some((i, other.header.difference(&first.header)?));
         if let Some(difference) = others.iter().enumerate().find_map(differs) {
@@ -49,10 +49,10 @@ impl Merged {
         })
     }
 
-    /// Writes a table, in the place of what is there.
+    /// Writes the table, replacing an existing file.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TableError> {
         Ok(file::write(path, &self.header, &self.planned, &self.rows, &self.published)?)
     }

@@ -1,4 +1,4 @@
-//! Latency tables: files of what was measured, and what the rows of a subject say together.
+//! Latency tables: files of measured rows, and what all rows of a subject say about it.
 
 mod agreement;
 mod drift;

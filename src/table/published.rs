@@ -1,5 +1,5 @@
-//! Tables that others published: the YAML of ProxylessNAS (Cai et al. 2019, arXiv 1812.00332), with a key for each
-//! block and its latency in milliseconds.
+//! Tables that others published: the YAML of ProxylessNAS (Cai et al. 2019, arXiv 1812.00332), which has a key for each
+//! block, with its latency in milliseconds.
 
 mod key;
 
@@ -35,57 +35,59 @@ pub enum PublishedError {
     Nothing { path: PathBuf, keys: usize, reasons: String },
 }
 
-/// The space that published tables are of, and its images and classes.
+/// The space that published tables are about, and the shape of its images and its number of classes.
 const SPACE: &str = "proxylessnas";
 const INPUT: Shape = Shape { channels: 3, height: 224, width: 224 };
 const CLASSES: usize = 1000;
 
-/// What others published of a subject: a row of an imported table, in the place of one that was measured.
+/// What others published about a subject: a row of an imported table, in place of a measured row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
     #[serde(flatten)]
     pub subject: Subject,
-    /// [`Subject::key`]
+    /// [`Subject::key`] of the subject.
     pub key: String,
     pub published: Mean,
 }
 
-/// The numbers that were published of some timings.
+/// The published statistics of some timings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
     pub mean_ns: Latency,
     /// Standard deviation.
     pub std_ns: Latency,
-    /// Number of the timings.
+    /// Number of timings.
     pub count: u64,
 }
 
 impl Mean {
+    /// Checks that the numbers can be those of timings.
+    ///
     /// # Errors
-    /// Where the mean is not positive, or the deviation is negative.
+    /// Fails if the mean is not positive, the deviation is negative, or the count is 0.
     pub fn check(&self) -> Result<(), String> {
         let fits = self.mean_ns > Latency::ZERO && self.std_ns >= Latency::ZERO && self.count > 0;
         if fits { Ok(()) } else { Err("its mean, deviation or count cannot be that of timings".into()) }
     }
 }
 
-/// A published table, read.
+/// A published table that was read.
 #[derive(Debug)]
 pub struct PublishedTable {
     pub networks: Networks,
     pub rows: Vec<Published>,
-    /// Keys that are not a layer of the space, with the reason.
+    /// Keys that do not describe a layer of the space, with the reasons.
     pub unfit: Vec<(String, Misfit)>,
 }
 
-/// The value of a key, in milliseconds.
+/// The value of a key, with times in milliseconds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     count: u64,
     mean: f64,
     std: Option<f64>,
-    /// Of the square of milliseconds.
+    /// The variance, in square milliseconds.
     var: Option<f64>,
 }
 
@@ -99,7 +101,7 @@ impl Entry {
         if self.count == 0 {
             return Err("its count is 0".into());
         }
-        // As a latency is read from the table that is written.
+        // The same check as when a latency is read from the table that is written.
         let latency = |ms: f64| Latency::try_from(1e6 * ms).ok();
         let mean_ns = latency(self.mean).filter(|mean| *mean > Latency::ZERO);
         let mean_ns = mean_ns.ok_or_else(|| format!("its mean is {}, which is not a latency", self.mean))?;
@@ -110,8 +112,10 @@ impl Entry {
 }
 
 impl PublishedTable {
+    /// Reads a published table.
+    ///
     /// # Errors
-    /// Where the file cannot be read, a value is not a number, or no key is a layer of the space.
+    /// Fails if the file cannot be read, if a value is not a number, or if no key describes a layer of the space.
     pub fn read(path: &Path) -> Result<Self, PublishedError> {
         let text = std::fs::read_to_string(path).map_err(|cause| ArtifactError::Io {
             action: "read",
@@ -146,7 +150,7 @@ impl PublishedTable {
         Ok(table)
     }
 
-    /// Why keys do not fit, and how many for each reason.
+    /// Returns the reasons why keys do not fit, each with the number of such keys.
     pub fn reasons(&self) -> BTreeMap<String, usize> {
         self.unfit.iter().fold(BTreeMap::new(), |mut reasons, (_, why)| {
             *reasons.entry(why.to_string()).or_default() += 1;
@@ -154,10 +158,10 @@ impl PublishedTable {
         })
     }
 
-    /// Writes it as a latency table. What was not published is `unknown` in its header.
+    /// Writes the rows as a latency table. What was not published is `unknown` in its header.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn write(&self, path: &Path, device: &str, runtime: &str) -> Result<(), ArtifactError> {
         let unknown = || "unknown".to_string();
         let header = Header {

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
-    /// A layer as a model of its own, as it is never deployed.
+    /// A layer as a model of its own, which is never deployed like this.
     Layer(Layer),
-    /// A whole network, as the list of its layers.
+    /// A whole network, as its list of layers.
     Network(Vec<Layer>),
-    /// A model that returns its input, of this shape: what a call of the runtime costs by itself.
+    /// A model that returns its input, of this shape. Its latency is what a call of the runtime itself costs.
     Call(Shape),
 }
 
@@ -26,15 +26,16 @@ impl Subject {
         }
     }
 
-    /// Identifies what is timed: the first 16 digits of its graph's digest.
+    /// Returns the key that identifies what is timed: the first 16 digits of its graph's digest.
     pub fn key(&self) -> String {
         self.graph().digest()[..16].to_string()
     }
 
-    /// Checks that it can be computed: see [`Layer::check`]; and that each layer's output is the next one's input.
+    /// Checks that the subject can be computed (see [`Layer::check`]), and that each layer's output is the next one's
+    /// input.
     ///
     /// # Errors
-    /// What is wrong.
+    /// A message that says what is wrong.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Subject::Layer(layer) => layer.check(),
@@ -63,37 +64,37 @@ impl std::fmt::Display for Subject {
     }
 }
 
-/// One timing of a subject. What is known of a subject is in all its rows together.
+/// One timing of a subject. All rows of a subject together say what is known about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     #[serde(flatten)]
     pub subject: Subject,
-    /// [`Subject::key`] when it was timed: a row of an op that has changed since is stale.
+    /// [`Subject::key`] at the time of the timing. A row of an op that has changed since is stale.
     pub key: String,
     pub median_ns: Latency,
-    /// Nanoseconds of one inference, by sample.
+    /// Nanoseconds per inference, one value for each sample.
     pub samples_ns: Vec<f64>,
-    /// Inferences timed together in a sample.
+    /// Inferences that are timed together as one sample.
     pub batch: u64,
     /// Seconds since 1970, UTC.
     pub measured_at: u64,
     pub before: Conditions,
-    /// Half way.
+    /// Halfway through the timing.
     pub during: Conditions,
     pub after: Conditions,
-    /// Cores that other programs kept busy meanwhile.
+    /// The number of cores that other programs kept busy meanwhile.
     #[serde(default)]
     pub others: Option<f64>,
     /// What else happened on the device meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disturbed: Vec<Disturbance>,
-    /// Whether it was timed to see how the device drifts.
+    /// Whether the row was timed to observe the device's drift.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anchor: bool,
-    /// For a network that is kept from every fit, to validate predictions: how it was drawn.
+    /// For a network that is kept out of every fit, to validate predictions: how it was drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<Drawn>,
-    /// The peak memory of a process that only runs this model.
+    /// The peak memory of a process that runs only this model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_bytes: Option<u64>,
 }
@@ -102,31 +103,31 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Disturbance {
-    /// The device held its clock down.
+    /// The device reduced its clock.
     Throttled,
-    /// Other programs kept cores busy that the runtime was to run on.
+    /// Other programs kept cores busy that the runtime was meant to use.
     Load,
 }
 
-/// How a network that no fit sees was drawn.
+/// How a network that is kept out of every fit was drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Drawn {
-    /// Each choice of a layer equally often.
+    /// At random, with each choice of a layer equally likely.
     Random,
-    /// As a search derives one: the best by random scores within a target.
+    /// As a search derives one: the best network by random scores within a target.
     Derived,
 }
 
-/// More in a file are a mistake.
+/// Larger numbers in a file are a mistake.
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_NETWORKS: usize = 1 << 20;
 
 impl Row {
-    /// Checks that its timings are positive and finite.
+    /// Checks that the timings are positive and finite, and that the other numbers are possible.
     ///
     /// # Errors
-    /// Which of its numbers cannot be that of a measurement.
+    /// A message that names the number that cannot come from a measurement.
     pub fn check(&self) -> Result<(), String> {
         let time = |ns: &f64| ns.is_finite() && *ns > 0.0;
         let checks = [
@@ -142,14 +143,15 @@ impl Row {
         }
     }
 
-    /// The fastest sample, nanoseconds.
+    /// Returns the fastest sample, in nanoseconds.
     pub fn fastest_ns(&self) -> f64 {
         self.samples_ns.iter().copied().reduce(f64::min).unwrap_or(self.median_ns.ns())
     }
 }
 
-/// How many whole networks the latency model of a table is fitted to, with how many classes: a line of the table,
-/// written before the first of them is timed. A later line of the same classes counts instead.
+/// How many whole networks, with how many classes, the latency model of a table is fitted to. This line of the table is
+/// written before the first of the networks is timed. A later line for the same number of classes replaces an earlier
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Planned {
@@ -158,8 +160,10 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// Checks that the numbers are possible.
+    ///
     /// # Errors
-    /// Where a number is 0 or too large.
+    /// Fails if a number is 0 or too large.
     pub fn check(&self) -> Result<(), String> {
         let fits = (1..=MOST_NETWORKS).contains(&self.networks) && Classes::new(self.classes).is_some();
         if fits { Ok(()) } else { Err("its numbers of networks and classes are not those of a profile".into()) }

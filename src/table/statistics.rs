@@ -1,15 +1,15 @@
 use crate::latency::Latency;
 use statrs::statistics::{Data, OrderStatistics, RankTieBreaker};
 
-/// A normal distribution's standard deviation in median absolute deviations.
+/// The standard deviation of a normal distribution, in units of its median absolute deviation.
 pub const MAD_TO_SIGMA: f64 = 1.4826;
 
-/// The median; NaN of no values.
+/// Returns the median, or NaN if there are no values.
 pub fn median(values: impl Into<Vec<f64>>) -> f64 {
     Data::new(values.into()).median()
 }
 
-/// Correlation of the ranks; none where all of `a` or all of `b` are alike.
+/// Returns Spearman's rank correlation, or `None` if all of `a` or all of `b` are equal.
 pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     let [a, b] = [a, b].map(|values| Data::new(values.to_vec()).ranks(RankTieBreaker::Average));
     let middle = (a.len() as f64 + 1.0) / 2.0;
@@ -28,7 +28,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of nanoseconds; none where there are none.
+    /// Summarises nanoseconds. Returns `None` if there are none.
     pub fn of(ns: &[f64]) -> Option<Summary> {
         if ns.is_empty() {
             return None;

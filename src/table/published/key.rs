@@ -2,7 +2,7 @@ use crate::space::{Activation, CandidateOp, Expansion, Kernel, Layer, Networks};
 use nas_exporters::Shape;
 use std::collections::BTreeMap;
 
-/// Why a key is not a layer of the space.
+/// Why a key does not describe a layer of the space.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Misfit {
     #[error("it is neither an inverted residual (expanded_conv) nor a layer of stem and head")]
@@ -23,7 +23,7 @@ pub enum Misfit {
     Repeated,
 }
 
-/// The attributes of a key, by name. All that a key may have are listed here.
+/// The attributes of a key, by name. A key may have only those in [`ATTRIBUTES`].
 struct Attributes<'k>(BTreeMap<&'static str, &'k str>);
 
 const ATTRIBUTES: [&str; 6] = ["input", "output", "expand", "kernel", "stride", "idskip"];
@@ -53,7 +53,7 @@ impl<'k> Attributes<'k> {
         }
     }
 
-    /// A shape, written as height, width, channels; or as channels alone.
+    /// Returns a shape, which is written as height, width and channels, or as channels alone.
     fn shape(&self, name: &str) -> Result<Shape, Misfit> {
         let sizes = self.0.get(name).map(|value| value.split('x').map(str::parse::<u16>));
         let sizes: Option<Vec<u16>> = sizes.and_then(|sizes| sizes.collect::<Result<_, _>>().ok());
@@ -65,7 +65,8 @@ impl<'k> Attributes<'k> {
     }
 }
 
-/// The layer of `networks` that a key names. Keys name neither paddings nor activations: ReLU counts as ReLU6.
+/// Returns the layer of `networks` that a key describes. Keys name neither paddings nor activations; ReLU counts as
+/// ReLU6.
 pub(super) fn layer(key: &str, networks: &Networks) -> Result<Layer, Misfit> {
     let (kind, attributes) = key.split_once('-').ok_or(Misfit::Kind)?;
     let layers = networks.len();
@@ -134,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Each differs in one thing from a key that fits.
+    /// Each case differs in one thing from a key that fits.
     #[test]
     fn what_does_not_fit_has_a_reason() {
         let key = "expanded_conv-input:14x14x80-output:14x14x80-expand:3-kernel:3-stride:1-idskip:1";
