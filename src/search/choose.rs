@@ -1,4 +1,4 @@
-//! The best networks within some limits, exactly, whatever interactions the costs have.
+//! Exact choice of the best networks within some limits, whatever interactions the costs have.
 
 use super::Constraint;
 use super::states::{States, Step};
@@ -6,14 +6,15 @@ use crate::model::Polynomial;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The network of the largest summed score that is within all `constraints`. `scores[l][i]` is that of choice i of
-/// layer l; a choice whose score is minus infinity is never taken. None where no network is within all.
+/// Returns the network with the largest summed score that is within all `constraints`, or `None` if there is none.
+/// `scores[l][i]` is the score of choice i of layer l. A choice with a score of minus infinity is never taken.
 pub fn best_within(scores: &[Vec<f64>], constraints: &[Constraint]) -> Option<Vec<usize>> {
     best_of(scores, constraints, f64::NEG_INFINITY, 1).pop()
 }
 
-/// The `n` networks of the largest summed scores, the best first, that are within all `constraints` and cost at least
-/// `low` by the first one; fewer where there are no more. Scores that differ by less than a part in 10⁹ are alike.
+/// Returns the `n` networks with the largest summed scores, best first, that are within all `constraints` and whose
+/// first cost is at least `low`. Returns fewer if there are no more. Scores that differ by less than a part in 10⁹
+/// count as equal.
 pub fn best_of(scores: &[Vec<f64>], constraints: &[Constraint], low: f64, n: usize) -> Vec<Vec<usize>> {
     let Some(sides) = Side::of(constraints, low).filter(|_| n > 0) else { return vec![] };
     let costs: Vec<&Polynomial> = constraints.iter().map(|c| &c.cost.polynomial).collect();
@@ -30,21 +31,23 @@ pub fn best_of(scores: &[Vec<f64>], constraints: &[Constraint], low: f64, n: usi
     found.into_iter().map(|partial| partial.choices).collect()
 }
 
-/// A network, and how much nearer to the limit another one may be.
+/// A network, and how much nearer to the limit another network may be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Nearest {
     pub choices: Vec<usize>,
-    /// A share of the limit; 0 where no other network is nearer.
+    /// A share of the limit. 0 if no other network is nearer.
     pub resolution: f64,
 }
 
-/// More networks than this are not all tried.
+/// If there are more networks than this, not all are tried.
 const MOST_TRIED: usize = 1_000_000;
 
-/// The network that costs the most by the first of `constraints` and is within all; `choices[l]` are those that layer l
-/// may hold. Exact for up to a million networks; beyond, partial networks that cost the same to 0.01 % of the limit count
-/// as the cheapest of them, which is exact to that share times the number of layers where there is one constraint. None
-/// where no network is within all.
+/// Returns the network with the highest first cost among those within all `constraints`, or `None` if there is none.
+/// `choices[l]` are the choices that layer l may hold.
+///
+/// The result is exact for up to a million networks. Beyond that, of partial networks whose costs agree to 0.01 % of
+/// the limit only the cheapest is continued. With a single constraint, the result is then exact to that share times the
+/// number of layers.
 pub fn nearest_below(choices: &[Vec<usize>], constraints: &[Constraint]) -> Option<Nearest> {
     let sides = Side::of(constraints, f64::NEG_INFINITY)?;
     let limit = constraints.first()?.limit;
@@ -68,13 +71,13 @@ pub fn nearest_below(choices: &[Vec<usize>], constraints: &[Constraint]) -> Opti
     }
     match found.pop() {
         Some(nearest) => Some(Nearest { choices: nearest.choices, resolution }),
-        // Where there are several constraints, none of those that were kept need be within all.
+        // With several constraints, it is possible that none of the kept networks is within all of them.
         None => best_within(&even(choices), constraints).map(|choices| Nearest { choices, resolution: 1.0 }),
     }
 }
 
-/// The cheapest network, `choices[l]` being those that layer l may hold; with a `sign` of −1 the dearest. None where a
-/// layer may hold none.
+/// Returns the cheapest network, where `choices[l]` are the choices that layer l may hold, or the most expensive one if
+/// `sign` is −1. Returns `None` if a layer has no choices.
 pub fn extreme(cost: &Polynomial, choices: &[Vec<usize>], sign: f64) -> Option<Vec<usize>> {
     let states = States::new(&[cost], &even(choices));
     let weight = |step: &Step| -sign * step.added[0];
@@ -89,13 +92,13 @@ pub fn extreme(cost: &Polynomial, choices: &[Vec<usize>], sign: f64) -> Option<V
     (0..choices.len()).map(&mut step).collect()
 }
 
-/// The cost of the cheapest and of the dearest network, as [`extreme`].
+/// Returns the costs of the cheapest and of the most expensive network; see [`extreme`].
 pub fn range(cost: &Polynomial, choices: &[Vec<usize>]) -> Option<(f64, f64)> {
     let value = |sign: f64| Some(cost.value(&extreme(cost, choices, sign)?, 0));
     value(1.0).zip(value(-1.0))
 }
 
-/// A score of 0 for the choices that a layer may hold.
+/// Returns a score of 0 for the choices that a layer may hold, and minus infinity for all others.
 fn even(choices: &[Vec<usize>]) -> Vec<Vec<f64>> {
     let of_layer = |choices: &Vec<usize>| {
         let all = choices.iter().max().map_or(0, |max| max + 1);
@@ -107,15 +110,15 @@ fn even(choices: &[Vec<usize>]) -> Vec<Vec<f64>> {
 /// The choices of the first layers of a network.
 #[derive(Clone, Debug)]
 struct Partial {
-    /// By cost, the sum of what is decided.
+    /// By cost, the sum of what is decided so far.
     costs: Vec<f64>,
     score: f64,
-    /// No completion of it within the limits has a larger score.
+    /// An upper bound on the score of any completion within the limits.
     bound: f64,
     choices: Vec<usize>,
 }
 
-/// A cost times a sign, which must not exceed a limit.
+/// A cost times a sign, which must not exceed a limit. This expresses upper and lower limits alike.
 struct Side {
     cost: usize,
     sign: f64,
@@ -123,7 +126,7 @@ struct Side {
 }
 
 impl Side {
-    /// None where no network can be within the limits.
+    /// Returns the sides of all limits, or `None` if no network can be within them.
     fn of(constraints: &[Constraint], low: f64) -> Option<Vec<Side>> {
         if constraints.iter().any(|c| c.cost.polynomial.floor() > c.limit) {
             return None;
@@ -139,12 +142,12 @@ impl Side {
     }
 }
 
-/// No network that completes a partial one within the limits has a larger score than its own and that of Lagrange's
-/// relaxation of the rest: max Σ (score − Σ λ·cost) + Σ λ·(what is left of the limit), for any λ ≥ 0.
+/// An upper bound on the scores of networks that complete a partial one within the limits: its own score plus the
+/// Lagrangian relaxation of the rest, max Σ (score − Σ λ·cost) + Σ λ·(what is left of the limit), for any λ ≥ 0.
 struct Bound {
-    /// By layer and state, the relaxation of that layer and those after it.
+    /// By layer and state, the relaxation of that layer and all later ones.
     rest: Vec<Vec<f64>>,
-    /// By cost, the sum of the multipliers with their signs.
+    /// By cost, the sum of the signed multipliers.
     weights: Vec<f64>,
     /// Σ λ·limit.
     limits: f64,
@@ -168,15 +171,15 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Factors of the multipliers that are best for a whole network: for its parts others are.
+/// Factors for the multipliers that are best for a whole network. For partial networks, other multipliers are better.
 const FACTORS: [f64; 9] = [0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0];
 
-/// What is to be chosen from.
+/// What to choose from.
 struct Problem {
     states: States,
     sides: Vec<Side>,
     bounds: Vec<Bound>,
-    /// By side, layer and state, the least and the most that a network can be completed with.
+    /// By side, layer and state, the least and the most that completing a network can add.
     least: Vec<Vec<Vec<f64>>>,
     most: Vec<Vec<Vec<f64>>>,
     n: usize,
@@ -198,8 +201,8 @@ impl Problem {
         Problem { states, sides, bounds, least, most, n }
     }
 
-    /// All complete networks within the limits with a score above `worth`, less those that `n` others beat; `thin`
-    /// drops partial ones, and says whether it did.
+    /// Returns all complete networks within the limits whose score is above `worth`, except those that `n` others beat.
+    /// `thin` drops partial networks and returns whether it dropped any, which is also the second result.
     fn grow(&self, worth: f64, thin: impl Fn(&mut Fronts) -> bool) -> (Vec<Partial>, bool) {
         let worth = if worth.is_finite() { worth + 1e-10 * worth.abs().max(1.0) } else { worth };
         let first = Partial { costs: self.states.base.clone(), score: 0.0, bound: f64::INFINITY, choices: vec![] };
@@ -221,7 +224,7 @@ impl Problem {
         (fronts.into_values().flatten().collect(), thinned)
     }
 
-    /// A partial network with one more layer; none where no completion of it is within the limits.
+    /// Returns a partial network with one more layer, or `None` if no completion of it is within the limits.
     fn step(&self, partial: &Partial, layer: usize, step: &Step) -> Option<Partial> {
         let costs: Vec<f64> = partial.costs.iter().zip(&step.added).map(|(cost, added)| cost + added).collect();
         let possible =
@@ -235,8 +238,8 @@ impl Problem {
         Some(Partial { bound, score, choices: [partial.choices.as_slice(), &[step.choice]].concat(), costs })
     }
 
-    /// Drops partial networks that `n` others beat in score and on each side. A side on which a partial network is
-    /// within the limit whatever follows counts for nothing.
+    /// Drops partial networks that `n` others beat in score and on each side. A side does not count if the partial
+    /// network stays within its limit whatever follows.
     fn keep_unbeaten(&self, layer: usize, state: usize, front: &mut Vec<Partial>) {
         let on_side = |partial: &Partial, (side, most): (&Side, &Vec<Vec<f64>>)| {
             let value = side.value(&partial.costs);
@@ -248,7 +251,7 @@ impl Problem {
             |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).fold(Ordering::Equal, Ordering::then);
         all.sort_by(|(a, p), (b, q)| by_sides(a, b).then(q.score.total_cmp(&p.score)));
         let mut kept: Vec<(Vec<f64>, Partial)> = vec![];
-        // The largest scores so far, of which the last is the n-th.
+        // The largest scores so far; the last of them is the n-th.
         let mut best: Vec<f64> = vec![];
         for (sides, partial) in all {
             let beats = |(others, other): &&(Vec<f64>, Partial)| {
@@ -269,13 +272,14 @@ impl Problem {
     }
 }
 
-/// A partial network is compared with so many others: not to drop one costs time and nothing else.
+/// The number of others that a partial network is compared with. Failing to drop one only costs time.
 const MOST_COMPARED: usize = 200;
 
-/// Partial networks that are grown first, to find networks whose scores then bound the others.
+/// How many partial networks are kept at each layer, in successive passes. The first passes find networks whose scores
+/// then bound the others.
 const BEAMS: [usize; 3] = [1000, 30_000, usize::MAX];
 
-/// Keeps the `most` partial networks that promise the largest scores, and says whether there were more.
+/// Keeps the `most` partial networks with the largest bounds, and returns whether there were more.
 fn cut(fronts: &mut Fronts, most: usize) -> bool {
     let mut bounds: Vec<f64> = fronts.values().flatten().map(|partial| partial.bound).collect();
     if bounds.len() <= most {
@@ -294,8 +298,8 @@ fn cut(fronts: &mut Fronts, most: usize) -> bool {
     true
 }
 
-/// Keeps of each state, and of those whose first costs are alike to `width`, the cheapest; says whether there were
-/// others. They are sorted by the first cost, unless that does not matter any more.
+/// Of the partial networks in one state whose first costs agree to `width`, keeps only the cheapest. Returns whether
+/// any were dropped.
 fn thin(fronts: &mut Fronts, width: f64) -> bool {
     if width == 0.0 {
         return false;
@@ -311,7 +315,7 @@ fn thin(fronts: &mut Fronts, width: f64) -> bool {
     thinned
 }
 
-/// The `n` best of both, the best first; of equal scores the cheapest by the first cost.
+/// Returns the `n` best of both lists, best first. Of equal scores, the one with the lower first cost comes first.
 fn best_first(found: Vec<Partial>, more: Vec<Partial>, n: usize) -> Vec<Partial> {
     let mut all: Vec<Partial> = found.into_iter().chain(more).collect();
     let cost = |p: &Partial| p.costs.first().copied().unwrap_or(0.0);
@@ -322,8 +326,8 @@ fn best_first(found: Vec<Partial>, more: Vec<Partial>, n: usize) -> Vec<Partial>
     all
 }
 
-/// Multipliers of the sides, each of which gives a bound: none; those that are best for the whole network, by descent
-/// along one after another; multiples of these; and those of each side alone.
+/// Returns multipliers of the sides, each of which gives a bound: zeros; the best ones for the whole network, by
+/// coordinate descent; those of each side alone; and multiples of these.
 fn multipliers(states: &States, sides: &[Side]) -> Vec<Vec<f64>> {
     let none = vec![0.0; sides.len()];
     let dual = |lambdas: &[f64]| Bound::new(states, sides, lambdas).at_most(0, 0, 0.0, &states.base);

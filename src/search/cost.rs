@@ -9,7 +9,7 @@ pub enum SearchError {
     Unreachable { limits: String, reason: String },
 }
 
-/// What a cost is counted in.
+/// The unit of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -35,7 +35,7 @@ impl Unit {
 /// What the networks of a space cost, as a polynomial of their choices.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// As `latency on host with ort`.
+    /// For example `latency on host with ort`.
     pub name: String,
     pub unit: Unit,
     pub polynomial: Polynomial,
@@ -45,20 +45,20 @@ pub struct Cost {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Constraint {
     pub cost: Cost,
-    /// For what is predicted: below the target by what predictions err.
+    /// The limit for predictions. It is below the target by the error of predictions.
     pub limit: f64,
-    /// What was asked for.
+    /// The limit that was asked for.
     pub target: f64,
 }
 
 impl Cost {
-    /// Multiply-accumulates of one inference.
+    /// Returns the multiply-accumulates of one inference.
     pub fn macs(networks: &Networks) -> Cost {
         let polynomial = additive(networks, |variant| variant.layer.graph().cost().macs as f64);
         Cost { name: "multiply-accumulates".into(), unit: Unit::Macs, polynomial }
     }
 
-    /// Trainable parameters.
+    /// Returns the number of trainable parameters.
     pub fn params(networks: &Networks) -> Cost {
         let polynomial = additive(networks, |variant| variant.layer.graph().cost().params as f64);
         Cost { name: "parameters".into(), unit: Unit::Params, polynomial }
@@ -70,26 +70,26 @@ impl Cost {
 }
 
 impl Constraint {
-    /// At most `target`, of a cost that is known exactly.
+    /// Limits a cost that is known exactly to at most `target`.
     pub fn new(cost: Cost, target: f64) -> Constraint {
         Constraint { cost, limit: target, target }
     }
 
-    /// At most `target`, of a cost whose predictions err by a share of `margin`. The limit is not below what the
-    /// cheapest network costs, where that is within the target.
+    /// Limits a cost whose predictions err by a share of `margin` to at most `target`. The limit is not below the cost
+    /// of the cheapest network if that is within the target.
     pub fn with_margin(cost: Cost, target: f64, margin: f64, networks: &Networks) -> Constraint {
         let cheapest = cost.range(networks).0;
         let limit = (target * (1.0 - margin)).max(cheapest.min(target));
         Constraint { cost, limit, target }
     }
 
-    /// What it is of a network.
+    /// Returns the cost of a network.
     pub fn value(&self, choices: &[usize]) -> f64 {
         self.cost.polynomial.value(choices, 0)
     }
 
-    /// At most `bytes` of activations at any moment. In a chain the peak is that of one layer, so what is summed
-    /// is by how many bytes each layer exceeds the limit: a network within it has a sum of 0.
+    /// Limits activations to at most `bytes` at any moment. In a chain, the peak is that of a single layer, so the cost
+    /// is the sum of the bytes by which each layer exceeds the limit. It is 0 for a network within the limit.
     pub fn peak_activations(networks: &Networks, bytes: u64) -> Constraint {
         let excess =
             |variant: &Variant| variant.layer.graph().cost().peak_activation_bytes.saturating_sub(bytes) as f64;
@@ -105,7 +105,7 @@ impl std::fmt::Display for Constraint {
     }
 }
 
-/// The sum of what each layer costs.
+/// Sums the costs of the layers.
 fn additive(networks: &Networks, cost: impl Fn(&Variant) -> f64) -> Polynomial {
     let of_layer = |(layer, variants): (usize, &Vec<Variant>)| {
         variants.iter().map(|variant| (networks.product(layer, variant), cost(variant))).collect::<Vec<_>>()

@@ -4,25 +4,25 @@ use crate::model::LatencyModel;
 use crate::space::{CandidateOp, Genotype, Networks};
 
 impl Cost {
-    /// Latency by a latency model.
+    /// Returns the latency that a latency model predicts.
     pub fn latency(model: &LatencyModel) -> Cost {
         Cost { name: "latency".into(), unit: Unit::Nanoseconds, polynomial: model.polynomial.clone() }
     }
 
-    /// The cheapest and the dearest network without a `zero`.
+    /// Returns the costs of the cheapest and of the most expensive network without a `zero`.
     pub fn range(&self, networks: &Networks) -> (f64, f64) {
         let live = networks.all_live();
         range(&self.polynomial, &live).unwrap_or_default()
     }
 }
 
-/// Latency of the fastest and the slowest network without a `zero`.
+/// Returns the latencies of the fastest and of the slowest network without a `zero`.
 pub fn latency_range(model: &LatencyModel) -> (Latency, Latency) {
     let (fastest, slowest) = Cost::latency(model).range(&model.networks);
     (Latency::from_ns(fastest), Latency::from_ns(slowest))
 }
 
-/// By layer, the score of each choice; a `zero`, which no network needs, has minus infinity.
+/// Returns the score of each choice, by layer. A `zero`, which no network needs, gets minus infinity.
 pub fn scores_of(networks: &Networks, mut score: impl FnMut(usize, usize) -> f64) -> Vec<Vec<f64>> {
     let of_layer = |layer: usize| {
         let mut of = |choice: usize| {
@@ -34,20 +34,21 @@ pub fn scores_of(networks: &Networks, mut score: impl FnMut(usize, usize) -> f64
     (0..networks.len()).map(of_layer).collect()
 }
 
-/// The network of the largest summed score that is within all constraints, exactly; never one with a `zero`.
+/// Returns the network with the largest summed score that is within all constraints. The result is exact and never
+/// contains a `zero`.
 ///
 /// # Errors
-/// [`SearchError::Unreachable`]
+/// [`SearchError::Unreachable`] if no network is within all constraints.
 pub fn derive(networks: &Networks, scores: &[Vec<f64>], constraints: &[Constraint]) -> Result<Genotype, SearchError> {
     let scores = scores_of(networks, |layer, choice| scores[layer][choice]);
     let best = best_within(&scores, constraints).ok_or_else(|| unreachable(networks, constraints))?;
     Ok(Genotype::new(networks.clone(), best))
 }
 
-/// Warns of a limit that every network is within.
+/// Warns of each limit that every network is within.
 ///
 /// # Errors
-/// [`SearchError::Unreachable`] where no network is within all constraints.
+/// [`SearchError::Unreachable`] if no network is within all constraints.
 pub fn check(networks: &Networks, constraints: &[Constraint]) -> Result<(), SearchError> {
     for constraint in constraints {
         let Constraint { cost, target, .. } = constraint;

@@ -9,16 +9,16 @@ use serde::Serialize;
 /// What a network may cost, and how much of the first limit it should use.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
-    /// The band is of the first one.
+    /// The constraints. The band is below the target of the first one.
     pub constraints: Vec<Constraint>,
-    /// By how much of the target the first cost may be below it.
+    /// By how much the first cost may be below its target, as a share.
     pub band: Share,
 }
 
-/// A target of a search.
+/// One target of a search.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Goal {
-    /// As `1.2ms`: the name of its folder, where a search has several.
+    /// A name such as `1.2ms`. If a search has several goals, each has a folder of this name.
     pub name: String,
     pub limits: Limits,
 }
@@ -27,24 +27,24 @@ pub struct Goal {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     pub choices: Vec<usize>,
-    /// The larger, the better.
+    /// The larger the better.
     pub score: f64,
 }
 
-/// What is searched, and what for.
+/// What is searched, and for which goals.
 #[derive(Clone, Debug)]
 pub struct Searched {
     pub networks: Networks,
     /// At least one.
     pub goals: Vec<Goal>,
-    /// Of the latency tables that the limits are by, that of the first constraint first.
+    /// Digests of the latency tables behind the limits, that of the first constraint first.
     pub tables: Vec<Digest>,
-    /// In what a latency table differs from the device's own, where that was allowed.
+    /// How a latency table differs from the device's own, where that was allowed.
     pub foreign: Option<String>,
 }
 
 impl Searched {
-    /// The limits that the most networks are within: those of the largest target.
+    /// Returns the limits of the largest target, which the most networks are within.
     pub fn widest(&self) -> &[Constraint] {
         let first = |goal: &&Goal| goal.limits.constraints.first().map_or(0.0, |c| c.limit);
         let widest = self.goals.iter().max_by(|a, b| first(a).total_cmp(&first(b)));
@@ -52,18 +52,18 @@ impl Searched {
     }
 }
 
-/// Below a margin that is as wide as the band, a band of this share is left.
+/// If the margin is as wide as the band, the band is widened to exceed it by this share.
 const LEAST_BAND: f64 = 0.02;
 
-/// Random networks that are tried before one is derived.
+/// How many random networks are tried before one is derived.
 const DRAWS: usize = 20_000;
 
 impl Limits {
-    /// The limits, with a band that is wide enough to hold a network, and wider than the margin of the first limit; a
-    /// warning says so where it is wider than asked.
+    /// Creates limits whose band is wide enough to contain a network, and wider than the margin of the first limit.
+    /// Logs a warning if the band is wider than asked for.
     ///
     /// # Errors
-    /// [`SearchError::Unreachable`] where no network is within all constraints.
+    /// [`SearchError::Unreachable`] if no network is within all constraints.
     pub fn new(networks: &Networks, constraints: Vec<Constraint>, band: Share) -> Result<Limits, SearchError> {
         check(networks, &constraints)?;
         let mut limits = Limits { constraints, band };
@@ -93,35 +93,36 @@ impl Limits {
         Ok(limits)
     }
 
-    /// What the first cost is at least.
+    /// Returns the lower edge of the band.
     fn low(&self) -> f64 {
         let target = self.constraints.first().map_or(f64::NEG_INFINITY, |first| first.target);
         (1.0 - self.band.get()) * target
     }
 
-    /// Whether a network without a `zero` is within all limits and in the band.
+    /// Returns whether a network without a `zero` is within all limits and in the band.
     pub fn allow(&self, choices: &[usize]) -> bool {
         let values: Vec<f64> = self.constraints.iter().map(|c| c.value(choices)).collect();
         let within = self.constraints.iter().zip(&values).all(|(c, value)| *value <= c.limit);
         within && values.first().is_none_or(|value| *value >= self.low())
     }
 
-    /// The `n` networks of the largest summed scores within all limits and in the band, the best first, exactly; never
-    /// one with a `zero`, and fewer where there are no more. `scores[l][i]` is that of choice i of layer l.
+    /// Returns the `n` networks with the largest summed scores within all limits and in the band, best first, and fewer
+    /// if there are no more. The result is exact, and no network contains a `zero`. `scores[l][i]` is the score of
+    /// choice i of layer l.
     ///
     /// # Errors
-    /// [`SearchError::Unreachable`] where there is none.
+    /// [`SearchError::Unreachable`] if there is no such network.
     pub fn best(&self, networks: &Networks, scores: &[Vec<f64>], n: usize) -> Result<Vec<Vec<usize>>, SearchError> {
         let live = scores_of(networks, |layer, choice| scores[layer][choice]);
         let best = best_of(&live, &self.constraints, self.low(), n);
         if best.is_empty() { Err(unreachable(networks, &self.constraints)) } else { Ok(best) }
     }
 
-    /// A random network within all limits and in the band: every such network with the same chance, unless they are so
-    /// rare that one is derived from random scores.
+    /// Returns a random network within all limits and in the band. All such networks are equally likely, unless they
+    /// are so rare that one is derived from random scores.
     ///
     /// # Errors
-    /// [`SearchError::Unreachable`] where there is none.
+    /// [`SearchError::Unreachable`] if there is no such network.
     pub fn sample(&self, networks: &Networks, rng: &mut impl Rng) -> Result<Vec<usize>, SearchError> {
         let live = networks.all_live();
         for _ in 0..DRAWS {
@@ -135,13 +136,13 @@ impl Limits {
         Ok(self.best(networks, &scores, 1)?.swap_remove(0))
     }
 
-    /// The network that uses the most of the first limit, as [`nearest_below`].
+    /// Returns the network that uses the most of the first limit; see [`nearest_below`].
     pub fn nearest_below(&self, networks: &Networks) -> Option<Nearest> {
         nearest_below(&networks.all_live(), &self.constraints)
     }
 }
 
-/// Wider than a share by less than any difference of costs, so that rounding keeps what lies on its edge.
+/// Widens a share by less than any difference between costs, so that rounding keeps networks on its edge.
 fn share(wanted: f64) -> Share {
     Share::new((wanted + 1e-12).clamp(0.0, 1.0)).unwrap_or(Share::of(1.0))
 }

@@ -1,4 +1,4 @@
-//! What networks cost, what they may cost, and the best ones within that, exactly.
+//! What networks cost, what they may cost, and exact choice of the best ones within that.
 
 mod choose;
 mod cost;

@@ -1,4 +1,4 @@
-//! Searching among networks whose scores cost time, without gradients.
+//! Gradient-free search among networks that are costly to score.
 
 use super::{Candidate, Limits, SearchError, scores_of};
 use crate::space::Networks;
@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use std::collections::HashSet;
 
-/// Networks with their scores, in the order in which they were found.
+/// Networks with their scores, in the order in which they were scored.
 struct Scored<S> {
     score: S,
     found: Vec<Candidate>,
@@ -19,7 +19,7 @@ impl<E, S: FnMut(&[usize]) -> Result<f64, E>> Scored<S> {
         Scored { score, found: vec![], known: HashSet::new() }
     }
 
-    /// Scores a network unless it is known; gives whether it was new.
+    /// Scores a network unless it is known. Returns whether it was new.
     fn add(&mut self, choices: &[usize]) -> Result<bool, E> {
         if self.known.contains(choices) {
             return Ok(false);
@@ -37,18 +37,20 @@ impl<E, S: FnMut(&[usize]) -> Result<f64, E>> Scored<S> {
     }
 }
 
-/// The first networks are random; then the rest is proposed in so many rounds.
+/// Rounds in which networks are proposed, after the first, random ones.
 const ROUNDS: usize = 4;
+/// Share of the networks that are random.
 const RANDOM_SHARE: f64 = 0.4;
 
-/// In vain; after so many a small space has no other networks.
+/// Futile tries after which a small space is taken to have no other networks.
 const MOST_TRIES: usize = 200;
 
-/// Scores `number` networks within `limits`: random ones, then by turns those that a model of the scores so far
-/// ([`fitted`]) predicts to be the best, exactly, and mutations of the best so far. Gives all, best first.
+/// Scores `number` networks within `limits` and returns them, best first. The first ones are random. Then, in each
+/// round, half of the networks are the best ones by a model of the scores so far ([`fitted`]), chosen exactly, and the
+/// rest are mutations of the best so far.
 ///
 /// # Errors
-/// Where no network is within the limits, or the score of one cannot be found.
+/// Fails if no network is within the limits, or if a network cannot be scored.
 pub fn propose<E: From<SearchError>>(
     networks: &Networks,
     limits: &Limits,
@@ -66,7 +68,7 @@ pub fn propose<E: From<SearchError>>(
             continue;
         }
         let model = fitted(networks, &scored.found);
-        // Of the best ones, the first that are not known yet.
+        // The first of the best networks that are not known yet.
         let mut predicted = limits.best(networks, &model, scored.found.len() + wanted.div_ceil(2))?;
         predicted.retain(|choices| !scored.known.contains(choices));
         for choices in predicted.iter().take(wanted.div_ceil(2)) {
@@ -86,15 +88,17 @@ pub fn propose<E: From<SearchError>>(
     Ok(scored.best_first())
 }
 
-/// Of the population, so many are drawn, and the best of them is the parent.
+/// The number of networks that are drawn from the population. The best of them becomes the parent.
 const TOURNAMENT: usize = 5;
+/// Share of the networks that are random. It is also the size of the population.
 const FIRST_SHARE: f64 = 0.3;
 
-/// Scores `number` networks within `limits`: random ones, then mutations of the best of a few that are drawn from the
-/// youngest ones (regularised evolution, Real et al. 2019, arXiv 1802.01548). Gives all, best first.
+/// Scores `number` networks within `limits` and returns them, best first. The first ones are random. Each other one is
+/// a mutation of the best of a few networks that are drawn from the youngest (regularised evolution, Real et al. 2019,
+/// arXiv 1802.01548).
 ///
 /// # Errors
-/// As [`propose`].
+/// Same as [`propose`].
 pub fn evolve<E: From<SearchError>>(
     networks: &Networks,
     limits: &Limits,
@@ -120,10 +124,10 @@ pub fn evolve<E: From<SearchError>>(
     Ok(scored.best_first())
 }
 
-/// Scores `number` random networks within `limits`, or all that there are, and gives them best first.
+/// Scores `number` random networks within `limits`, or all that exist, and returns them, best first.
 ///
 /// # Errors
-/// As [`propose`].
+/// Same as [`propose`].
 pub fn sample<E: From<SearchError>>(
     networks: &Networks,
     limits: &Limits,
@@ -136,7 +140,7 @@ pub fn sample<E: From<SearchError>>(
     Ok(scored.best_first())
 }
 
-/// Adds `number` different random networks, or all that there are.
+/// Adds `number` different random networks, or all that exist.
 fn add_random<E: From<SearchError>, S: FnMut(&[usize]) -> Result<f64, E>>(
     networks: &Networks,
     limits: &Limits,
@@ -152,7 +156,8 @@ fn add_random<E: From<SearchError>, S: FnMut(&[usize]) -> Result<f64, E>>(
     Ok(())
 }
 
-/// A network within the limits that differs in one to three layers; none where none was found.
+/// Returns a network within the limits that differs from its parent in one to three layers, or `None` if none was
+/// found.
 fn mutated(networks: &Networks, limits: &Limits, parent: &[usize], rng: &mut impl Rng) -> Option<Vec<usize>> {
     let searched: Vec<usize> = networks.searched().collect();
     for _ in 0..MOST_TRIES {
@@ -168,11 +173,11 @@ fn mutated(networks: &Networks, limits: &Limits, parent: &[usize], rng: &mut imp
     None
 }
 
-/// How much a choice's part in the scores is drawn to 0, in networks that hold it.
+/// Strength of the ridge that shrinks each effect towards 0, as a number of networks that contain the choice.
 const RIDGE: f64 = 1.0;
 
-/// By layer and choice, its part in the scores of networks, by least squares with a ridge: the sum of a network's parts is
-/// its predicted score. What no network holds has the same part as the mean of its layer.
+/// Returns the effect of each choice on the score, by layer, from least squares with a ridge. The predicted score of a
+/// network is the sum of its effects. A choice that no network contains gets its layer's share of the mean score.
 pub fn fitted(networks: &Networks, found: &[Candidate]) -> Vec<Vec<f64>> {
     let mean = found.iter().map(|candidate| candidate.score).sum::<f64>() / found.len().max(1) as f64;
     let mut starts = vec![0];

@@ -1,15 +1,15 @@
-//! What a partial network still has to be completed with, as a graph of states.
+//! What is still missing from a partial network, as a graph of states.
 
 use crate::model::Polynomial;
 use std::collections::BTreeMap;
 
-/// The states of partial networks, layer by layer. Those in one state hold the same undecided monomials, and so cost
-/// the same to complete.
+/// The states of partial networks, layer by layer. Partial networks in the same state have the same undecided
+/// monomials, so completing them costs the same.
 pub struct States {
     /// By cost, what all networks cost.
     pub base: Vec<f64>,
-    /// `steps[l][s]`: what layer l may hold after state s. There is one state before the first layer, and one at the
-    /// end.
+    /// `steps[l][s]` are the choices that layer l may hold after state s. There is one state before the first layer,
+    /// and one after the last.
     pub steps: Vec<Vec<Vec<Step>>>,
 }
 
@@ -17,17 +17,18 @@ pub struct States {
 pub struct Step {
     pub choice: usize,
     pub score: f64,
-    /// By cost, what it adds, with all that it decides.
+    /// By cost, what the choice adds, including all monomials that it decides.
     pub added: Vec<f64>,
-    /// The state after it.
+    /// The state after this choice.
     pub next: usize,
 }
 
-/// Monomials, each a cost and an index, that hold so far and are not decided yet.
+/// Monomials that hold so far but are not decided yet, each as the index of a cost and of a monomial.
 type Begun = Vec<(usize, usize)>;
 
 impl States {
-    /// `scores[l][i]` is that of choice i of layer l; a choice with minus infinity is no step.
+    /// Creates the states. `scores[l][i]` is the score of choice i of layer l. A choice with a score of minus infinity
+    /// is left out.
     pub fn new(costs: &[&Polynomial], scores: &[Vec<f64>]) -> States {
         let mut starts: Vec<Begun> = vec![vec![]; scores.len()];
         for (c, cost) in costs.iter().enumerate() {
@@ -54,8 +55,8 @@ impl States {
         States { base: costs.iter().map(|cost| cost.base()).collect(), steps }
     }
 
-    /// By layer and state, the largest sum of `weight` with which a network can be completed; minus infinity where it
-    /// cannot be.
+    /// Returns, by layer and state, the largest sum of `weight` over the completions of a network, or minus infinity if
+    /// there are none.
     pub fn most(&self, weight: impl Fn(&Step) -> f64) -> Vec<Vec<f64>> {
         let mut most = vec![vec![0.0]; self.steps.len() + 1];
         for (layer, states) in self.steps.iter().enumerate().rev() {
@@ -69,7 +70,7 @@ impl States {
     }
 }
 
-/// By cost, what `choice` in `layer` decides and adds; and the monomials that are undecided after it.
+/// Returns, by cost, what `choice` in `layer` decides and adds, and the monomials that are undecided after it.
 fn decide<'a>(
     costs: &[&Polynomial],
     open: impl Iterator<Item = &'a (usize, usize)>,
