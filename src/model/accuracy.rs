@@ -4,26 +4,26 @@ use crate::latency::Latency;
 use crate::table::spearman;
 use serde::{Deserialize, Serialize};
 
-/// How predictions of networks compare with their measurements.
+/// How predicted latencies of networks compare with measured ones.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     pub networks: usize,
-    /// Mean absolute error, a share of the measured latency.
+    /// Mean absolute error, as a share of the measured latency.
     pub mape: f64,
-    /// Mean error, a share of the measured latency: positive where predictions are too high.
+    /// Mean error, as a share of the measured latency. It is positive if predictions are too high.
     pub bias: f64,
-    /// Share of the networks that are within 5 % of the measured latency.
+    /// Share of the networks whose prediction is within 5 % of the measured latency.
     pub within_5: f64,
     pub within_10: f64,
     pub rmse_ns: Latency,
-    /// Correlation of the ranks; none, as of the other, where all are alike.
+    /// Spearman's rank correlation. This and Kendall's tau are `None` if all latencies of one kind are equal.
     pub spearman: Option<f64>,
-    /// Kendall's tau-b: agreeing less disagreeing pairs, ties taken off (Kendall 1945, Biometrika 33:239).
+    /// Kendall's tau-b: agreeing minus disagreeing pairs, adjusted for ties (Kendall 1945, Biometrika 33:239).
     pub kendall: Option<f64>,
 }
 
 impl Accuracy {
-    /// Of pairs of predicted and measured latency; none where there are none.
+    /// Compares pairs of predicted and measured latency. Returns `None` if there are none.
     pub fn of(pairs: &[(Latency, Latency)]) -> Option<Accuracy> {
         let n = pairs.len() as f64;
         let mean = |of: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(p, m)| of(p.ns(), m.ns())).sum::<f64>() / n;

@@ -7,12 +7,12 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
 
-/// Exchanges that are tried for each network and layer.
+/// Exchanges that are tried per network and layer.
 const EXCHANGES: usize = 40;
 
-/// `networks` networks for a fit, the same for a seed: in each layer every op (but `zero`) occurs equally
-/// often, give or take one, and so does, as nearly as exchanges can achieve it, every pair of ops of two layers. So
-/// all rows are known equally well and apart from each other, and neighbours of every kind occur.
+/// Returns `networks` networks for a fit, which depend only on the seed. In each layer, every choice (except `zero`)
+/// occurs equally often, give or take one. So does, as nearly as exchanges achieve it, every pair of choices of two
+/// layers. All rows are therefore known equally well and can be told apart, and neighbours of every kind occur.
 pub fn balanced(structure: &Structure, networks: usize, seed: u64) -> Vec<Vec<usize>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let column = |ops: Vec<usize>, rng: &mut ChaCha8Rng| {
@@ -37,16 +37,18 @@ pub fn balanced(structure: &Structure, networks: usize, seed: u64) -> Vec<Vec<us
     (0..networks).map(|i| columns.iter().map(|column| column[i]).collect()).collect()
 }
 
-/// `networks` networks, the same for a seed: in each layer every op (but `zero`) is as likely as any other.
+/// Returns `networks` networks, which depend only on the seed. In each layer, every choice (except `zero`) is equally
+/// likely.
 pub fn random(structure: &Structure, networks: usize, seed: u64) -> Vec<Vec<usize>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let live: Vec<Vec<usize>> = (0..structure.roles.len()).map(|layer| structure.live(layer)).collect();
     (0..networks).map(|_| live.iter().map(|ops| ops[rng.random_range(0..ops.len())]).collect()).collect()
 }
 
-/// Indices of the `most` networks with the largest predictive variance, one after another, each as if the ones before
-/// it had been measured: a sequential D-optimal design (Fedorov 1972, Theory of Optimal Experiments). A row of `x` is
-/// a network, a column what an unknown counts for in it; `inverse` is that of the normal matrix.
+/// Returns the indices of the `most` networks with the largest predictive variance, chosen one after another as if all
+/// earlier ones had been measured: a sequential D-optimal design (Fedorov 1972, Theory of Optimal Experiments). A row
+/// of `x` is a network, and a column is what an unknown counts for in it. `inverse` is the inverse of the normal
+/// matrix.
 pub fn d_optimal(x: &DMatrix<f64>, mut inverse: DMatrix<f64>, most: usize) -> Vec<usize> {
     let mut variances = (x * &inverse).component_mul(x).column_sum();
     let mut chosen = vec![];
@@ -63,7 +65,7 @@ pub fn d_optimal(x: &DMatrix<f64>, mut inverse: DMatrix<f64>, most: usize) -> Ve
     chosen
 }
 
-/// How often two ops occur together in two layers of a network.
+/// How often two choices occur together in two layers of a network.
 struct Together(HashMap<(Place, Place), i64>);
 
 impl Together {
@@ -79,7 +81,7 @@ impl Together {
         self.0.get(&(a.min(b), a.max(b))).copied().unwrap_or(0)
     }
 
-    /// Adds `by` for the ops of `layer` in these networks with those of all other layers.
+    /// Adds `by` to the pairs of the choices of `layer` with those of all other layers, in these networks.
     fn count(&mut self, columns: &[Vec<usize>], layer: usize, networks: impl IntoIterator<Item = usize>, by: i64) {
         for i in networks {
             for other in (0..columns.len()).filter(|&other| other != layer) {
@@ -89,8 +91,8 @@ impl Together {
         }
     }
 
-    /// By how much the sum of squares, which is least where all pairs occur equally often, grows where
-    /// networks `a` and `b` exchange their ops in `layer`.
+    /// Returns by how much the sum of squares grows if networks `a` and `b` exchange their choices in `layer`. The sum
+    /// is least if all pairs occur equally often.
     fn growth(&self, columns: &[Vec<usize>], layer: usize, a: usize, b: usize) -> i64 {
         let [op_a, op_b] = [a, b].map(|i| (layer, columns[layer][i]));
         if op_a == op_b {
@@ -144,7 +146,7 @@ mod tests {
         assert_eq!(networks, random(&structure(4, 6), 200, 0));
     }
 
-    /// Three unknowns, of which the last one is not known yet.
+    /// Three unknowns, of which the last is not known yet.
     #[test]
     fn the_least_known_comes_first_and_nothing_twice() {
         let inverse = DMatrix::from_diagonal(&[0.01, 0.02, 1.0].to_vec().into());

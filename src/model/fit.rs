@@ -5,13 +5,13 @@ use crate::latency::Latency;
 use nalgebra::DVector;
 use std::collections::BTreeMap;
 
-/// A network and what it takes.
+/// A network and its measured latency.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// One of each layer.
+    /// One choice per layer.
     pub choices: Vec<usize>,
     pub latency: Latency,
-    /// How much it counts, up to 1: less where its measurement was disturbed.
+    /// The weight of the network in the fit, up to 1. It is lower if the measurement was disturbed.
     pub weight: f64,
 }
 
@@ -27,61 +27,62 @@ pub enum FitError {
     Isolated { row: String },
 }
 
-/// Leave-one-out errors of fewer say nothing.
+/// The leave-one-out errors of fewer networks mean nothing.
 const FEWEST: usize = 10;
 
-/// What something adds to a network, as fitted.
+/// What something adds to the latency of a network, as fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effect {
     pub latency: Latency,
-    /// Of a row: that of its difference from the mean row of its layer, since what all rows of a layer share
-    /// cannot be separated from the base.
+    /// For a row, the standard error of its difference from the mean row of its layer, since what all rows of a layer
+    /// share cannot be separated from the base.
     pub standard_error: Latency,
 }
 
 impl Effect {
-    /// Half of the 95 % confidence interval.
+    /// Returns half of the 95 % confidence interval.
     pub fn error(&self) -> Latency {
         1.96 * self.standard_error
     }
 }
 
-/// What a choice of a layer adds to a network.
+/// What a choice of a layer adds to the latency of a network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FittedRow {
     pub effect: Effect,
-    /// The measured networks that hold it.
+    /// The number of measured networks that contain it.
     pub networks: usize,
 }
 
 /// An interaction that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interaction {
-    /// Its name, and what it does for networks left out of the fit.
+    /// Its name, and how it improves predictions for networks left out of the fit.
     pub gain: Gain,
-    /// By name: what the interaction adds to a network where that happens, on average over where it can.
+    /// By name, what the interaction adds to a network in which it occurs, averaged over the places where it can occur.
     pub effects: Vec<(String, Effect)>,
 }
 
-/// A latency model, fitted.
+/// A fitted latency model.
 #[derive(Clone, Debug)]
 pub struct Fit {
     pub polynomial: Polynomial,
-    /// By layer, by choice; none for a zero.
+    /// By layer and choice; `None` for a `zero`.
     pub rows: Vec<Vec<Option<FittedRow>>>,
     pub interactions: Vec<Interaction>,
-    /// By network, the relative error of what a fit without it predicts.
+    /// The relative error for each network, as predicted by a fit without that network.
     pub leave_one_out_errors: Vec<f64>,
-    /// By network, how much it counted: little where it contradicts all others, so that it should be measured again.
+    /// The weight of each network in the fit. It is low for a network that contradicts all others, which should then be
+    /// measured again.
     pub weights: Vec<f64>,
 }
 
 impl Fit {
-    /// The latency model of `structure`'s networks after the `measured` ones.
+    /// Fits the latency model of `structure`'s networks to the `measured` ones.
     ///
     /// # Errors
-    /// Where networks are too few, do not belong to the structure, or have no latency; where some rows
-    /// have isolated timings and others none.
+    /// Fails if there are too few networks, if one does not belong to the structure or has no latency, or if only some
+    /// of the rows have isolated timings.
     pub fn new(structure: &Structure, measured: &[Measured]) -> Result<Fit, FitError> {
         let selection = select(structure, measured)?;
         Ok(Fit {
@@ -93,17 +94,18 @@ impl Fit {
         })
     }
 
-    /// Mean absolute relative error of networks left out of the fit.
+    /// Returns the mean absolute relative error of networks left out of the fit.
     pub fn leave_one_out_error(&self) -> f64 {
         let errors = &self.leave_one_out_errors;
         errors.iter().map(|error| error.abs()).sum::<f64>() / errors.len() as f64
     }
 }
 
-/// Indices of the `most` of `networks` that it helps most to measure next, for predictions of all of them.
+/// Returns the indices of the `most` of `networks` whose measurement would improve predictions for all of them the
+/// most.
 ///
 /// # Errors
-/// As [`Fit::new`].
+/// Same as [`Fit::new`].
 pub fn d_optimal(
     structure: &Structure,
     measured: &[Measured],
@@ -188,7 +190,8 @@ fn rows(structure: &Structure, measured: &[Measured], selection: &Selection) -> 
 fn interactions(selection: &Selection) -> Vec<Interaction> {
     let found = selection.found().map(|(gain, terms)| {
         let terms: Vec<(usize, &Term)> = terms.collect();
-        // Terms of one family may have products in common: what all have, and what some have besides.
+        // Terms of one family may share products: one term for what all pairs have in common, and others for what only
+        // some have.
         let mut by_product: BTreeMap<&Product, Vec<(usize, f64)>> = BTreeMap::new();
         for (unknown, term) in &terms {
             let parts = term.products.iter().map(|(product, ns)| (product, (*unknown, *ns)));

@@ -23,24 +23,24 @@ pub enum ModelError {
     OtherSpace { path: PathBuf, theirs: String, ours: String },
 }
 
-/// How much a network counts in a fit that was disturbed each time it was measured.
+/// The weight in a fit of a network that was disturbed each time it was measured.
 const DISTURBED_WEIGHT: f64 = 0.25;
 
-/// What the networks of a space take on a device, as a polynomial of their choices, in nanoseconds.
+/// The latencies, in nanoseconds, of a space's networks on a device, as a polynomial of their choices.
 #[derive(Clone, Debug)]
 pub struct LatencyModel {
     pub networks: Networks,
     pub polynomial: Polynomial,
-    /// What it was fitted to, and found; none where it is the plain sum of isolated layers.
+    /// The fit behind the model. `None` if the model is the plain sum of isolated layers.
     pub fit: Option<Fit>,
 }
 
 impl LatencyModel {
-    /// The model that `table` has of `networks`, which are for one number of classes: fitted to whole networks where
-    /// any were planned, else the plain sum of isolated layers.
+    /// Creates the model of `networks`, which have a single number of classes, from `table`. It is fitted to whole
+    /// networks if any were planned, and otherwise the plain sum of isolated layers.
     ///
     /// # Errors
-    /// Where rows are missing, or the networks cannot be fitted.
+    /// Fails if rows are missing, or if the networks cannot be fitted.
     pub fn new(table: &LatencyTable, networks: &Networks) -> Result<Self, ModelError> {
         let planned = table.planned(networks.classes[0]);
         if planned == 0 {
@@ -62,10 +62,10 @@ impl LatencyModel {
         Ok(LatencyModel { networks: networks.clone(), polynomial, fit: Some(fit) })
     }
 
-    /// The plain sum of isolated layers.
+    /// Creates the plain sum of isolated layers.
     ///
     /// # Errors
-    /// Where the table has no row of some of the layers.
+    /// Fails if the table lacks rows of some layers.
     pub fn isolated(table: &LatencyTable, networks: &Networks) -> Result<Self, ModelError> {
         check_space(table, networks)?;
         let subjects = isolated_subjects(networks);
@@ -80,30 +80,30 @@ impl LatencyModel {
         Ok(LatencyModel { networks: networks.clone(), polynomial, fit: None })
     }
 
-    /// Identifies the model, for validations.
+    /// Returns the digest that identifies the model in validations.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.polynomial)
     }
 
-    /// Latency of a network of these choices.
+    /// Predicts the latency of the network with these choices.
     pub fn predict(&self, choices: &[usize]) -> Latency {
         Latency::from_ns(self.polynomial.value(choices, self.networks.first_live(choices)))
     }
 
-    /// What a layer adds to the network of these choices, interactions aside.
+    /// Returns what a layer adds to the network with these choices, without interactions.
     pub fn row(&self, layer: usize, choices: &[usize]) -> Latency {
         let here = self.networks.layers_of(choices)[layer];
         let variants = &self.networks.variants()[layer];
         let variant = variants.iter().find(|variant| variant.choice == choices[layer] && variant.layer == here);
         let product = variant.map(|variant| self.networks.product(layer, variant));
-        // On one of several inputs.
+        // The layer may have several inputs, and this is one of them.
         let decided = product.filter(|product| product.len() > 1);
         let monomials = self.polynomial.monomials().iter();
         let on_input = monomials.filter(|m| Some(&m.holds) == decided.as_ref()).map(|m| m.coefficient).sum::<f64>();
         Latency::from_ns(self.polynomial.row((layer, choices[layer])) + on_input)
     }
 
-    /// By layer, what it adds to the networks that hold it; empty where the model is a plain sum.
+    /// Returns what each layer adds to the networks that contain it. Empty if the model is a plain sum.
     pub fn adds(&self) -> BTreeMap<Layer, Adds> {
         let Some(fit) = &self.fit else { return BTreeMap::new() };
         let mut places: BTreeMap<Layer, BTreeSet<(usize, usize)>> = BTreeMap::new();
@@ -129,33 +129,33 @@ impl LatencyModel {
     }
 }
 
-/// What a layer adds to the networks that hold it.
+/// What a layer adds to the networks that contain it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adds {
-    /// Mean over the places where the space may have it.
+    /// Mean over the places at which the space may have the layer.
     pub latency: Latency,
-    /// Half of the 95 % confidence interval, at the place where that is widest.
+    /// Half of the 95 % confidence interval, at the place where it is widest.
     pub error: Latency,
-    /// How often the fitted networks hold it.
+    /// How often the fitted networks contain the layer.
     pub networks: usize,
     pub places: usize,
 }
 
-/// The layers of all networks, each as a model of its own. A `zero`, and a `skip` that passes its input on, are none:
-/// a deployed network does not have them.
+/// Returns the layers of all networks, each as a model of its own. A `zero`, and a `skip` that passes its input on, are
+/// left out, since a deployed network does not contain them.
 pub fn isolated_subjects(networks: &Networks) -> Vec<Subject> {
     let layers = networks.distinct_layers().into_iter();
     let computes = |layer: &Layer| layer.op != CandidateOp::Zero && !layer.is_identity();
     layers.filter(computes).map(Subject::Layer).collect()
 }
 
-/// Layers of one choice are part of the base.
+/// Makes layers with a single choice part of the base.
 fn fixed(polynomial: Polynomial, networks: &Networks) -> Polynomial {
     let choices = networks.choices().iter().enumerate().filter(|(_, choices)| choices.len() == 1);
     choices.fold(polynomial, |polynomial, (layer, _)| polynomial.given(layer, 0))
 }
 
-/// What a call of the runtime costs by itself, nanoseconds; 0 where it was not measured.
+/// Returns what a call of the runtime itself costs, in nanoseconds, or 0 if it was not measured.
 fn call(table: &LatencyTable) -> f64 {
     let call = Subject::Call(table.header.input);
     table.estimates().get(&call).map_or(0.0, |estimate| estimate.latency.ns())
@@ -173,17 +173,19 @@ fn check_space(table: &LatencyTable, networks: &Networks) -> Result<(), ModelErr
     Err(ModelError::OtherSpace { path: table.path().into(), theirs, ours })
 }
 
-/// What a table knows for a fit.
+/// What a table provides for a fit.
 pub struct Problem {
-    /// For all numbers of classes that the table has networks of.
+    /// The networks for all numbers of classes in the table.
     pub networks: Networks,
     pub structure: Structure,
     pub measured: Vec<Measured>,
 }
 
 impl Problem {
+    /// Collects the measured networks of a table.
+    ///
     /// # Errors
-    /// Where the table has no row of some isolated layers of `networks`, or is of another space.
+    /// Fails if the table lacks rows of some isolated layers of `networks`, or if it is about another space.
     pub fn new(table: &LatencyTable, networks: &Networks) -> Result<Problem, ModelError> {
         check_space(table, networks)?;
         let estimates = table.require(&isolated_subjects(networks))?;
@@ -198,13 +200,15 @@ impl Problem {
         Ok(Problem { networks: all, structure, measured })
     }
 
+    /// Fits a latency model to the measured networks.
+    ///
     /// # Errors
-    /// Where the networks cannot be fitted.
+    /// Fails if the networks cannot be fitted.
     pub fn fit(&self, table: &LatencyTable) -> Result<Fit, ModelError> {
         Fit::new(&self.structure, &self.measured).map_err(|reason| unfit(table, reason))
     }
 
-    /// Networks for so many classes that were measured.
+    /// Returns how many networks for this number of classes were measured.
     fn measured_for(&self, classes: usize) -> usize {
         let head = self.networks.len() - 1;
         let is = |m: &&Measured| self.networks.classes[m.choices[head]] == classes;
@@ -216,14 +220,14 @@ pub fn unfit(table: &LatencyTable, reason: FitError) -> ModelError {
     ModelError::Fit { path: table.path().into(), reason, command: table.command().into() }
 }
 
-/// A network as a fit sees it; none where `subject` is none of these networks.
+/// Returns a network as a fit sees it, or `None` if `subject` is not one of `networks`.
 pub fn measured(networks: &Networks, subject: &Subject, estimate: &Estimate) -> Option<Measured> {
     let Subject::Network(layers) = subject else { return None };
     let weight = if estimate.disturbed { DISTURBED_WEIGHT } else { 1.0 };
     Some(Measured { choices: networks.choices_of(layers)?, latency: estimate.latency, weight })
 }
 
-/// What networks are made of, with what is known of their isolated layers if all of them were measured.
+/// Returns what networks are made of, including the latencies of isolated layers if all of them were measured.
 pub fn structure(networks: &Networks, estimates: &BTreeMap<&Subject, Estimate>) -> Structure {
     let known = |layer: &Layer| estimates.get(&Subject::Layer(*layer)).map(|e| e.latency.ns());
     let all_known = isolated_subjects(networks).iter().all(|subject| estimates.contains_key(subject));

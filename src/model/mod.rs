@@ -1,7 +1,7 @@
 //! From measured networks to a polynomial that predicts all networks of a space.
 //!
-//! latency = base + Σ rows + Σ interactions, by relative least squares with a ridge. The interactions are those with
-//! which networks left out of the fit are predicted better.
+//! latency = base + Σ rows + Σ interactions, by relative least squares with a ridge. The interactions are those that
+//! improve predictions for networks left out of the fit.
 
 mod accuracy;
 mod design;

@@ -1,13 +1,13 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// "This layer holds one of these choices, and that one of those": layers and choices in rising order.
+/// "This layer has one of these choices, and that layer one of those", with layers and choices in ascending order.
 pub type Product = Vec<(usize, Vec<usize>)>;
 
-/// A choice of a layer: the layer, and the index of the choice.
+/// A choice of a layer, as the indices of the layer and of the choice.
 pub type Place = (usize, usize);
 
-/// What a network costs where each of some layers holds one of some choices.
+/// What a network costs if each of some layers has one of some choices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Monomial {
     pub coefficient: f64,
@@ -15,21 +15,21 @@ pub struct Monomial {
     pub holds: Product,
 }
 
-/// What the networks of a space cost, in whatever unit: a multilinear polynomial of the probabilities with which
-/// layers hold choices. A network's value is its expectation where every choice is certain, to the last digit.
+/// What the networks of a space cost, in any unit: a multilinear polynomial of the probabilities with which layers have
+/// choices. The value for a network equals the expectation for certain choices, to the last digit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Polynomial {
-    /// What all networks cost first, then what depends on one layer, then on several.
+    /// First what all networks cost, then what depends on one layer, then what depends on several.
     monomials: Vec<Monomial>,
     /// No network costs less.
     floor: f64,
 }
 
-/// Coefficients are multiples of 1/PARTS, so that sums up to 2⁴³ are exact in whatever order they are taken.
+/// Coefficients are multiples of 1/PARTS, so that sums up to 2⁴³ are exact in any order.
 const PARTS: f64 = 1024.0;
 
 impl Polynomial {
-    /// The sum of such parts: a coefficient where a product holds. Equal products are added up.
+    /// Sums parts, each a coefficient that counts where its product holds. Equal products are combined.
     pub fn sum(parts: impl IntoIterator<Item = (Product, f64)>) -> Self {
         let mut sums: BTreeMap<(usize, Product), f64> = BTreeMap::new();
         for (product, coefficient) in parts {
@@ -41,7 +41,7 @@ impl Polynomial {
         Polynomial { monomials, floor: 0.0 }
     }
 
-    /// The same, of networks of which none costs less than `floor`.
+    /// Returns the same polynomial for networks of which none costs less than `floor`.
     pub fn with_floor(self, floor: f64) -> Self {
         Polynomial { floor, ..self }
     }
@@ -50,23 +50,23 @@ impl Polynomial {
         &self.monomials
     }
 
-    /// No network costs less.
+    /// Returns a lower bound on the cost of all networks.
     pub fn floor(&self) -> f64 {
         self.floor
     }
 
-    /// What all networks have in common.
+    /// Returns what all networks have in common.
     pub fn base(&self) -> f64 {
         self.monomials.first().filter(|m| m.holds.is_empty()).map_or(0.0, |m| m.coefficient)
     }
 
-    /// What a choice adds whatever the other layers hold.
+    /// Returns what a choice adds irrespective of the other layers.
     pub fn row(&self, (layer, choice): Place) -> f64 {
         let is = |product: &Product| matches!(product.as_slice(), [(l, set)] if *l == layer && set.contains(&choice));
         self.monomials.iter().filter(|m| is(&m.holds)).map(|m| m.coefficient).sum()
     }
 
-    /// The polynomial of networks in which `layer` holds `choice`.
+    /// Returns the polynomial of the networks in which `layer` has `choice`.
     pub fn given(&self, layer: usize, choice: usize) -> Polynomial {
         let part = |m: &Monomial| {
             let possible = m.holds.iter().all(|(l, set)| *l != layer || set.contains(&choice));
@@ -76,24 +76,25 @@ impl Polynomial {
         Polynomial { floor: self.floor, ..Self::sum(self.monomials.iter().filter_map(part)) }
     }
 
-    /// The cost of a network; `first_live` is the first of its layers that is computed
+    /// Returns the cost of a network. `first_live` is the first of its layers that is computed
     /// ([`crate::space::Networks::first_live`]).
     pub fn value(&self, choices: &[usize], first_live: usize) -> f64 {
-        // What a dead layer shares with a live one is only the shape that it gives.
+        // All that a dead layer shares with a live one is the shape of its output.
         let alive = |m: &&Monomial| m.holds.last().is_none_or(|(layer, _)| *layer >= first_live);
         let holds = |m: &Monomial| m.holds.iter().all(|(layer, set)| set.contains(&choices[*layer]));
         let sum: f64 = self.monomials.iter().filter(alive).filter(|m| holds(m)).map(|m| m.coefficient).sum();
         sum.max(self.floor)
     }
 
-    /// The expected cost where layer l holds choice i with `probabilities[l][i]`, whatever the others hold.
+    /// Returns the expected cost if layer l has choice i with probability `probabilities[l][i]`, independently of other
+    /// layers.
     pub fn expected(&self, probabilities: &[Vec<f64>]) -> f64 {
         let term =
             |m: &Monomial| m.holds.iter().map(|part| factor(part, probabilities)).product::<f64>() * m.coefficient;
         self.monomials.iter().map(term).sum::<f64>().max(self.floor)
     }
 
-    /// By layer and choice, the derivative of [`Polynomial::expected`].
+    /// Returns the derivative of [`Polynomial::expected`], by layer and choice.
     pub fn gradient(&self, probabilities: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let mut gradient: Vec<Vec<f64>> = probabilities.iter().map(|layer| vec![0.0; layer.len()]).collect();
         if self.expected(probabilities) <= self.floor {

@@ -1,4 +1,4 @@
-//! Which terms a latency model has: those with which networks left out of the fit are predicted better.
+//! Which terms a latency model has: those that improve predictions for networks left out of the fit.
 
 use super::Measured;
 use super::design::d_optimal;
@@ -7,29 +7,29 @@ use super::terms::{Family, Term};
 use crate::latency::Latency;
 use nalgebra::{DMatrix, DVector};
 
-/// Ridge of the base: too weak to shrink it.
+/// Ridge of the base, which is too weak to shrink it.
 const FREE: f64 = 1e-6;
-/// Strengths of a ridge that are tried: from one that hardly shrinks the unknowns to one that makes them almost 0.
+/// Strengths of a ridge to try, from one that hardly shrinks the unknowns to one that makes them almost 0.
 const RIDGES: [f64; 7] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2];
-/// Rounds of reweighting; weights settle in a few.
+/// Rounds of reweighting. The weights settle within a few.
 const ROUNDS: usize = 5;
-/// The chance that anything is taken in where nothing has an effect.
+/// The probability that any interaction is added if none has an effect.
 const CHANCE: f64 = 0.05;
 
-/// How an interaction improves predictions of networks left out of the fit.
+/// How an interaction improves predictions for networks left out of the fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gain {
     pub interaction: String,
-    /// Mean absolute relative error without it, and all that were found after it.
+    /// Mean absolute relative error without this interaction and all that were added after it.
     pub before: f64,
-    /// The same with it.
+    /// Mean absolute relative error with this interaction.
     pub after: f64,
 }
 
 /// A fit, with the interactions that were found so far.
 pub struct Selection<'a> {
     measured: &'a [Measured],
-    /// What the networks count, before any of them is found to be out of line.
+    /// The weights of the networks before any are found to be outliers.
     given: DVector<f64>,
     families: Vec<Family>,
     ridges: Vec<f64>,
@@ -39,7 +39,7 @@ pub struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    /// The fit of `families` alone, of which the first has the base. None where a latency is no number.
+    /// Fits `families` alone; the first of them contains the base. Returns `None` if a latency is not a number.
     pub fn new(measured: &'a [Measured], families: Vec<Family>) -> Option<Self> {
         let given = DVector::from_iterator(measured.len(), measured.iter().map(|m| m.weight));
         let mut ridges = vec![RIDGES[2]; families.len()];
@@ -52,7 +52,7 @@ impl<'a> Selection<'a> {
         Some(selection)
     }
 
-    /// Adds the family that helps most, again and again, as long as one helps by more than noise. Families with more
+    /// Adds the family that helps most, repeatedly, as long as one helps by more than noise. Families with more
     /// unknowns than there are networks are not tried.
     pub fn grow(&mut self, families: Vec<Family>) {
         let few = families.into_iter().filter(|family| family.terms.len() <= self.measured.len());
@@ -61,7 +61,7 @@ impl<'a> Selection<'a> {
             (family, columns)
         });
         let mut candidates: Vec<(Family, DMatrix<f64>)> = with_columns.collect();
-        // What no network has cannot be seen to help.
+        // A family that occurs in no network cannot be seen to help.
         candidates.retain(|(_, columns)| columns.iter().any(|share| *share != 0.0));
         loop {
             let tries = candidates.len();
@@ -82,12 +82,12 @@ impl<'a> Selection<'a> {
         self.families.iter().flat_map(|family| &family.terms)
     }
 
-    /// By term.
+    /// Returns the unknowns, one per term.
     pub fn unknowns(&self) -> &DVector<f64> {
         &self.solution.unknowns
     }
 
-    /// The interactions, with their terms and the indices of these among all.
+    /// Returns the interactions, with their terms and the indices of these terms among all terms.
     pub fn found(&self) -> impl Iterator<Item = (&Gain, impl Iterator<Item = (usize, &Term)>)> {
         let fixed = self.families.len() - self.gains.len();
         let mut start: usize = self.families[..fixed].iter().map(|family| family.terms.len()).sum();
@@ -98,13 +98,13 @@ impl<'a> Selection<'a> {
         })
     }
 
-    /// Of a linear form of the unknowns, in nanoseconds.
+    /// Returns the standard error of a linear form of the unknowns, in nanoseconds.
     pub fn standard_error(&self, form: &DVector<f64>) -> Latency {
         let variance = self.solution.variance * form.dot(&(&self.solution.inverse * form));
         Latency::from_ns(variance.max(0.0).sqrt())
     }
 
-    /// Indices of the `most` networks that it helps most to measure next.
+    /// Returns the indices of the `most` networks that are most useful to measure next.
     pub fn d_optimal(&self, networks: &[Vec<usize>], most: usize) -> Vec<usize> {
         let shares = |choices: &Vec<usize>| {
             let ns = DVector::from_iterator(self.unknowns().len(), self.terms().map(|term| term.ns(choices)));
@@ -124,7 +124,7 @@ impl<'a> Selection<'a> {
         self.problem.weights()
     }
 
-    /// Mean absolute relative error of networks left out of the fit.
+    /// Returns the mean absolute relative error of networks left out of the fit.
     fn error(&self) -> f64 {
         self.mean(|i| self.solution.leave_one_out_errors[i].abs())
     }
@@ -133,10 +133,10 @@ impl<'a> Selection<'a> {
         (0..self.given.len()).map(|i| self.given[i] * of(i)).sum::<f64>() / self.given.sum()
     }
 
-    /// The best ridge for a family with these columns, and the error with it. None where that is no
-    /// better: the error has to fall by its standard error at least, and so far that left-out networks
-    /// are the likelier by `tries / CHANCE` (errors taken to be Laplace's), since the best of so many
-    /// useless families looks good.
+    /// Returns the best ridge for a family with these columns, and the error with it, or `None` if the family does not
+    /// help. The error must fall by at least its standard error. The likelihood of the left-out networks (with errors
+    /// taken to be Laplace-distributed) must also rise by a factor of `tries / CHANCE`, since the best of many useless
+    /// families looks good by chance.
     fn weigh(&self, columns: &DMatrix<f64>, tries: usize) -> Option<(f64, f64)> {
         let trials = self.problem.joined(&self.solution, columns, &RIDGES);
         let errors =
@@ -149,7 +149,7 @@ impl<'a> Selection<'a> {
         (mean > standard_error && likelier > (tries as f64 / CHANCE).ln()).then_some((ridge, after))
     }
 
-    /// Strengths of the ridges, then what each network counts, then strengths again.
+    /// Tunes the ridges, then reweights the networks, then tunes the ridges again.
     fn settle(&mut self) {
         self.tune();
         for _ in 0..ROUNDS {
@@ -159,7 +159,7 @@ impl<'a> Selection<'a> {
         self.tune();
     }
 
-    /// For one family after another the strength with which left-out networks are predicted best.
+    /// Sets the ridge of one family after another to the strength that predicts left-out networks best.
     fn tune(&mut self) {
         for family in (1..self.ridges.len()).chain(1..self.ridges.len()) {
             let mut best = (self.error(), self.ridges[family]);
@@ -187,7 +187,7 @@ fn by_unknown(families: &[Family], ridges: &[f64]) -> Vec<f64> {
     each.flat_map(|(family, &ridge)| family.terms.iter().map(move |_| ridge)).collect()
 }
 
-/// By network what each term's unknown counts for, as a share of the measured latency.
+/// Returns, for each network, what each term's unknown counts for, as a share of the measured latency.
 fn columns<'t>(measured: &[Measured], terms: impl IntoIterator<Item = &'t Term>) -> DMatrix<f64> {
     let share = |term: &Term, m: &Measured| term.ns(&m.choices) / m.latency.ns();
     let column = |term| DVector::from_iterator(measured.len(), measured.iter().map(|m| share(term, m)));

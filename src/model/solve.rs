@@ -3,15 +3,15 @@
 use crate::table::MAD_TO_SIGMA;
 use nalgebra::{DMatrix, DVector};
 
-/// How much a network counts whose error is so many standard deviations: less in proportion, if it is out of line (Huber
-/// 1964, Annals of Mathematical Statistics 35:73). The constant is 95 % as efficient as least squares where errors are
-/// normal.
+/// Returns the weight of a network by its error in standard deviations; an outlier has a proportionally lower weight
+/// (Huber 1964, Annals of Mathematical Statistics 35:73). If errors are normally distributed, the constant makes this
+/// 95 % as efficient as least squares.
 fn huber(deviations: f64) -> f64 {
     (1.345 / deviations).min(1.0)
 }
 
-/// By network a row, by unknown a column, divided by the network's measured latency: what a row is to
-/// add up to is 1, and errors are relative.
+/// A row for each network and a column for each unknown, divided by the measured latency of the network. Each row is to
+/// add up to 1, so errors are relative.
 #[derive(Debug)]
 pub struct Problem {
     x: DMatrix<f64>,
@@ -23,20 +23,21 @@ pub struct Problem {
 #[derive(Debug)]
 pub struct Solution {
     pub unknowns: DVector<f64>,
-    /// Inverse of the normal matrix with its ridge: times `variance`, the unknowns' covariance.
+    /// Inverse of the normal matrix, including its ridge. Multiplied by `variance`, it is the covariance of the
+    /// unknowns.
     pub inverse: DMatrix<f64>,
-    /// Of a measurement of weight 1, relative; what the model cannot express is part of it.
+    /// Relative variance of a measurement of weight 1. It includes what the model cannot express.
     pub variance: f64,
-    /// Degrees of freedom: networks less the unknowns that they determine.
+    /// Degrees of freedom: the number of networks minus that of the unknowns that they determine.
     pub free: f64,
-    /// By network, the relative error of what a fit without it predicts.
+    /// The relative error for each network, as predicted by a fit without that network.
     pub leave_one_out_errors: Vec<f64>,
     errors: DVector<f64>,
     leverages: DVector<f64>,
 }
 
 impl Problem {
-    /// `weights`, from 0 to 1, say how much a network counts.
+    /// Creates a problem. `weights`, from 0 to 1, say how much each network counts.
     pub fn new(x: DMatrix<f64>, weights: DVector<f64>) -> Self {
         let weighted = weighted(&x, &weights);
         let normal = weighted.tr_mul(&x);
@@ -44,7 +45,7 @@ impl Problem {
         Problem { x, weights, normal, moment }
     }
 
-    /// The same, with further unknowns.
+    /// Returns the problem with additional unknowns.
     pub fn with(&self, columns: &DMatrix<f64>) -> Problem {
         let old = self.x.ncols();
         let mut x = self.x.clone().resize_horizontally(old + columns.ncols(), 0.0);
@@ -56,8 +57,8 @@ impl Problem {
         &self.weights
     }
 
-    /// The unknowns, with a ridge towards 0 of these strengths (by unknown, positive). None where there
-    /// are values that are no numbers.
+    /// Solves for the unknowns, with a ridge that shrinks them towards 0. Each unknown has its own positive strength.
+    /// Returns `None` if some values are not numbers.
     pub fn solve(&self, ridge: &[f64]) -> Option<Solution> {
         let mut normal = self.normal.clone();
         ridge.iter().enumerate().for_each(|(i, ridge)| normal[(i, i)] += ridge);
@@ -71,8 +72,8 @@ impl Problem {
         Some(Solution { unknowns, inverse, variance, free, leave_one_out_errors, errors, leverages })
     }
 
-    /// What the leave-one-out errors become where unknowns with these columns join those of `solution`, for
-    /// one strength of their ridge after another: by blocks of the inverse, without solving it all again.
+    /// Returns, for each strength of the ridge, the leave-one-out errors after unknowns with these columns join those
+    /// of `solution`. It uses the block inverse instead of solving the whole problem again.
     pub fn joined<'a>(
         &'a self,
         solution: &'a Solution,
@@ -92,7 +93,7 @@ impl Problem {
         })
     }
 
-    /// The same, in which networks whose leave-one-out error is out of line count less than in `given`.
+    /// Returns the problem with a lower weight than in `given` for networks whose leave-one-out error is an outlier.
     pub fn reweighted(&self, solution: &Solution, given: &DVector<f64>) -> Problem {
         let mut sizes: Vec<f64> = solution.leave_one_out_errors.iter().map(|error| error.abs()).collect();
         let sigma = MAD_TO_SIGMA * *sizes.select_nth_unstable_by(given.len() / 2, f64::total_cmp).1;
@@ -110,7 +111,7 @@ fn weighted(x: &DMatrix<f64>, weights: &DVector<f64>) -> DMatrix<f64> {
     DMatrix::from_fn(x.nrows(), x.ncols(), |i, j| weights[i] * x[(i, j)])
 }
 
-/// e/(1-h), exactly the error of a fit without the network (Allen 1974, Technometrics 16:125).
+/// e/(1-h), which is exactly the error of a fit without the network (Allen 1974, Technometrics 16:125).
 fn leave_one_out(errors: &DVector<f64>, leverages: &DVector<f64>) -> Vec<f64> {
     errors.iter().zip(leverages).map(|(error, leverage)| error / (1.0 - leverage.min(1.0 - 1e-9))).collect()
 }

@@ -1,43 +1,43 @@
-//! The networks of a space as a fit sees them: which pieces of work they are made of, and which of these are
+//! The networks of a space as a fit sees them: the pieces of work that they consist of, and which of these are
 //! neighbours.
 
 use super::{Place, Product};
 
-/// What a choice is to its neighbours.
+/// The role of a choice for its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It computes something.
     Real,
-    /// It passes its input on, so that its neighbours are next to each other.
+    /// It passes its input on, so its neighbours are adjacent.
     Identity,
-    /// It gives zeros.
+    /// It outputs zeros.
     Zero,
 }
 
-/// A choice of a layer, on one of the inputs that it may get.
+/// A choice of a layer, with one of the inputs that the layer may get.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     pub at: Place,
-    /// Products of which one holds in a network where this is computed, and none elsewhere.
+    /// Products of which exactly one holds in a network where this part is computed, and none elsewhere.
     pub products: Vec<Product>,
-    /// Parts with one name do the same work.
+    /// Parts with the same name do the same work.
     pub row: String,
-    /// What it is to its neighbours, and among the rows: `conv_3x3`, `skip/2`.
+    /// The kind of work, by which neighbours and rows are grouped: `conv_3x3`, `skip/2`.
     pub kind: String,
-    /// What kinds have in common that differ in their stride only: `skip`.
+    /// What is common to kinds that differ only in their stride: `skip`.
     pub op: String,
     pub role: Role,
-    /// What it takes alone, nanoseconds: what its row is expected to be before any network is measured. A row that
-    /// is 0 here stays 0.
+    /// The latency in isolation, in nanoseconds: what the row is expected to be before any network is measured. A row
+    /// for which this is 0 stays 0.
     pub isolated_ns: Option<f64>,
 }
 
 /// How two parts are neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// The second reads what the first gives, with nothing but identities between.
+    /// The second reads the output of the first, with nothing but identities in between.
     Before,
-    /// Both are computed, and added up.
+    /// Both are computed, and their outputs are added.
     Beside,
 }
 
@@ -47,7 +47,8 @@ pub struct Pair {
     pub relation: Relation,
     pub first: usize,
     pub second: usize,
-    /// Their sum is 1 in a network where they are neighbours (or the number of ways from one to the other), else 0.
+    /// The number of products that hold is 1 (or the number of paths from one part to the other) if the parts are
+    /// neighbours, and otherwise 0.
     pub products: Vec<Product>,
 }
 
@@ -56,14 +57,14 @@ pub struct Pair {
 pub struct Structure {
     /// By layer and choice.
     pub roles: Vec<Vec<Role>>,
-    /// All that can cost anything.
+    /// All parts that can cost anything.
     pub parts: Vec<Part>,
     pub pairs: Vec<Pair>,
 }
 
 impl Structure {
-    /// Layers one after another. A `zero` costs nothing and separates its neighbours; the cost of what is dead before
-    /// it stays, so that an expectation is never lower for it.
+    /// Creates the structure of a chain of layers. A `zero` costs nothing and separates its neighbours. Layers before
+    /// it are dead but keep their cost here, so that a `zero` never makes an expectation lower.
     pub fn chain(roles: Vec<Vec<Role>>, parts: Vec<Part>) -> Structure {
         let mut structure = Structure { roles, parts, pairs: vec![] };
         let real = || (0..structure.parts.len()).filter(|&i| structure.parts[i].role == Role::Real);
@@ -76,7 +77,7 @@ impl Structure {
         structure
     }
 
-    /// Products that hold where `second` reads what `first` gives.
+    /// Returns the products that hold if `second` reads the output of `first`.
     fn chained(&self, first: usize, second: usize) -> Vec<Product> {
         let (a, b) = (&self.parts[first], &self.parts[second]);
         if a.at.0 >= b.at.0 {
@@ -88,18 +89,18 @@ impl Structure {
         each.filter_map(|(a, b)| intersection(&[a, &between, b])).collect()
     }
 
-    /// The choices of a layer that networks to measure may hold.
+    /// Returns the choices of a layer that networks to be measured may have.
     pub fn live(&self, layer: usize) -> Vec<usize> {
         self.having(layer, |role| role != Role::Zero)
     }
 
-    /// The choices of a layer whose role is such.
+    /// Returns the choices of a layer whose role satisfies `such`.
     pub fn having(&self, layer: usize, such: impl Fn(Role) -> bool) -> Vec<usize> {
         (0..self.roles[layer].len()).filter(|&choice| such(self.roles[layer][choice])).collect()
     }
 }
 
-/// The product that holds where all of these do; none where that is nowhere.
+/// Returns the product that holds where all of these products hold, or `None` if that is nowhere.
 fn intersection(products: &[&Product]) -> Option<Product> {
     let mut all = Product::new();
     for (layer, set) in products.iter().copied().flatten() {

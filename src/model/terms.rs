@@ -1,33 +1,33 @@
-//! What a network's latency can be made of.
+//! The terms that a network's latency can consist of.
 
 use super::{Pair, Part, Place, Product, Relation, Structure};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one unknown of a fit means: a sum of products, each times a scale in nanoseconds. The unknown is a share
-/// of that, so that all unknowns are alike in size.
+/// The meaning of one unknown of a fit: a sum of products, each times a scale in nanoseconds. The unknown is a factor
+/// of that sum, so all unknowns have a similar size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
     pub name: String,
     pub products: Vec<(Product, f64)>,
-    /// The choices whose row it is a part of, and their scales.
+    /// The choices whose rows this is a part of, with their scales.
     pub rows: Vec<(Place, f64)>,
 }
 
 impl Term {
-    /// What the unknown counts for in a network, nanoseconds.
+    /// Returns what the unknown counts for in a network, in nanoseconds.
     pub fn ns(&self, choices: &[usize]) -> f64 {
         let holds = |product: &Product| product.iter().all(|(layer, set)| set.contains(&choices[*layer]));
         self.products.iter().filter(|(product, _)| holds(product)).map(|(_, ns)| ns).sum()
     }
 
-    /// The same, of an unknown that is so many times smaller.
+    /// Returns the same term for an unknown that is smaller by this factor.
     fn scaled(&self, by: f64) -> Term {
         let scaled = |(product, ns): &(Product, f64)| (product.clone(), by * ns);
         Term { products: self.products.iter().map(scaled).collect(), ..self.clone() }
     }
 }
 
-/// Terms that are alike: their ridge has one strength, and a model has all of them or none.
+/// Terms of the same sort. They share one strength of the ridge, and a model has all of them or none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
     pub name: String,
@@ -35,9 +35,9 @@ pub struct Family {
 }
 
 impl Structure {
-    /// What every model has, from coarse to fine: a base, and one share of their scale for all rows; how each kind
-    /// departs from that; how each row departs from its kind. `typical` is the latency of a network in the middle,
-    /// nanoseconds.
+    /// Returns the terms of every model, from coarse to fine: a base and a common factor for all rows, how each kind
+    /// departs from that factor, and how each row departs from its kind. `typical` is the median latency of the
+    /// networks, in nanoseconds.
     pub(super) fn rows(&self, typical: f64) -> Vec<Family> {
         let mut whole = self.rows_by("base", typical, |_| "all rows".into());
         let base = Term { name: "base".into(), products: vec![(vec![], typical)], rows: vec![] };
@@ -47,8 +47,8 @@ impl Structure {
         vec![whole, kinds, rows]
     }
 
-    /// What a model has besides where it helps: rows by their place, and how neighbours change each other's cost,
-    /// from one unknown for all that are alike to one for each two rows.
+    /// Returns the terms that a model has only if they help: rows by their layer, and how neighbours change each
+    /// other's cost, from a single unknown for all similar pairs to one for each pair of rows.
     pub(super) fn interactions(&self, typical: f64) -> Vec<Family> {
         let mut families = vec![self.rows_by("each row by its layer", typical, by_place)];
         for (relation, word) in [(Relation::Before, "before"), (Relation::Beside, "beside")] {
@@ -72,7 +72,7 @@ impl Structure {
         }
         let pairs = Pairs::of(self, Relation::Before, typical);
         for kind in self.parts.iter().map(|part| part.kind.as_str()).collect::<BTreeSet<_>>() {
-            // The cost that changes is that of the end that can be anything.
+            // The cost that changes is that of the unconstrained end.
             let ends: [(&str, End, End); 2] =
                 [("before", |p| p.first, |p| p.second), ("after", |p| p.second, |p| p.first)];
             for (word, any, given) in ends {
@@ -85,8 +85,8 @@ impl Structure {
                     let name = |p: &Pair| is(p).then(|| format!("{} {word} {kind}", name(&self.parts[any(p)])));
                     pairs.family(String::new(), any, name)
                 };
-                // What all have in common, those of an op, and those of a kind, predicts those that few networks
-                // have: the more have it in common, the freer the ridge leaves it.
+                // Terms for all rows, for those of an op, and for those of a kind help to predict rows that occur in
+                // few networks. The more rows share a term, the less the ridge shrinks it.
                 let levels = [alike(|part| &part.kind), alike(|part| &part.op), shared.clone()];
                 for (level, freer) in levels.iter().zip([2.0, 4.0, 8.0]) {
                     rows.terms.splice(0..0, level.terms.iter().map(|term| term.scaled(freer)));
@@ -100,14 +100,14 @@ impl Structure {
 
     fn rows_by(&self, name: &str, typical: f64, key: impl Fn(&Part) -> String) -> Family {
         let parts = self.parts.iter().map(|part| {
-            // What a choice adds is the mean over the inputs that it may get.
+            // What a choice adds is the mean over the inputs that the layer may get.
             let inputs = self.parts.iter().filter(|other| other.at == part.at).count() as f64;
             (key(part), part.products.clone(), self.scale(part, typical), Some((part.at, 1.0 / inputs)))
         });
         family(name.into(), parts)
     }
 
-    /// What a part is expected to take: what it takes alone, or a layer's share of a typical network.
+    /// Returns what a part is expected to take: its latency in isolation, or a layer's share of a typical network.
     fn scale(&self, part: &Part, typical: f64) -> f64 {
         part.isolated_ns.unwrap_or(typical / self.roles.len() as f64)
     }
@@ -120,7 +120,7 @@ fn by_place(part: &Part) -> String {
 /// One end of a pair: the index of a part.
 type End = fn(&Pair) -> usize;
 
-/// Neighbours of one relation.
+/// The neighbours with one relation.
 struct Pairs<'a> {
     structure: &'a Structure,
     typical: f64,
@@ -133,7 +133,7 @@ impl Pairs<'_> {
         Pairs { structure, typical, pairs }
     }
 
-    /// Those that have a name, in terms by name, on the scale of that one of the two whose cost changes.
+    /// Groups the pairs that `term` names into terms by that name. The scale is that of the part whose cost changes.
     fn family(&self, name: String, changed: impl Fn(&Pair) -> usize, term: impl Fn(&Pair) -> Option<String>) -> Family {
         let part = |pair: &&Pair| {
             let scale = self.structure.scale(&self.structure.parts[changed(pair)], self.typical);
@@ -143,8 +143,8 @@ impl Pairs<'_> {
     }
 }
 
-/// A family of such pieces, in terms by name: products, their scale, and the row that they are a share of. A scale of
-/// 0 adds nothing.
+/// Creates a family from pieces, grouped into terms by name. Each piece has products, their scale, and the row that it
+/// is a share of. Pieces with a scale of 0 are ignored.
 fn family(name: String, pieces: impl IntoIterator<Item = (String, Vec<Product>, f64, Option<(Place, f64)>)>) -> Family {
     let mut terms: BTreeMap<String, Term> = BTreeMap::new();
     for (name, products, scale, row) in pieces.into_iter().filter(|piece| piece.2 != 0.0) {

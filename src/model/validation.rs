@@ -13,24 +13,24 @@ pub struct Validation {
     pub classes: usize,
     /// [`LatencyModel::digest`] of the model whose predictions these are.
     pub model: Digest,
-    /// Of networks in which each layer holds each choice equally often.
+    /// Accuracy on networks in which each choice of a layer is equally likely.
     pub random: Accuracy,
-    /// Of networks that were derived as a search derives them; absent where none were measured.
+    /// Accuracy on networks that were derived as a search derives them. Absent if none were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<Accuracy>,
-    /// Of the plain sum of isolated layers, on the random networks.
+    /// Accuracy of the plain sum of isolated layers, on the random networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plain_sum: Option<Accuracy>,
-    /// Of a + b·MACs on the random networks, a and b by least squares over the networks that the model was fitted to;
-    /// absent where it was fitted to none.
+    /// Accuracy of a + b·MACs on the random networks, where a and b come from least squares over the networks that the
+    /// model was fitted to. Absent if it was fitted to none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macs: Option<Accuracy>,
-    /// Mean absolute relative difference between two estimates of a network, each from every other one of its rows:
-    /// no prediction can do better.
+    /// Mean absolute relative difference between two estimates of the same network, one from its even and one from its
+    /// odd rows. No prediction can do better.
     pub noise: Option<f64>,
 }
 
-/// A network that no fit has seen, and what was predicted.
+/// A network that no fit has seen, with its measured and predicted latencies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unseen {
     pub drawn: Drawn,
@@ -41,10 +41,10 @@ pub struct Unseen {
 }
 
 impl Validation {
-    /// Of the unseen networks that `table` has rows of; none where it has no random ones.
+    /// Validates the table's model on its unseen networks. Returns `None` if there are no random ones.
     ///
     /// # Errors
-    /// Where the table has no model of the networks.
+    /// Fails if the table has no model of the networks.
     pub fn of(table: &LatencyTable, networks: &Networks) -> Result<Option<(Validation, Vec<Unseen>)>, ModelError> {
         let model = LatencyModel::new(table, networks)?;
         let plain = LatencyModel::isolated(table, networks).ok();
@@ -84,25 +84,25 @@ impl Validation {
     }
 }
 
-/// The networks that no fit sees.
+/// Returns the networks that no fit sees.
 fn drawn(table: &LatencyTable) -> BTreeMap<&Subject, Drawn> {
     table.rows().iter().filter_map(|row| Some((&row.subject, row.unseen?))).collect()
 }
 
-/// The validations of a table, one for each number of classes: a file beside it.
+/// The validations of a table, one for each number of classes, stored in a file beside the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Validations(pub Vec<Validation>);
 
 impl Validations {
-    /// `NAME.validation.json`, where the table is `NAME.jsonl`.
+    /// Returns the path `NAME.validation.json` for a table `NAME.jsonl`.
     pub fn path(table: &Path) -> PathBuf {
         table.with_extension("validation.json")
     }
 
-    /// Those of a table; none where there is no file.
+    /// Loads the validations of a table. There are none if the file does not exist.
     ///
     /// # Errors
-    /// Where the file is damaged.
+    /// Fails if the file is damaged.
     pub fn load(table: &LatencyTable) -> Result<Self, ArtifactError> {
         match artifact::read_json(&Self::path(table.path()), "nas-profile validate") {
             Err(ArtifactError::Missing { .. }) => Ok(Self::default()),
@@ -110,16 +110,16 @@ impl Validations {
         }
     }
 
-    /// That of `model`: a model that has changed since has none.
+    /// Returns the validation of `model`. A model that has changed since it was validated has none.
     pub fn of(&self, model: &LatencyModel) -> Option<&Validation> {
         let digest = model.digest();
         self.0.iter().find(|validation| validation.model == digest)
     }
 
-    /// Stores a validation in the place of the one of the same classes.
+    /// Stores a validation, replacing that for the same number of classes.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn save(mut self, table: &LatencyTable, validation: Validation) -> Result<(), ArtifactError> {
         self.0.retain(|old| old.classes != validation.classes);
         self.0.push(validation);
@@ -143,7 +143,7 @@ fn noise(table: &LatencyTable, networks: &Networks) -> Option<f64> {
     (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
 }
 
-/// a and b of y = a + b·x by least squares; none for fewer than two different x.
+/// Returns a and b of y = a + b·x by least squares, or `None` if there are fewer than two different x.
 fn line(points: impl Iterator<Item = (f64, f64)>) -> Option<(f64, f64)> {
     let points: Vec<(f64, f64)> = points.collect();
     let n = points.len() as f64;
