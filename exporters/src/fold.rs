@@ -5,7 +5,7 @@ use crate::{BATCH_NORM_EPS, Graph, NodeId, Op, Weights, WeightsError};
 /// convolution.
 ///
 /// # Errors
-/// If a parameter of `graph` is missing in `weights` or misshapen.
+/// Fails if a parameter of `graph` is missing in `weights` or misshapen.
 pub fn fold_batch_norm(graph: &Graph, weights: &Weights) -> Result<(Graph, Weights), WeightsError> {
     weights.check(graph)?;
     let readers = |id: NodeId| graph.nodes().iter().filter(|n| n.inputs.contains(&id)).count();

@@ -301,7 +301,7 @@ impl Graph {
     /// Appends a node, which becomes the output, and returns its id.
     ///
     /// # Panics
-    /// If [`Graph::try_add`] fails, which is a mistake in the code that describes the network.
+    /// Panics if [`Graph::try_add`] fails, which is a mistake in the code that describes the network.
     pub fn add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> NodeId {
         self.try_add(name, op, inputs).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -309,7 +309,7 @@ impl Graph {
     /// Appends a node, which becomes the output, and returns its id.
     ///
     /// # Errors
-    /// If the inputs do not fit the op, the name is taken, or a size is out of range.
+    /// Fails if the inputs do not fit the op, the name is taken, or a size is out of range.
     pub fn try_add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId, GraphError> {
         if self.nodes.iter().any(|n| n.name == name) {
             return Err(GraphError::Name { name: name.into() });

@@ -112,7 +112,7 @@ fn precision(model: &ModelProto) -> Precision {
 /// The ONNX file of a network. Dead nodes are removed, and batch norms are folded into convolutions.
 ///
 /// # Errors
-/// If a parameter of `graph` is missing in `weights` or misshapen, or if the precision cannot be written.
+/// Fails if a parameter of `graph` is missing in `weights` or misshapen, or if the precision cannot be written.
 pub fn encode(graph: &Graph, weights: &Weights, precision: Precision) -> Result<Vec<u8>, EncodeError> {
     if precision != Precision::Fp32 {
         return Err(EncodeError::Precision(precision));

@@ -5,7 +5,7 @@ pub struct Folder(tempfile::TempDir);
 
 impl Folder {
     /// # Panics
-    /// Where it cannot be created.
+    /// Panics if it cannot be created.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Folder {
         Folder(tempfile::tempdir().unwrap_or_else(|e| panic!("cannot create a temporary folder: {e}")))
@@ -18,7 +18,7 @@ impl Folder {
     /// Writes a file; returns its path.
     ///
     /// # Panics
-    /// Where it cannot be written.
+    /// Panics if it cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         let written = std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")));

@@ -34,7 +34,7 @@ impl Drop for Probe {
 
 impl Probe {
     /// # Panics
-    /// Where it does not start.
+    /// Panics if it does not start.
     pub fn start(folder: &Folder) -> Probe {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let named = |variable: &str, usual: &str| std::env::var_os(variable).map_or(root.join(usual), PathBuf::from);
@@ -68,7 +68,7 @@ impl Probe {
     /// Whether it served a request.
     ///
     /// # Panics
-    /// Where it ends, does not answer in time, or takes too much memory.
+    /// Panics if it ends, does not answer in time, or takes too much memory.
     pub fn ask(&mut self, request: &Request) -> bool {
         let line = serde_json::to_string(request).unwrap_or_default() + "\n";
         let doing = match request {

@@ -38,7 +38,7 @@ impl<'s> Fleet<'s> {
     /// Boards on which the model `anchor` takes more or less time than on the others are left out, with a warning.
     ///
     /// # Errors
-    /// If no board is left.
+    /// Fails if no board is left.
     pub fn open(
         sessions: &'s mut Vec<Session>,
         models: &[(String, Source)],
@@ -58,7 +58,7 @@ impl<'s> Fleet<'s> {
     /// outstanding on it.
     ///
     /// # Errors
-    /// If every board is lost, and those of `take`.
+    /// Fails if every board is lost, and those of `take`.
     pub fn measure<E: From<DeviceError>>(
         &mut self,
         jobs: VecDeque<usize>,
@@ -104,7 +104,7 @@ impl<'s> Fleet<'s> {
     /// that cannot run has no entry: its measurement reports why.
     ///
     /// # Errors
-    /// If the board is lost.
+    /// Fails if the board is lost.
     pub fn peaks(&mut self, models: &[usize]) -> Result<BTreeMap<usize, u64>, DeviceError> {
         let (Some(session), Some(placed)) = (self.sessions.first_mut(), self.models.first()) else {
             return Ok(BTreeMap::new());

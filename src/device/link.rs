@@ -32,7 +32,7 @@ impl Link {
     /// Uploads what is missing on the device, and starts the probe there.
     ///
     /// # Errors
-    /// If the device cannot be reached, or if there is no probe or no library for it.
+    /// Fails if the device cannot be reached, or if there is no probe or no library for it.
     pub fn open(board: &Board) -> Result<Link, DeviceError> {
         match &board.site {
             None => Self::local(board),
@@ -148,7 +148,7 @@ fn check_arch(connection: &Connection, board: &Board) -> Result<(), DeviceError>
 }
 
 /// # Errors
-/// If there is no folder of this user. In one that is shared, others could plant files.
+/// Fails if there is no folder of this user. In one that is shared, others could plant files.
 fn cache_dir() -> Result<PathBuf, DeviceError> {
     let of_user = || Some(environment::path("HOME")?.join(".cache"));
     let cache = environment::path("XDG_CACHE_HOME").or_else(of_user);

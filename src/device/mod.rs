@@ -211,7 +211,7 @@ impl Device {
     /// The built-in devices.
     ///
     /// # Errors
-    /// If the file of one of them does not describe a device.
+    /// Fails if the file of one of them does not describe a device.
     pub fn built_in() -> Result<Vec<Device>, DeviceError> {
         BUILT_IN.iter().map(|(name, _)| Self::load(name)).collect()
     }
@@ -219,7 +219,7 @@ impl Device {
     /// Loads the built-in device of this name, or the device in this TOML file.
     ///
     /// # Errors
-    /// If there is neither, or if the file does not describe a device.
+    /// Fails if there is neither, or if the file does not describe a device.
     pub fn load(name_or_file: &str) -> Result<Device, DeviceError> {
         let path = Path::new(name_or_file);
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_file) {

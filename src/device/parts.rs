@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// The probe for a device: `NAS_PROBE`, this machine's own, or one that `scripts/build-probe` builds.
 ///
 /// # Errors
-/// If there is none, with how to build it.
+/// Fails if there is none, with how to build it.
 pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
     if let Some(path) = environment::path("NAS_PROBE") {
         return existing(path);
@@ -24,7 +24,7 @@ pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
 /// ONNX Runtime's shared library for a device, by default that of the official wheels.
 ///
 /// # Errors
-/// If there is none for its architecture, or if it cannot be downloaded.
+/// Fails if there is none for its architecture, or if it cannot be downloaded.
 pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
     match &device.target {
         Some(target) if !is_own(target) => {

@@ -66,7 +66,7 @@ impl Session {
     /// Connects to a board, uploads what is missing there, starts the probe and sets the board up.
     ///
     /// # Errors
-    /// If the board cannot be reached, if the probe does not answer or is of another version, or if the board cannot be
+    /// Fails if the board cannot be reached, if the probe does not answer or is of another version, or if the board cannot be
     /// set up as requested.
     pub fn open(board: &Board) -> Result<Session, DeviceError> {
         let timeout = board.timeout();
@@ -135,7 +135,7 @@ impl Session {
     /// Version and execution providers of `runtime` on this device.
     ///
     /// # Errors
-    /// If the runtime cannot be used, with the reason of the probe.
+    /// Fails if the runtime cannot be used, with the reason of the probe.
     pub fn require(&self, runtime: Runtime) -> Result<&RuntimeInfo, DeviceError> {
         if let Some(info) = self.hello.runtimes.iter().find(|info| info.runtime == runtime) {
             return Ok(info);
@@ -149,7 +149,7 @@ impl Session {
     /// yet.
     ///
     /// # Errors
-    /// If a graph cannot be written as ONNX, or if a file cannot be stored on the device.
+    /// Fails if a graph cannot be written as ONNX, or if a file cannot be stored on the device.
     pub fn place(&mut self, models: &[(String, Source)]) -> Result<Vec<Model>, DeviceError> {
         let (mut placed, mut graphs, mut files) = (vec![], vec![], vec![]);
         let mut graph_bytes = 0;

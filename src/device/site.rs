@@ -55,7 +55,7 @@ impl Site {
     /// `~/.ssh/config` that has the name of the device. Empty for a device that is not reached over SSH.
     ///
     /// # Errors
-    /// If no address is known, or if one is malformed.
+    /// Fails if no address is known, or if one is malformed.
     pub fn of(device: &Device, ssh: &[String], accept_new_host_key: bool) -> Result<Vec<Site>, DeviceError> {
         if device.link == LinkKind::Local {
             return match ssh.first() {

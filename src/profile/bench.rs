@@ -43,7 +43,7 @@ struct Case {
 /// until then is the result.
 ///
 /// # Errors
-/// Where a runtime is not available, or a model cannot be sent.
+/// Fails if a runtime is not available, or a model cannot be sent.
 pub fn bench(
     session: &mut Session,
     models: &[(String, Source)],

@@ -68,7 +68,7 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
 /// cheapest and the dearest network by the model as it is; and the D-optimal ones of many random networks.
 ///
 /// # Errors
-/// Where the networks that were measured cannot be fitted.
+/// Fails if the networks that were measured cannot be fitted.
 pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> Result<Vec<Subject>, ModelError> {
     let first: HashSet<Subject> = first_to_fit(networks, number).into_iter().collect();
     let problem = Problem::new(table, networks)?;

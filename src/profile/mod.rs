@@ -49,7 +49,7 @@ const FEWEST_TO_FIT: usize = 20;
 /// The header of a table that these boards measure together.
 ///
 /// # Errors
-/// Where one of them does not have the runtime, or is not of the others' kind.
+/// Fails if one of them does not have the runtime, or is not of the others' kind.
 pub fn header(
     device: &str,
     boards: &[Session],

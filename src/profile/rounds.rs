@@ -48,7 +48,7 @@ const BETWEEN_ANCHORS: usize = 12;
 /// the work.
 ///
 /// # Errors
-/// Where every board is lost; and, after all others were measured, where a subject could not be.
+/// Fails if every board is lost; and, after all others were measured, where a subject could not be.
 pub fn rounds(
     sessions: &mut Vec<Session>,
     table: &mut LatencyTable,

@@ -6,19 +6,20 @@ use std::path::Path;
 /// A search that has not ended: it is running, or was interrupted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Begun {
-    /// The epochs that have ended.
+    /// The epochs that have finished.
     pub log: Vec<SearchEpoch>,
-    /// Of several targets, how many it has compared networks for, and does no longer.
+    /// If there are several targets, the number of targets for which the comparison of networks has finished.
     pub targets_before: usize,
-    /// What it found out about networks so far, of the target that it is at.
+    /// What the search has found out so far about networks for the current target.
     pub candidates: Vec<CandidateRow>,
 }
 
 impl RunDir {
-    /// What a search has written since the results of the run were; none where they are of the last search.
+    /// Returns what a search has written since the results of the run were written, or `None` if the results are those
+    /// of the last search.
     ///
     /// # Errors
-    /// Where a file is damaged.
+    /// Fails if a file is damaged.
     pub fn begun(&self) -> Result<Option<Begun>, ArtifactError> {
         let ended = [self.search_log(), self.genotype()].iter().filter_map(|path| modified(path)).max();
         let log = self.unfinished().written().pop().filter(|(written, _)| Some(*written) > ended);
@@ -44,8 +45,8 @@ impl RunDir {
         if let Some((_, path)) = &log {
             begun.log = artifact::read_lines(path)?;
         }
-        // Networks of a supernet are first scored with its weights. If they are trained right away, the log is of an
-        // earlier search, and the present one has none.
+        // The networks of a supernet are first scored with its weights. If the networks are trained right away, the log
+        // belongs to an earlier search, and the present search has none.
         let supernet = begun.log.last().is_some_and(|epoch| epoch.alpha.is_empty());
         if supernet && begun.candidates.first().is_some_and(|row| row.epochs > 0) {
             begun.log.clear();

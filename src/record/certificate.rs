@@ -3,36 +3,36 @@ use crate::search::{Candidate, Constraint, Limits, Unit};
 use crate::space::{Genotype, Networks};
 use serde::{Deserialize, Serialize};
 
-/// Why a search chose a network, and what was left out for the limits: `certificate` in `genotype.json`.
+/// Why a search chose a network, and what it gave up to keep within the limits: `certificate` in `genotype.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
-    /// What the scores are, and how the network was chosen by them.
+    /// What the scores are, and how they decided the choice.
     pub algorithm: String,
-    /// What the network had to keep to, and what is predicted of it; the band is of the first.
+    /// The constraints, with the predicted costs of the network. The band is that of the first.
     pub constraints: Vec<Held>,
-    /// Of the network.
+    /// Score of the network.
     pub score: f64,
-    /// The best network by the same scores if there were no limits; absent where only networks within them are scored.
+    /// The network with the best score if there were no limits. Absent if only networks within the limits are scored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unconstrained: Option<Unconstrained>,
     /// The network within all limits that uses the most of the first one.
     pub nearest_below: NearestBelow,
-    /// Of the network, where it was measured before it was chosen.
+    /// The measured latency of the network, if it was measured before it was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_ns: Option<Latency>,
 }
 
-/// A constraint, and the predicted cost of the network that was chosen.
+/// A constraint, with the predicted cost of the chosen network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Held {
-    /// As `latency on host with ort`.
+    /// For example `latency on host with ort`.
     pub cost: String,
     pub unit: Unit,
     /// What was asked for.
     pub target: f64,
-    /// What a prediction must not exceed.
+    /// The limit that a prediction must not exceed.
     pub limit: f64,
     pub value: f64,
 }
@@ -40,28 +40,28 @@ pub struct Held {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unconstrained {
-    /// As in a genotype.
+    /// Choices, named as in a genotype.
     pub ops: Vec<String>,
     pub score: f64,
-    /// By how much its score is larger than that of the network that was chosen.
+    /// The difference between this score and that of the chosen network.
     pub score_cost_of_limit: f64,
-    /// By constraint.
+    /// The costs of this network, by constraint.
     pub costs: Vec<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NearestBelow {
-    /// As in a genotype.
+    /// Choices, named as in a genotype.
     pub ops: Vec<String>,
-    /// Its first cost.
+    /// The first cost of the network.
     pub value: f64,
-    /// By which share of the limit another network may be nearer; 0 where all were compared.
+    /// By which share of the limit another network may be nearer to it. 0 if all networks were compared.
     pub resolution: f64,
 }
 
 impl Certificate {
-    /// Of the network `chosen` within `limits`; none where no network is within them.
+    /// Certifies the network `chosen` within `limits`. Returns `None` if no network is within them.
     pub fn new(
         algorithm: &str,
         networks: &Networks,
@@ -100,7 +100,7 @@ impl Certificate {
     }
 }
 
-/// A genotype with the certificate of the search that found it: what `genotype.json` holds.
+/// A genotype with the certificate of the search that found it: the content of `genotype.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Certified {
     #[serde(flatten)]

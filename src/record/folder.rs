@@ -7,16 +7,16 @@ use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The key of an ONNX file's metadata whose value is the digest of the weights that were exported.
+/// The metadata key in an ONNX file whose value is the digest of the exported weights.
 pub const WEIGHTS: &str = "edge-nas.weights";
 
-/// The key whose value is the JSON of the [`super::Interface`].
+/// The metadata key whose value is the JSON of the [`super::Interface`].
 pub const INTERFACE: &str = "edge-nas.interface";
 
-/// The folder of a run that has a folder for each of several targets.
+/// The folder of a run that contains a folder for each of several targets.
 const TARGETS: &str = "targets";
 
-/// A run's folder: the search's files, and a [`ModelDir`] for each network.
+/// The folder of a run, with the files of the search and a [`ModelDir`] for each network.
 #[derive(Clone, Debug)]
 pub struct RunDir(pub PathBuf);
 
@@ -29,13 +29,13 @@ impl RunDir {
         self.0.join("search.jsonl")
     }
 
-    /// Where the network for one of several targets is stored: a run's folder of its own, of whose search the log is
-    /// beside the other folders.
+    /// Returns the folder of the network for one of several targets. It is itself the folder of a run, except that the
+    /// log of the search is in the run that contains it.
     pub fn target(&self, name: &str) -> RunDir {
         RunDir(self.0.join(TARGETS).join(name))
     }
 
-    /// The folders of its targets that a network was found for, with their names.
+    /// Returns the names and folders of the targets for which a network was found.
     pub fn targets(&self) -> Vec<(String, RunDir)> {
         let entries = std::fs::read_dir(self.0.join(TARGETS)).into_iter().flatten();
         let name = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
@@ -45,13 +45,14 @@ impl RunDir {
         folders
     }
 
-    /// The run that this is the folder of a target of.
+    /// Returns the run that contains this folder, if this is the folder of a target.
     pub fn of_several(&self) -> Option<RunDir> {
         let targets = self.0.parent().filter(|dir| dir.ends_with(TARGETS));
         targets.and_then(Path::parent).map(|run| RunDir(run.into()))
     }
 
-    /// The log of the search that found the genotype, its own or that of several targets.
+    /// Returns the log of the search that found the genotype: the run's own log, or that of the search for several
+    /// targets.
     fn log_of_search(&self) -> PathBuf {
         match self.of_several() {
             Some(run) if !self.search_log().is_file() => run.search_log(),
@@ -59,22 +60,22 @@ impl RunDir {
         }
     }
 
-    /// A [`SearchedOn`]
+    /// Path of a [`SearchedOn`].
     pub fn searched_on(&self) -> PathBuf {
         self.0.join("search.json")
     }
 
-    /// [`super::CandidateRow`] lines.
+    /// Path of [`super::CandidateRow`] lines.
     pub fn candidates(&self) -> PathBuf {
         self.0.join("candidates.jsonl")
     }
 
-    /// Where an unfinished search is stored.
+    /// Returns where an unfinished search is stored.
     pub fn unfinished(&self) -> Unfinished {
         Unfinished { dir: self.0.join("checkpoint"), stage: "search" }
     }
 
-    /// The experiment as it was run, with all that its file left to defaults.
+    /// Path of the experiment as it was run, including all defaults.
     pub fn experiment(&self) -> PathBuf {
         self.0.join("experiment.toml")
     }
@@ -87,17 +88,17 @@ impl RunDir {
         self.0.join("report.html")
     }
 
-    /// Where the found network is stored: the run's folder itself.
+    /// Returns the folder of the network that was found, which is that of the run.
     pub fn found(&self) -> ModelDir {
         ModelDir(self.0.clone())
     }
 
-    /// Where the baseline is stored.
+    /// Returns the folder of the baseline.
     pub fn baseline(&self) -> ModelDir {
         ModelDir(self.0.join("baseline"))
     }
 
-    /// The folders of its networks, whether they were trained or not.
+    /// Returns the folders of the run's networks, whether trained or not.
     pub fn models(&self) -> [ModelDir; 2] {
         [self.found(), self.baseline()]
     }
@@ -108,12 +109,12 @@ impl RunDir {
 pub struct ModelDir(pub PathBuf);
 
 impl ModelDir {
-    /// A [`crate::space::Network`]
+    /// Path of a [`crate::space::Network`].
     pub fn network(&self) -> PathBuf {
         self.0.join("network.json")
     }
 
-    /// A [`TrainedOn`]
+    /// Path of a [`TrainedOn`].
     pub fn trained_on(&self) -> PathBuf {
         self.0.join("data.json")
     }
@@ -122,22 +123,23 @@ impl ModelDir {
         self.0.join("weights.safetensors")
     }
 
-    /// The weights after the epoch that was the best on the images that were kept back; absent where none were.
+    /// Path of the weights after the epoch with the best accuracy on held-out images. The file is absent if no images
+    /// were held out.
     pub fn best_weights(&self) -> PathBuf {
         self.0.join("best.safetensors")
     }
 
-    /// The logits of this network, as a teacher, for all views of the training images.
+    /// Path of the logits of this network, as a teacher, for all views of the training images.
     pub fn answers(&self, key: &Digest) -> PathBuf {
         self.0.join(format!("answers-{}.safetensors", &key.as_str()[..12]))
     }
 
-    /// [`TrainEpoch`] lines.
+    /// Path of [`TrainEpoch`] lines.
     pub fn train_log(&self) -> PathBuf {
         self.0.join("train.jsonl")
     }
 
-    /// Where an unfinished training is stored.
+    /// Returns where an unfinished training is stored.
     pub fn unfinished(&self) -> Unfinished {
         Unfinished { dir: self.0.join("checkpoint"), stage: "train" }
     }
@@ -146,19 +148,20 @@ impl ModelDir {
         self.0.join("model.onnx")
     }
 
-    /// An [`Evaluation`]
+    /// Path of an [`Evaluation`].
     pub fn eval(&self) -> PathBuf {
         self.0.join("eval.json")
     }
 
-    /// The figure of its confusion matrix.
+    /// Path of the figure of the confusion matrix.
     pub fn confusion(&self) -> PathBuf {
         self.0.join("confusion.svg")
     }
 }
 
-/// The files of trainings and searches that have not ended, beside the results of earlier ones. Their names hold the
-/// first digits of a digest of all that the result depends on, so that one with other settings does not replace them.
+/// The files of unfinished trainings and searches, which lie beside the results of earlier ones. Their names contain
+/// the first digits of a digest of everything that the result depends on, so a run with other settings does not replace
+/// them.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
     dir: PathBuf,
@@ -170,27 +173,27 @@ impl Unfinished {
         self.file(key, "safetensors")
     }
 
-    /// The best weights so far.
+    /// Path of the best weights so far.
     pub fn best(&self, key: &Digest) -> PathBuf {
         self.file(key, "best.safetensors")
     }
 
-    /// A line for each epoch that has ended.
+    /// Path of the log, with a line for each finished epoch.
     pub fn log(&self, key: &Digest) -> PathBuf {
         self.file(key, "jsonl")
     }
 
-    /// What was found out about networks so far: [`super::CandidateRow`] lines.
+    /// Path of what was found out so far about networks: [`super::CandidateRow`] lines.
     pub fn candidates(&self, key: &Digest) -> PathBuf {
         self.compared().file(key, "jsonl")
     }
 
-    /// Where an unfinished short training is stored.
+    /// Returns where an unfinished short training is stored.
     pub fn trial(&self) -> Unfinished {
         Unfinished { stage: "trial", ..self.clone() }
     }
 
-    /// What the convolutions are trained in: [`super::Floats`], where a measurement decided it.
+    /// Path of the number formats of the convolutions ([`super::Floats`]), if a measurement decided on them.
     pub fn arithmetic(&self, key: &Digest) -> PathBuf {
         self.file(key, "json")
     }
@@ -199,12 +202,12 @@ impl Unfinished {
         self.dir.join(format!("{}-{}.{extension}", self.stage, &key.as_str()[..12]))
     }
 
-    /// The log that was written last; none where there is none.
+    /// Returns the log that was written last, or `None` if there is none.
     pub fn newest_log(&self) -> Option<PathBuf> {
         self.written().pop().map(|(_, path)| path)
     }
 
-    /// The logs, and when they were written last, in this order.
+    /// Returns the logs and their modification times, oldest first.
     pub(super) fn written(&self) -> Vec<(SystemTime, PathBuf)> {
         let paths = std::fs::read_dir(&self.dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
         let is_log = |path: &PathBuf| {
@@ -216,13 +219,13 @@ impl Unfinished {
         logs
     }
 
-    /// The same folder, for the lines about networks.
+    /// Returns the same folder, for the lines about networks.
     pub(super) fn compared(&self) -> Unfinished {
         Unfinished { stage: "candidates", ..self.clone() }
     }
 }
 
-/// A search that has ended.
+/// A finished search.
 #[derive(Clone, Debug)]
 pub struct EndedSearch {
     pub on: SearchedOn,
@@ -246,22 +249,22 @@ pub struct Exported {
     pub model: Inspected,
 }
 
-/// Files that belong together, or in a sentence why they do not.
+/// Files that belong together, or a sentence that says why they do not.
 pub type Matched<T> = Result<T, String>;
 
 impl RunDir {
-    /// Keeps other processes from changing the run.
+    /// Prevents other processes from changing the run.
     ///
     /// # Errors
-    /// Where another process changes it.
+    /// Fails if another process is changing it.
     pub fn lock(&self) -> Result<Lock, ArtifactError> {
         Lock::of_folder(&self.0)
     }
 
-    /// The certificate of the genotype; none where no search found it.
+    /// Returns the certificate of the genotype, or `None` if no search found the genotype.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn certificate(&self) -> Result<Option<Certificate>, ArtifactError> {
         #[derive(Deserialize)]
         struct OfGenotype {
@@ -271,10 +274,10 @@ impl RunDir {
         Ok(optional::<OfGenotype>(&self.genotype())?.and_then(|genotype| genotype.certificate))
     }
 
-    /// The search that found `genotype`; none where it was not found by one.
+    /// Returns the search that found `genotype`, or `None` if no search did.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// Fails if a file cannot be read.
     pub fn searched(&self, genotype: &Genotype) -> Result<Option<Matched<EndedSearch>>, ArtifactError> {
         let log = artifact::read_lines(&self.log_of_search())?;
         let Some(on) = optional::<SearchedOn>(&self.searched_on())? else {
@@ -287,10 +290,10 @@ impl RunDir {
 }
 
 impl ModelDir {
-    /// The network that was trained; none where there is none.
+    /// Returns the network that was trained, or `None` if there is none.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// Fails if a file cannot be read.
     pub fn trained(&self) -> Result<Option<Matched<Trained>>, ArtifactError> {
         let Some(on) = optional::<TrainedOn>(&self.trained_on())? else { return Ok(None) };
         let Some(network) = optional::<Network>(&self.network())? else { return Ok(None) };
@@ -307,10 +310,10 @@ impl ModelDir {
         Ok(Some(Ok(Trained { network, on, log })))
     }
 
-    /// The ONNX file of `trained`; none where there is none.
+    /// Returns the ONNX file of `trained`, or `None` if there is none.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn exported(&self, trained: &Trained) -> Result<Option<Matched<Exported>>, ArtifactError> {
         let path = self.onnx();
         if !path.is_file() {
@@ -325,10 +328,10 @@ impl ModelDir {
         }))
     }
 
-    /// The evaluation of `trained`, or of its export; none where there is none.
+    /// Returns the evaluation of `trained` or of its export, or `None` if there is none.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn evaluated(
         &self,
         trained: &Trained,
@@ -347,7 +350,7 @@ impl ModelDir {
     }
 }
 
-/// When a file was written last; none where there is none.
+/// Returns when a file was last modified, or `None` if there is no file.
 pub(super) fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|found| found.modified()).ok()
 }

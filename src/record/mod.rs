@@ -1,8 +1,9 @@
-//! What the files of a run hold, where they are, and which of them belong together.
+//! What the files of a run contain, where they are, and which of them belong together.
 //!
-//! Each result names what it is of by digests: a training its network, its log and its weights ([`TrainedOn`]), an
-//! exported model the weights ([`WEIGHTS`]), a benchmark the model, an evaluation the weights or the model, and a search
-//! the genotype ([`SearchedOn`]). What does not match was made of something else, and is not used.
+//! Each result identifies by digests what it was made from: a training identifies its network, its log and its weights
+//! ([`TrainedOn`]), an exported model the weights ([`WEIGHTS`]), a benchmark the model, an evaluation the weights or
+//! the model, and a search the genotype ([`SearchedOn`]). A result whose digests do not match was made from something
+//! else and is not used.
 
 mod begun;
 mod certificate;
@@ -25,42 +26,42 @@ use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What a genotype was searched with: what `search.json` holds.
+/// What a genotype was searched with: the content of `search.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchedOn {
     /// The data set's name.
     pub data: String,
     pub data_digest: String,
-    /// Of the latency tables, that of the first limit first.
+    /// Digests of the latency tables, that of the first limit first.
     pub tables: Vec<Digest>,
-    /// Of the genotype that was derived.
+    /// Digest of the derived genotype.
     pub genotype: Digest,
-    /// Of `search.jsonl`.
+    /// Digest of `search.jsonl`.
     pub log: Digest,
-    /// In what a latency table differs from the device's own, where that was allowed.
+    /// How a latency table differs from the device's own, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
 }
 
-/// What a network was trained on, and how its input is to be prepared: what `data.json` holds.
+/// What a network was trained on, and how its input is to be prepared: the content of `data.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn {
     /// The data set's name.
     pub data: String,
     pub data_digest: String,
-    /// Of the network that was trained.
+    /// Digest of the trained network.
     pub network: Digest,
-    /// Of `train.jsonl`.
+    /// Digest of `train.jsonl`.
     pub log: Digest,
-    /// Of the file of the weights.
+    /// Digest of the file with the weights.
     pub weights: Digest,
     /// Names of the classes, by logit.
     pub classes: Vec<String>,
-    /// Of the network's input: (pixel / 255 − mean) / std, by channel.
+    /// Normalisation of the network's input: (pixel / 255 − mean) / std, by channel.
     pub normalisation: Normalisation,
-    /// What its convolutions were trained in.
+    /// The number formats in which the convolutions were trained.
     #[serde(default)]
     pub arithmetic: Floats,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +71,7 @@ pub struct TrainedOn {
 /// How an artifact was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
-    /// Of edge-nas.
+    /// Version of edge-nas.
     pub version: String,
     /// The command line.
     pub command: Vec<String>,
@@ -80,14 +81,14 @@ pub struct Made {
 }
 
 impl Made {
-    /// By this process.
+    /// Returns how this process makes an artifact.
     pub fn here(seed: u64, processor: impl Into<String>) -> Made {
         let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
         Made { version: env!("CARGO_PKG_VERSION").into(), command, seed, processor: processor.into() }
     }
 }
 
-/// How an image becomes the input of a network, and what its logits mean; both as in [`TrainedOn`].
+/// How an image becomes the input of a network, and what its logits mean. Both are the same as in [`TrainedOn`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
     pub classes: Vec<String>,
@@ -100,19 +101,20 @@ impl TrainedOn {
     }
 }
 
-/// What convolutions are trained in, by kind. All else, their parameters and inference are in 32-bit floats.
+/// The number formats in which convolutions are trained, by kind. Everything else, including their parameters and
+/// inference, uses 32-bit floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Floats {
-    /// Larger than 1×1.
+    /// Kernels larger than 1×1.
     pub dense: Float,
-    /// 1×1.
+    /// Kernels of 1×1.
     pub pointwise: Float,
-    /// In groups.
+    /// Grouped convolutions.
     pub depthwise: Float,
 }
 
-/// A kind of number.
+/// A number format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Float {
@@ -136,27 +138,26 @@ impl fmt::Display for Floats {
 /// An epoch of the search: a line of `search.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SearchEpoch {
-    /// From 1.
+    /// Counted from 1.
     pub epoch: usize,
     pub learning_rate: f64,
     /// Mean cross-entropy of the weight steps, on the training split.
     pub train_loss: f64,
-    /// Mean cross-entropy of the alpha steps, on the held-out split; absent while only weights are
-    /// trained.
+    /// Mean cross-entropy of the alpha steps, on the held-out split. Absent while only weights are trained.
     pub validation_loss: Option<f64>,
     pub validation_accuracy: Option<Share>,
-    /// What the search keeps within limits, at the epoch's end; empty where the supernet is trained without them.
+    /// What the search keeps within limits, at the end of the epoch. Empty if the supernet is trained without limits.
     pub constraints: Vec<Expected>,
-    /// By constraint, by what its excess is multiplied in the loss, where that changes.
+    /// By constraint, the factor of its excess in the loss, if that factor changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub multipliers: Vec<f64>,
-    /// Architecture weights at the epoch's end: a row for each layer that has several choices, a value for each of
-    /// them. Empty where there are none.
+    /// Architecture weights at the end of the epoch, with a row for each layer that has several choices and a value for
+    /// each of them. Empty if there are none.
     pub alpha: Vec<Vec<f64>>,
-    /// Of softmax(alpha), by the same layers, in nats.
+    /// Entropies of softmax(alpha), by the same layers, in nats.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entropies: Vec<f64>,
-    /// The names of these choices.
+    /// The names of these choices, by layer.
     pub choices: Vec<Vec<String>>,
     pub seconds: f64,
 }
@@ -166,20 +167,20 @@ pub struct SearchEpoch {
 pub struct CandidateRow {
     /// The names of the choices of the layers that have several.
     pub ops: Vec<String>,
-    /// That it was trained from scratch; 0 where it has the weights of the supernet.
+    /// Epochs for which it was trained from scratch. 0 if it uses the weights of the supernet.
     pub epochs: usize,
-    /// Cross-entropy on held-out images with the weights of the supernet; the mean over the epochs of that on training
-    /// images, where it was trained from scratch.
+    /// With the weights of the supernet, the cross-entropy on held-out images. If trained from scratch, the
+    /// cross-entropy on training images, averaged over the epochs.
     pub loss: f64,
-    /// Share of held-out images that are classified right.
+    /// Share of the held-out images that are classified correctly.
     pub accuracy: Option<Share>,
     pub seconds: f64,
 }
 
-/// A constraint, and what the networks cost under softmax(alpha).
+/// A constraint, and the expected cost under softmax(alpha).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Expected {
-    /// As `latency on host with ort`.
+    /// For example `latency on host with ort`.
     pub cost: String,
     pub unit: Unit,
     pub expected: f64,
@@ -187,7 +188,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// `probabilities` are those of each layer's choices.
+    /// Computes the expected cost from the probabilities of each layer's choices.
     pub fn of(constraint: &Constraint, probabilities: &[Vec<f64>]) -> Expected {
         let Constraint { cost, limit, .. } = constraint;
         let expected = cost.polynomial.expected(probabilities);
@@ -198,23 +199,24 @@ impl Expected {
 /// An epoch of training: a line of `train.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainEpoch {
-    /// From 1.
+    /// Counted from 1.
     pub epoch: usize,
     pub learning_rate: f64,
     pub train_loss: f64,
-    /// Share of the training images, as augmented, that were classified right.
+    /// Share of the augmented training images that were classified correctly.
     pub train_accuracy: Share,
-    /// Share of the test images; nothing is chosen by it. Where images are kept back, only the last epoch has it.
+    /// Accuracy on the test images, by which nothing is chosen. If images are held out, only the last epoch has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_accuracy: Option<Share>,
-    /// Share of the training images that are kept back.
+    /// Accuracy on the training images that are held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_accuracy: Option<Share>,
     pub seconds: f64,
 }
 
 impl TrainEpoch {
-    /// The accuracy that can be followed from epoch to epoch: on images that are kept back, or else on test images.
+    /// Returns the accuracy to follow from epoch to epoch: on held-out images if there are any, otherwise on test
+    /// images.
     pub fn shown(&self) -> Option<Share> {
         self.held_out_accuracy.or(self.test_accuracy)
     }
@@ -223,23 +225,23 @@ impl TrainEpoch {
 /// A network measured on a device: a line of `bench.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchRow {
-    /// For people; no two models of a benchmark have the same.
+    /// A human-readable name, unique among the models of a benchmark.
     pub model: String,
-    /// Of the ONNX file.
+    /// Digest of the ONNX file.
     pub digest: Digest,
-    /// Of the network, for one of the run's own.
+    /// Digest of the network, if it is one of the run's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Digest>,
     pub device: String,
     pub runtime: Runtime,
     pub runtime_version: String,
-    /// ONNX Runtime's execution providers, the preferred one first; none for tract.
+    /// ONNX Runtime's execution providers, the preferred one first. Empty for tract.
     pub providers: Vec<String>,
     pub threads: usize,
     pub precision: Precision,
-    /// Images in an inference; latencies are those of the whole batch.
+    /// Images per inference. Latencies are those of the whole batch.
     pub images: usize,
-    /// What latency tables and predictions mean by a latency: [`crate::table::Estimate`] of the rounds.
+    /// The latency in the sense of latency tables and predictions: the [`crate::table::Estimate`] of the rounds.
     pub latency_ns: Latency,
     /// Median of all samples.
     pub median_ns: Latency,
@@ -247,57 +249,57 @@ pub struct BenchRow {
     pub p95_ns: Latency,
     /// Number of timed samples.
     pub samples: usize,
-    /// Rounds that throttling or other programs disturbed.
+    /// The number of rounds that throttling or other programs disturbed.
     pub disturbed_rounds: usize,
-    /// The peak memory of a process that only runs this model.
+    /// The peak memory of a process that runs only this model.
     pub peak_bytes: u64,
-    /// What a latency table of this device and runtime predicts, for networks of its space.
+    /// What a latency table of this device and runtime predicts, if the network belongs to its space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction: Option<Prediction>,
 }
 
-/// What a latency table says of one network.
+/// What a latency table says about one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     pub latency_ns: Latency,
-    /// Of the latency table.
+    /// Digest of the latency table.
     pub table: Digest,
-    /// The sum of its isolated layers, where the table has all of them.
+    /// The sum of the isolated layers, if the table has all of them.
     pub isolated_ns: Option<Latency>,
     /// The layers that the output depends on.
     pub layers: Vec<LayerLatency>,
-    /// How layers of the space change each other's latency.
+    /// Names of the interactions between layers of the space.
     pub interactions: Vec<String>,
-    /// How many times slower the device was than when the table was measured, as the table's anchor shows; absent where
-    /// it was not measured.
+    /// How many times slower the device was than when the table was measured, as seen by the table's anchor. Absent if
+    /// this was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowness: Option<f64>,
-    /// In what the table differs from this measurement, where that was allowed.
+    /// How the table differs from this measurement, where that was allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_table: Option<String>,
 }
 
-/// A layer's part in a network's latency.
+/// The share of a layer in a network's latency.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerLatency {
     pub layer: Layer,
-    /// What it adds to the networks that hold it; absent for layers that all networks have, since that is part of
-    /// the base.
+    /// What it adds to the networks that contain it. Absent for layers that all networks contain, since those are part
+    /// of the base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adds_ns: Option<Latency>,
-    /// What it takes as a model of its own.
+    /// Its latency as a model of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated_ns: Option<Latency>,
 }
 
 impl BenchRow {
-    /// The model's name, with the number of images where it takes several at once.
+    /// Returns the model's name, with the number of images if it takes several at once.
     pub fn title(&self) -> String {
         if self.images == 1 { self.model.clone() } else { format!("{} ({} images at once)", self.model, self.images) }
     }
 
-    /// The error of the prediction, a share of the measured latency at the speed that the device had when the table was
-    /// measured: slowness · predicted / measured − 1.
+    /// Returns the error of the prediction as a share of the measured latency, at the speed that the device had when
+    /// the table was measured: slowness · predicted / measured − 1.
     pub fn error(&self) -> Option<f64> {
         let prediction = self.prediction.as_ref()?;
         Some(prediction.slowness.unwrap_or(1.0) * prediction.latency_ns.ns() / self.latency_ns.ns() - 1.0)

@@ -37,7 +37,7 @@ pub fn metrics_row(metrics: &Metrics) -> [String; 5] {
 /// Draws the confusion matrix of an evaluation as an SVG file.
 ///
 /// # Errors
-/// If the figure cannot be drawn, or if the file cannot be written.
+/// Fails if the figure cannot be drawn, or if the file cannot be written.
 pub fn confusion(path: &Path, evaluation: &Evaluation) -> Result<(), ReportError> {
     Ok(artifact::write(path, matrix(evaluation, true)?.as_bytes())?)
 }

@@ -105,7 +105,7 @@ impl Run {
     /// with a note.
     ///
     /// # Errors
-    /// If a file is damaged, or if there is none at all.
+    /// Fails if a file is damaged, or if there is none at all.
     pub fn load(dir: &RunDir) -> Result<Run, ReportError> {
         let mut run = Run::of_folder(dir)?;
         let targets = dir.targets().into_iter().map(|(name, dir)| Ok(TargetRun { name, run: Run::of_folder(&dir)? }));
@@ -187,7 +187,7 @@ impl Run {
     /// Writes the page and returns its path.
     ///
     /// # Errors
-    /// If the page cannot be drawn or written.
+    /// Fails if the page cannot be drawn or written.
     pub fn write(&self, dir: &RunDir) -> Result<PathBuf, ReportError> {
         let page = page::html(self)?;
         let path = dir.report();

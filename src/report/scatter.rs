@@ -13,7 +13,7 @@ const SIZE: (u32, u32) = (560, 520);
 /// layers, as an SVG file.
 ///
 /// # Errors
-/// If the figure cannot be drawn, or if the file cannot be written.
+/// Fails if the figure cannot be drawn, or if the file cannot be written.
 pub fn scatter(path: &Path, unseen: &[Unseen], validation: &Validation) -> Result<(), ReportError> {
     let latencies = unseen.iter().flat_map(|u| [Some(u.measured_ns), Some(u.predicted_ns), u.plain_sum_ns]);
     let (scale, unit) = unit(latencies.clone().flatten());

@@ -45,7 +45,7 @@ pub struct Benched {
 
 impl Benched {
     /// # Errors
-    /// Where something could not be measured.
+    /// Fails if something could not be measured.
     pub fn complete(self) -> Result<Vec<BenchRow>, RunError> {
         let reasons: Vec<String> = self.failed.iter().map(RunError::to_string).collect();
         if reasons.is_empty() { Ok(self.rows) } else { Err(RunError::Unmeasured { reasons: reasons.join("; ") }) }
@@ -57,7 +57,7 @@ impl Benched {
 /// measured.
 ///
 /// # Errors
-/// Where there is nothing to measure, the device is not reached, or a latency table cannot be used.
+/// Fails if there is nothing to measure, the device is not reached, or a latency table cannot be used.
 pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
     let Bench { run, rounds, measure, board, .. } = settings;
     let device = measure.device()?;
@@ -251,7 +251,7 @@ impl Table {
 /// What a latency table says of a network, for the layers that its output depends on.
 ///
 /// # Errors
-/// Where the table has no model of the genotype's space.
+/// Fails if the table has no model of the genotype's space.
 pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, ModelError> {
     let model = LatencyModel::new(table, &genotype.networks)?;
     let estimates = table.estimates();

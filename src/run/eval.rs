@@ -55,7 +55,7 @@ pub struct Evaluated {
 /// beside each network, or `NAME.eval.json` and `NAME.confusion.svg` beside `NAME.onnx`.
 ///
 /// # Errors
-/// Where there is no network, one does not fit the data, or the device fails. All are checked before the first is run.
+/// Fails if there is no network, one does not fit the data, or the device fails. All are checked before the first is run.
 pub fn eval(settings: &Eval, data: &Data) -> Result<Vec<Evaluated>, RunError> {
     let count = settings.images.map_or(data.test.len(), |images| data.test.len().min(images.get()));
     let test = Test { data, digest: data.fingerprint(), indices: (0..count).collect() };
@@ -209,7 +209,7 @@ type Take<'t> = dyn FnMut(&[f32], usize) -> Result<(), RunError> + 't;
 
 impl Test<'_> {
     /// # Errors
-    /// Where the network was made for other images or classes.
+    /// Fails if the network was made for other images or classes.
     fn check(&self, Subject { name, input, interface, .. }: &Subject) -> Result<(), RunError> {
         let unfit = |what: String| Err(RunError::Unfit { model: name.clone(), what });
         let shown = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x");

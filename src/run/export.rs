@@ -33,7 +33,7 @@ pub struct Exported {
 /// first `images` test images.
 ///
 /// # Errors
-/// Where the run has no trained network, the data are not its own, or a runtime differs.
+/// Fails if the run has no trained network, the data are not its own, or a runtime differs.
 pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Exported>, RunError> {
     let trained = all_trained(&RunDir(run.into()))?;
     for (_, network) in &trained {

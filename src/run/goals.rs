@@ -27,7 +27,7 @@ pub struct Targets {
 
 impl Targets {
     /// # Errors
-    /// Where there is no target, or there are both kinds.
+    /// Fails if there is no target, or there are both kinds.
     pub fn check(&self) -> Result<(), RunError> {
         self.by_goal().map(drop)
     }
@@ -81,7 +81,7 @@ struct Predicted {
 /// The networks that are searched, with the limits that they have to keep to by the devices' latency tables.
 ///
 /// # Errors
-/// Where a table is missing, of another device, or lacks rows; where two targets are for the same, and where no network
+/// Fails if a table is missing, of another device, or lacks rows; where two targets are for the same, and where no network
 /// meets them.
 pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
     let Search { space, targets, measure, .. } = search;

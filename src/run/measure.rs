@@ -84,7 +84,7 @@ impl Images {
     /// The networks of a space for these images.
     ///
     /// # Errors
-    /// Where the data cannot be read.
+    /// Fails if the data cannot be read.
     pub fn networks(&self, space: SearchSpace) -> Result<Networks, RunError> {
         match self {
             Images::Data(spec) => Ok(networks_for(space, &Data::load(spec)?)?),
@@ -112,7 +112,7 @@ impl Reach {
     /// The boards of a kind: this machine itself, or those at the known sites.
     ///
     /// # Errors
-    /// Where no site is known, or an address is none.
+    /// Fails if no site is known, or an address is none.
     pub fn boards(&self, device: &Device, runtimes: &[Runtime]) -> Result<Vec<Board>, DeviceError> {
         let local = Board { runtimes: runtimes.to_vec(), ..Board::local(device.clone()) };
         let sites = Site::of(device, &self.ssh, self.accept_new_host_key)?;
@@ -127,7 +127,7 @@ impl BoardSettings {
     /// Starts the probe on each known board of the device's kind. One that is not reached is left out, with a warning.
     ///
     /// # Errors
-    /// Where none is reached.
+    /// Fails if none is reached.
     pub fn open(&self, device: &Device, runtimes: &[Runtime]) -> Result<Vec<Session>, RunError> {
         let pin = match &self.pin {
             Some(cores) if cores.is_empty() && device.cores.is_empty() => {
@@ -156,7 +156,7 @@ impl BoardSettings {
 
 impl MeasureSettings {
     /// # Errors
-    /// Where there is no such device.
+    /// Fails if there is no such device.
     pub fn device(&self) -> Result<Device, DeviceError> {
         Device::load(&self.device)
     }
@@ -190,7 +190,7 @@ impl MeasureSettings {
     /// The table of some networks; `space` and `images` are what a command would name them by.
     ///
     /// # Errors
-    /// Where there is none, or it is damaged.
+    /// Fails if there is none, or it is damaged.
     pub fn load_table(
         &self,
         device: &Device,
@@ -205,7 +205,7 @@ impl MeasureSettings {
     /// In what a table differs from what would be measured now, where that is allowed.
     ///
     /// # Errors
-    /// Where it is not allowed.
+    /// Fails if it is not allowed.
     pub fn foreign(&self, table: &LatencyTable, ours: &Header) -> Result<Option<Difference>, TableError> {
         match table.check(ours) {
             Err(TableError::Foreign { difference, .. }) if self.allow_foreign_table => Ok(Some(difference)),
@@ -217,7 +217,7 @@ impl MeasureSettings {
     /// device's name.
     ///
     /// # Errors
-    /// Where this machine's probe does not start.
+    /// Fails if this machine's probe does not start.
     pub fn header_now(
         &self,
         device: &Device,

@@ -39,7 +39,7 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     /// # Errors
-    /// Where rows cannot be added to the table: it is another machine's, or was given as a file.
+    /// Fails if rows cannot be added to the table: it is another machine's, or was given as a file.
     pub fn check(&self, foreign: Option<&str>) -> Result<(), RunError> {
         match (&self.measure.table, foreign) {
             (Some(table), _) => Err(RunError::GivenTable { table: table.clone() }),
@@ -52,7 +52,7 @@ impl Place<'_> {
 /// Measures the networks `ranked`, adds their rows to the latency table, and fits its model anew.
 ///
 /// # Errors
-/// Where the device is not reached, the table is of another one, or a network cannot be measured.
+/// Fails if the device is not reached, the table is of another one, or a network cannot be measured.
 pub fn measured(
     place: &Place,
     board: &BoardSettings,
@@ -82,7 +82,7 @@ pub fn measured(
 /// The first of `ranked` whose measured latency meets the target.
 ///
 /// # Errors
-/// Where none does.
+/// Fails if none does.
 pub fn choose<'c>(
     ranked: &'c [Candidate],
     latencies: &[Latency],

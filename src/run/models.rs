@@ -7,7 +7,7 @@ use crate::record::{Exported, ModelDir, RunDir, Trained};
 /// The networks of a run that were trained, with their folders.
 ///
 /// # Errors
-/// Where there is none, or the files of one are not of one training.
+/// Fails if there is none, or the files of one are not of one training.
 pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
     let mut all = vec![];
     for dir in run.models() {
@@ -21,7 +21,7 @@ pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
 /// The network that was trained in a folder of the run; none where nothing was.
 ///
 /// # Errors
-/// Where the files are not of one training.
+/// Fails if the files are not of one training.
 pub fn trained(run: &RunDir, dir: &ModelDir) -> Result<Option<Trained>, RunError> {
     let mixed = |reason| RunError::Mixed { run: run.0.clone(), reason };
     dir.trained()?.transpose().map_err(mixed)
@@ -30,7 +30,7 @@ pub fn trained(run: &RunDir, dir: &ModelDir) -> Result<Option<Trained>, RunError
 /// The export of a network that was trained in a folder of the run.
 ///
 /// # Errors
-/// Where there is none, or it is of other weights.
+/// Fails if there is none, or it is of other weights.
 pub fn exported(run: &RunDir, dir: &ModelDir, trained: &Trained) -> Result<Exported, RunError> {
     let missing = || ArtifactError::Missing { path: dir.onnx(), maker: "nas export" };
     let stale = |reason| RunError::Stale { run: run.0.clone(), reason };

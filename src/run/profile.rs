@@ -46,7 +46,7 @@ impl Profile {
 /// Measures what the latency tables of a space lack, one for each runtime.
 ///
 /// # Errors
-/// Where no board is reached, a table is of another device, or a model cannot be measured.
+/// Fails if no board is reached, a table is of another device, or a model cannot be measured.
 pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
     let Profile { space, images, wanted, again, measure, board } = settings;
     let device = measure.device()?;

@@ -52,7 +52,7 @@ struct Chosen {
 /// `genotype.json` and `search.json`, for several targets in a folder of each.
 ///
 /// # Errors
-/// Where the loss diverges, a file cannot be written, or networks that are to be measured cannot be, or miss the target.
+/// Fails if the loss diverges, a file cannot be written, or networks that are to be measured cannot be, or miss the target.
 pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<Found>, RunError> {
     let run = RunDir(search.run.clone());
     if search.measure_top.is_some() {

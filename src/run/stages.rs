@@ -22,7 +22,7 @@ struct Done {
 
 impl Stages {
     /// # Errors
-    /// Where the file is damaged.
+    /// Fails if the file is damaged.
     pub fn open(run: &RunDir) -> Result<Stages, RunError> {
         let path = path(run);
         let done = if path.is_file() { artifact::read_json(&path, "nas run")? } else { BTreeMap::new() };

@@ -33,7 +33,7 @@ impl Arithmetic {
     /// training resumes with it.
     ///
     /// # Errors
-    /// Where the file is damaged, or cannot be written.
+    /// Fails if the file is damaged, or cannot be written.
     pub fn resolve(self, decided: &Path, device: Device) -> Result<Floats, ArtifactError> {
         if self != Arithmetic::Auto {
             return Ok(self.decide(device));

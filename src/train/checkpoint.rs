@@ -21,7 +21,7 @@ impl Checkpoint {
     /// Saves `state` as it is at `position`.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Fails if the file cannot be written.
     pub(super) fn save(&self, position: &Position, state: &[(String, Tensor)]) -> Result<(), TrainError> {
         let mut tensors: Vec<(String, Tensor)> =
             state.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
@@ -36,7 +36,7 @@ impl Checkpoint {
     /// checkpoint for this key.
     ///
     /// # Errors
-    /// Where the file is damaged.
+    /// Fails if the file is damaged.
     pub(super) fn restore(&self, state: &[(String, Tensor)]) -> Result<Position, TrainError> {
         if !self.path.is_file() {
             return Ok(Position::default());
@@ -71,7 +71,7 @@ impl Checkpoint {
     /// The lines of the first epochs, up to `position`, of a log that has one for each.
     ///
     /// # Errors
-    /// Where the log has fewer lines.
+    /// Fails if the log has fewer lines.
     pub(super) fn log<T: DeserializeOwned>(&self, position: &Position, log: &Path) -> Result<Vec<T>, TrainError> {
         if position.epochs == 0 {
             return Ok(vec![]);

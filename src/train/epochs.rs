@@ -25,7 +25,7 @@ pub trait Task {
     /// The line of an epoch whose first step was `at`, and which took so many seconds.
     ///
     /// # Errors
-    /// Where a file cannot be written.
+    /// Fails if a file cannot be written.
     fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Result<Self::Row, TrainError>;
 
     /// A few words about an epoch, for the progress bar.
@@ -145,7 +145,7 @@ impl Epochs<'_> {
     /// Trains from the checkpoint, or from the start, to the last epoch, and gives the lines of the log.
     ///
     /// # Errors
-    /// Where the loss is no longer finite, the checkpoint is damaged, or a file cannot be written; and after Ctrl-C or
+    /// Fails if the loss is no longer finite, the checkpoint is damaged, or a file cannot be written; and after Ctrl-C or
     /// SIGTERM, once a checkpoint is saved.
     pub fn run<T: Task>(&self, task: &mut T) -> Result<Vec<T::Row>, TrainError> {
         self.run_saving(task, SAVE_EVERY)

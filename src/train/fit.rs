@@ -16,7 +16,7 @@ use tch::Tensor;
 /// `train.jsonl`, `data.json` and `weights.safetensors`. Resumes from a checkpoint of the same settings.
 ///
 /// # Errors
-/// Where the data do not fit the network, the loss is no longer finite, or a file cannot be written.
+/// Fails if the data do not fit the network, the loss is no longer finite, or a file cannot be written.
 pub fn fit(
     network: &Network,
     data: &Data,
@@ -81,7 +81,7 @@ pub fn fit(
 }
 
 /// # Errors
-/// Where the network does not take the images, or has another number of classes.
+/// Fails if the network does not take the images, or has another number of classes.
 fn check(network: &Network, data: &Data) -> Result<(), TrainError> {
     let graph = network.graph();
     let images = Shape::from(data.train.shape);
@@ -116,7 +116,7 @@ impl Recipe<'_> {
     /// interrupted, or paused.
     ///
     /// # Errors
-    /// Where the loss is no longer finite, or a file cannot be written.
+    /// Fails if the loss is no longer finite, or a file cannot be written.
     pub fn train(
         &self,
         network: &Network,
@@ -147,7 +147,7 @@ impl Recipe<'_> {
 /// Reads the weights that [`fit`] wrote.
 ///
 /// # Errors
-/// Where the file is missing or no safetensors of f32.
+/// Fails if the file is missing or no safetensors of f32.
 pub fn read_weights(path: &Path) -> Result<Weights, TrainError> {
     artifact::read(path, "nas train")?;
     let damaged = |reason: String| TrainError::Checkpoint { path: path.into(), reason };

@@ -173,7 +173,7 @@ impl Net {
     /// Sets the parameters.
     ///
     /// # Errors
-    /// Where one is missing or has another shape.
+    /// Fails if one is missing or has another shape.
     pub fn load(&self, weights: &Weights) -> Result<(), WeightsError> {
         weights.check(&self.graph)?;
         let _guard = tch::no_grad_guard();

@@ -160,7 +160,7 @@ impl Preset {
 
 impl TrainSettings {
     /// # Errors
-    /// Where the padding is larger than the images.
+    /// Fails if the padding is larger than the images.
     pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
         let TrainSettings { padding, border, cutout, no_flip, .. } = *self;
         Augment { padding, border, flip: !no_flip, cutout }.checked(data.train.shape)

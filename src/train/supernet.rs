@@ -186,7 +186,7 @@ impl Supernet {
     }
 
     /// # Panics
-    /// Where no network has that parameter.
+    /// Panics if no network has that parameter.
     fn index(&self, owner: &str, param: &Param) -> usize {
         let name = format!("{owner}.{}", param.name);
         let found = self.params.binary_search_by(|(known, ..)| known.as_str().cmp(&name));

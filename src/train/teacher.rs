@@ -37,7 +37,7 @@ impl Teacher {
     /// Reads the logits, or computes them and writes them to a file beside the network.
     ///
     /// # Errors
-    /// Where a file cannot be read or written, the weights do not fit the network, or the program is interrupted.
+    /// Fails if a file cannot be read or written, the weights do not fit the network, or the program is interrupted.
     pub fn of(taught: &Taught, dataset: &Dataset, augment: Augment, device: Device) -> Result<Teacher, TrainError> {
         let Taught { dir, trained } = taught;
         let augment = Augment { cutout: 0, ..augment };

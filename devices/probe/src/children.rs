@@ -30,7 +30,7 @@ pub struct Output {
 /// Runs a program to its end.
 ///
 /// # Errors
-/// If it cannot be started; [`io::ErrorKind::TimedOut`] if it takes longer than `limit`, after it was killed.
+/// Fails if it cannot be started; [`io::ErrorKind::TimedOut`] if it takes longer than `limit`, after it was killed.
 pub fn output(command: &mut Command, limit: Duration) -> io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     end_with_this(command);

@@ -28,7 +28,7 @@ impl Deadline {
     }
 
     /// # Errors
-    /// If the deadline was before `now`.
+    /// Fails if the deadline was before `now`.
     pub fn check(&self, now: Instant) -> Result<(), Late> {
         if now <= self.until { Ok(()) } else { Err(self.late()) }
     }

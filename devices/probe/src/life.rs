@@ -49,7 +49,7 @@ impl Life {
     /// restored, the children are killed, and temporary files are removed. SIGPIPE needs no handler: Rust ignores it.
     ///
     /// # Errors
-    /// If the signal handlers cannot be installed.
+    /// Fails if the signal handlers cannot be installed.
     pub fn start(governor: &Arc<Governor>, replies: bool) -> io::Result<Arc<Life>> {
         let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
         let ends = Arc::clone(governor);

@@ -22,7 +22,7 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 /// enter is closed to them.
 ///
 /// # Errors
-/// If the folder or the file belongs to another user, if the file is not a regular one, or the error of the system.
+/// Fails if the folder or the file belongs to another user, if the file is not a regular one, or the error of the system.
 pub fn open(folder: &Path, name: &str) -> io::Result<File> {
     make_folder(folder)?;
     let found = fs::metadata(folder)?;

@@ -179,7 +179,7 @@ impl Source {
 /// The text of a file, without surrounding white space. At most 64 KiB are read.
 ///
 /// # Errors
-/// If the file cannot be read.
+/// Fails if the file cannot be read.
 pub fn text(file: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(file)?.take(1 << 16).read_to_string(&mut text)?;

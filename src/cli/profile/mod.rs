@@ -64,7 +64,7 @@ impl Opened {
     /// Loads a table, with the model for the first number of classes that networks were planned for.
     ///
     /// # Errors
-    /// If there is no such table, or if it is damaged. A table without a model is not an error.
+    /// Fails if there is no such table, or if it is damaged. A table without a model is not an error.
     fn load(path: &Path) -> anyhow::Result<Opened> {
         let table = LatencyTable::load(path, "nas-profile")?;
         let validations = Validations::load(&table)?;

@@ -23,7 +23,7 @@ impl Session {
     /// next request is sent before the last one is [finished](Session::finish).
     ///
     /// # Errors
-    /// If the probe has ended.
+    /// Fails if the probe has ended.
     pub fn begin(
         &mut self,
         model: &Model,
@@ -46,7 +46,7 @@ impl Session {
     /// Waits for a measurement. Measurements must be finished in the order in which they were begun.
     ///
     /// # Errors
-    /// If the runtime rejects the model, or if the probe ends or does not answer in time.
+    /// Fails if the runtime rejects the model, or if the probe ends or does not answer in time.
     pub fn finish(&mut self, ticket: Ticket) -> Result<Samples, DeviceError> {
         let Ticket { id, model, runtime, deadline } = ticket;
         let doing = format!("{model} with {runtime}");

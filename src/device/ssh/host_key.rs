@@ -50,7 +50,7 @@ impl KnownHosts {
     /// Checks the key of the board, and stores a new one that is accepted.
     ///
     /// # Errors
-    /// If the key differs from the known one, or if it is new and not accepted.
+    /// Fails if the key differs from the known one, or if it is new and not accepted.
     pub fn check(mut self, connection: &Connection) -> Result<(), SshError> {
         let (session, site) = (&connection.session, &connection.site);
         let to = site.to_string();

@@ -11,7 +11,7 @@ const USUAL_KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"
 /// Tries all authentication methods that the board offers, and asks for passphrases and passwords on a terminal.
 ///
 /// # Errors
-/// If the board accepts none of them, with all that were tried.
+/// Fails if the board accepts none of them, with all that were tried.
 pub fn login(connection: &Connection) -> Result<(), SshError> {
     let (session, site) = (&connection.session, &connection.site);
     // Asking for the methods is itself a login by the method `none`, which a board may accept.

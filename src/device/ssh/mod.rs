@@ -59,7 +59,7 @@ impl Connection {
     /// Connects, checks the host key, and logs in. Every call to the board has `site.timeout`.
     ///
     /// # Errors
-    /// If the board cannot be reached, has another host key than before, or refuses the login.
+    /// Fails if the board cannot be reached, has another host key than before, or refuses the login.
     pub fn open(site: &Site) -> Result<Connection, SshError> {
         let unreached = |reason: String| SshError::Connect { to: site.to_string(), reason };
         let stream = dial(site).map_err(|e| unreached(e.to_string()))?;
@@ -82,7 +82,7 @@ impl Connection {
     /// Runs a command to its end, and returns its stdout.
     ///
     /// # Errors
-    /// If the command fails, with its last line on stderr.
+    /// Fails if the command fails, with its last line on stderr.
     pub fn run(&self, command: &str) -> Result<String, SshError> {
         let doing = format!("`{command}`");
         let failed = |e| self.failed(&doing, e);

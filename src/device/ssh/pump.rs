@@ -33,7 +33,7 @@ impl Connection {
     /// Starts a program on the board. The connection serves this program from now on.
     ///
     /// # Errors
-    /// If the board does not start it.
+    /// Fails if the board does not start it.
     pub fn start(self, command: &str) -> Result<Remote, SshError> {
         let doing = format!("starting `{command}`");
         let failed = |e| self.failed(&doing, e);

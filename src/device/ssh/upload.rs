@@ -21,7 +21,7 @@ impl Connection {
     /// digest.
     ///
     /// # Errors
-    /// If the folder cannot be written, the disk is full, or the link breaks.
+    /// Fails if the folder cannot be written, the disk is full, or the link breaks.
     pub fn upload(&self, file: &Upload) -> Result<String, SshError> {
         let digest = sha256(file.bytes);
         let folder = &self.site.folder;

@@ -76,7 +76,7 @@ fn rng(seed: u64, at: At) -> ChaCha8Rng {
 
 impl<'a> Search<'a> {
     /// # Errors
-    /// Where the settings do not fit the data.
+    /// Fails if the settings do not fit the data.
     pub fn new(
         searched: &'a Searched,
         data: &'a Data,
@@ -112,7 +112,7 @@ impl<'a> Search<'a> {
     /// constraints are part of these only where the loss has them.
     ///
     /// # Errors
-    /// Where the loss is no longer finite, or a file cannot be written.
+    /// Fails if the loss is no longer finite, or a file cannot be written.
     pub fn train(&self) -> Result<TrainedSupernet, TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
@@ -142,7 +142,7 @@ impl<'a> Search<'a> {
     /// Proposes networks within `limits`, by what was trained.
     ///
     /// # Errors
-    /// Where no network is within the limits, or a training fails.
+    /// Fails if no network is within the limits, or a training fails.
     pub fn candidates(&self, trained: &TrainedSupernet, limits: &Limits) -> Result<Proposed, TrainError> {
         let (settings, networks) = (self.settings, &self.searched.networks);
         let (number, finalists) = (settings.candidates.get(), settings.finalists.get());

@@ -188,7 +188,7 @@ impl Default for SearchSettings {
 
 impl SearchSettings {
     /// # Errors
-    /// Where the warm-up leaves no epoch that trains alpha.
+    /// Fails if the warm-up leaves no epoch that trains alpha.
     pub fn check(&self) -> Result<(), TrainError> {
         let (epochs, warmup) = (self.epochs.get(), self.warmup_epochs);
         let alpha = matches!(self.algorithm, Algorithm::Mixture | Algorithm::Gradient);
@@ -196,7 +196,7 @@ impl SearchSettings {
     }
 
     /// # Errors
-    /// Where the padding is larger than the images.
+    /// Fails if the padding is larger than the images.
     pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
         let SearchSettings { padding, no_flip, .. } = *self;
         Augment { padding, flip: !no_flip, ..Augment::default() }.checked(data.train.shape)

@@ -31,7 +31,7 @@ pub(super) struct Trials<'a> {
 
 impl<'a> Trials<'a> {
     /// # Errors
-    /// Where the file is damaged.
+    /// Fails if the file is damaged.
     pub fn open(search: &'a Search<'a>, key: Digest) -> Result<Trials<'a>, TrainError> {
         let path = search.unfinished.candidates(&key);
         let rows: Vec<CandidateRow> = artifact::read_lines(&path)?;
@@ -61,7 +61,7 @@ impl<'a> Trials<'a> {
     /// The score of a network with the weights of the supernet: minus its cross-entropy on held-out images.
     ///
     /// # Errors
-    /// Where the search is interrupted, or a file cannot be written.
+    /// Fails if the search is interrupted, or a file cannot be written.
     pub fn score(&mut self, supernet: &Supernet, choices: &[usize]) -> Result<f64, TrainError> {
         let search = self.search;
         let row = self.row(self.genotype(choices).names(), 0, |ops| {
@@ -89,7 +89,7 @@ impl<'a> Trials<'a> {
     /// training losses so far, which ranks networks better than their accuracy then (Ru et al. 2021, arXiv 2006.04492).
     ///
     /// # Errors
-    /// Where the training fails.
+    /// Fails if the training fails.
     pub fn train(&mut self, choices: &[usize], epochs: usize) -> Result<f64, TrainError> {
         let search = self.search;
         let genotype = self.genotype(choices);
@@ -122,7 +122,7 @@ impl<'a> Trials<'a> {
     /// that were trained longer come before the others.
     ///
     /// # Errors
-    /// Where a training fails.
+    /// Fails if a training fails.
     pub fn race(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, TrainError> {
         let (last, mut behind) = (self.search.settings.trial_epochs.get(), vec![]);
         let mut racing: Vec<(f64, Candidate)> = candidates.into_iter().map(|candidate| (0.0, candidate)).collect();

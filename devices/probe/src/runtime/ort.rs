@@ -99,7 +99,7 @@ fn builder(environment: &Environment, providers: &[String], threads: usize) -> o
 /// An execution provider by its name.
 ///
 /// # Errors
-/// If there is no provider of that name.
+/// Fails if there is no provider of that name.
 fn provider(name: &str, threads: usize) -> Result<ep::ExecutionProviderDispatch, String> {
     let provider = match name {
         "tensorrt" => ep::TensorRT::default().build(),
