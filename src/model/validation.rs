@@ -13,7 +13,7 @@ pub struct Validation {
     pub classes: usize,
     /// [`LatencyModel::digest`] of the model whose predictions these are.
     pub model: Digest,
-    /// Accuracy on networks in which each choice of a layer is equally likely.
+    /// Accuracy on random networks, in which each choice of a layer occurs equally often.
     pub random: Accuracy,
     /// Accuracy on networks that were derived as a search derives them. Absent if none were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -113,7 +113,7 @@ pub enum Disturbance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Drawn {
-    /// At random, with each choice of a layer equally likely.
+    /// At random, with each choice of a layer in equally many networks.
     Random,
     /// As a search derives one: the best network by random scores within a target.
     Derived,
