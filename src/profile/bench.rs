@@ -4,30 +4,30 @@ use crate::progress;
 use crate::table::{Estimate, Summary, Timing};
 use nas_probe::{Runtime, Samples};
 
-/// What a benchmark found of one model with one runtime.
+/// The result of a benchmark for one model with one runtime.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Benchmarked {
     /// Index of the model.
     pub model: usize,
     pub runtime: Runtime,
-    /// Of the rounds, as a latency table estimates a subject from its rows.
+    /// Estimated from the rounds, as a latency table estimates a subject from its rows.
     pub estimate: Estimate,
-    /// Of all samples.
+    /// Statistics of all samples.
     pub summary: Summary,
     pub disturbed_rounds: usize,
-    /// The peak memory of a process that only runs this model.
+    /// The peak memory of a process that runs only this model.
     pub peak_bytes: u64,
 }
 
-/// What a benchmark found, and what it could not measure.
+/// The results of a benchmark, and what it could not measure.
 #[derive(Debug, Default)]
 pub struct Benchmark {
     pub found: Vec<Benchmarked>,
-    /// Why a model has no result with a runtime.
+    /// The reasons why models have no result with a runtime.
     pub failed: Vec<DeviceError>,
 }
 
-/// A model with a runtime, while it is measured.
+/// A model with a runtime, while it is being measured.
 struct Case {
     runtime: Runtime,
     model: usize,
@@ -38,9 +38,9 @@ struct Case {
 }
 
 /// Measures all `models` with each runtime, in turn for `rounds` rounds, so that whatever else happens on the device
-/// meets all of them alike. A round is what a row of a latency table is. Results are by runtime, then by model. A model
-/// that fails, or whose process needs too much memory, is not measured further; if the probe ends, what was measured
-/// until then is the result.
+/// affects all of them alike. A round corresponds to a row of a latency table. Results are ordered by runtime, then by
+/// model. A model that fails, or whose process needs too much memory, is not measured any further. If the probe ends,
+/// the results are those until then.
 ///
 /// # Errors
 /// Fails if a runtime is not available, or a model cannot be sent.
@@ -97,7 +97,7 @@ impl Case {
         self.samples.extend(measured.ns);
     }
 
-    /// None where it was not measured, because the probe ended.
+    /// Returns `None` if the model was not measured because the probe ended.
     fn result(self) -> Result<Option<Benchmarked>, DeviceError> {
         if let Some(error) = self.failed {
             return Err(error);

@@ -1,4 +1,4 @@
-//! Which networks are measured.
+//! Which networks to measure.
 
 use crate::latency::Target;
 use crate::model::{
@@ -13,37 +13,38 @@ use std::collections::{BTreeMap, HashSet};
 
 /// Seed of the networks that models are fitted to.
 const TO_FIT: u64 = 0;
-/// Random networks that the D-optimal ones are chosen from, and their seed.
+/// The number of random networks from which the D-optimal ones are chosen, and the seed of the random networks.
 const CANDIDATES: usize = 4000;
 const CANDIDATES_SEED: u64 = 0;
-/// Networks that determine what another classifier costs, once the other layers are known.
+/// The number of networks that determine the cost of another classifier, once the other layers are known.
 pub const FOR_A_HEAD: usize = 12;
 
-/// So many networks determine the rows and the interactions that there are.
+/// Returns the number of networks that usually determines all rows and interactions.
 pub fn usual_number(networks: &Networks) -> usize {
     3 * isolated_subjects(networks).len() + 60
 }
 
-/// `number`, or as many networks as there are besides those of the table that no fit sees.
+/// Returns `number`, but at most the number of networks that remain besides those that no fit may see.
 pub fn at_most(number: usize, table: &LatencyTable, networks: &Networks) -> usize {
     let unseen: HashSet<&Subject> =
         table.rows().iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();
     number.min(networks.count().saturating_sub(unseen.len()))
 }
 
-/// Of `number` networks to fit a model to, those that are measured first, the same every time: the [`corners`], and a
-/// balanced design. The rest is chosen when these were measured.
+/// Returns the networks that are measured first, of `number` networks for a fit: the [`corners`] and a balanced design.
+/// They are the same every time. The rest are chosen after these have been measured.
 pub fn first_to_fit(networks: &Networks, number: usize) -> Vec<Subject> {
     let first = number - number / 4;
     let mut chosen = corners(networks);
-    // Too many extremes among few networks leave the others unknown.
+    // Too many extremes among few networks would leave the others unknown.
     chosen.truncate(first / 4);
     let structure = bare(networks);
     chosen.extend(balanced(&structure, first - chosen.len(), TO_FIT));
     distinct(networks, chosen)
 }
 
-/// The extreme networks: the fewest and the most multiply-accumulates, and one op throughout.
+/// Returns the extreme networks: those with the fewest and the most multiply-accumulates, and those with one op
+/// throughout.
 fn corners(networks: &Networks) -> Vec<Vec<usize>> {
     let live = networks.all_live();
     let macs = Cost::macs(networks).polynomial;
@@ -64,8 +65,8 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
     of_macs.chain(ops.iter().map(throughout)).collect()
 }
 
-/// The rest of `number` networks to fit a model to, once `table` has [`first_to_fit`]: what was chosen before; the
-/// cheapest and the dearest network by the model as it is; and the D-optimal ones of many random networks.
+/// Returns the rest of `number` networks for a fit, once `table` has [`first_to_fit`]: those that were chosen before,
+/// the cheapest and the most expensive network by the current model, and the D-optimal ones of many random networks.
 ///
 /// # Errors
 /// Fails if the networks that were measured cannot be fitted.
@@ -99,18 +100,18 @@ pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> 
     Ok(chosen)
 }
 
-/// A few networks with another classifier, by which is found what that costs.
+/// Returns a few networks with another classifier, to find out what that classifier costs.
 pub fn for_a_head(networks: &Networks) -> Vec<Subject> {
     distinct(networks, balanced(&bare(networks), FOR_A_HEAD, TO_FIT))
 }
 
-/// Networks that no fit of `table` sees, in which each layer holds each choice equally often.
+/// Returns networks that no fit of `table` sees, in which each layer has each choice equally often.
 pub fn random_unseen(table: &LatencyTable, networks: &Networks, number: usize, seed: u64) -> Vec<Subject> {
     unseen(table, distinct(networks, balanced(&bare(networks), number, seed)))
 }
 
-/// Networks that no fit of `table` sees, derived as a search derives them: the best by random scores within a target,
-/// and the targets are spread over all that the networks may take.
+/// Returns networks that no fit of `table` sees, derived as a search derives them: the best by random scores within a
+/// target. The targets are spread over the whole range of latencies.
 pub fn derived_unseen(table: &LatencyTable, model: &LatencyModel, number: usize, seed: u64) -> Vec<Subject> {
     let networks = &model.networks;
     let cost = Cost::latency(model);
@@ -136,7 +137,7 @@ fn unseen(table: &LatencyTable, mut networks: Vec<Subject>) -> Vec<Subject> {
     networks
 }
 
-/// The structure without anything measured.
+/// Returns the structure of networks of which nothing was measured.
 fn bare(networks: &Networks) -> Structure {
     structure(networks, &BTreeMap::new())
 }

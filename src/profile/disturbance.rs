@@ -1,12 +1,13 @@
 use crate::table::Disturbance;
 use nas_probe::Samples;
 
-/// Cores that other programs may keep busy without being counted: the noise of a kernel and a desktop.
+/// The number of cores that other programs may keep busy without counting as a disturbance: the noise of a kernel and a
+/// desktop.
 const LOAD: f64 = 0.1;
-/// A clock that fell by more than this share during a measurement was held down.
+/// If a clock falls by more than this share during a measurement, it was throttled.
 const CLOCK_DROP: f64 = 0.03;
 
-/// What disturbed a measurement with `threads` threads, of a probe that may use `cores` cores.
+/// Returns what disturbed a measurement with `threads` threads, by a probe that may use `cores` cores.
 pub fn of(samples: &Samples, threads: usize, cores: usize) -> Vec<Disturbance> {
     let Samples { before, during, after, others, .. } = samples;
     let said = [before, during, after].iter().any(|c| c.throttled == Some(true));
@@ -38,7 +39,7 @@ mod tests {
         assert_eq!(of([1500; 3], false), []);
         assert_eq!(of([1500; 3], true), [Disturbance::Throttled]);
         assert_eq!(of([1500, 1500, 1000], false), [Disturbance::Throttled]);
-        // A clock that rises was at rest before.
+        // A clock that rises was idle before.
         assert_eq!(of([600, 1500, 1500], false), []);
     }
 

@@ -1,4 +1,4 @@
-//! What is measured on a device, and in which order: the networks of a space for a latency table, and any ONNX files.
+//! What to measure on a device, and in which order: the networks of a space for a latency table, and any ONNX files.
 
 mod bench;
 mod design;
@@ -46,10 +46,10 @@ pub enum ProfileError {
 /// A fit of fewer networks is no better than a plain sum.
 const FEWEST_TO_FIT: usize = 20;
 
-/// The header of a table that these boards measure together.
+/// Returns the header of a table that these boards measure together.
 ///
 /// # Errors
-/// Fails if one of them does not have the runtime, or is not of the others' kind.
+/// Fails if one of them lacks the runtime, or is of another kind than the others.
 pub fn header(
     device: &str,
     boards: &[Session],
@@ -87,20 +87,20 @@ pub fn header(
     }
 }
 
-/// Which networks a table is to have.
+/// Which networks a table is to cover.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Wanted {
-    /// Whole networks to fit the latency model to; none for as many as are usual.
+    /// Whole networks to fit the latency model to. `None` for the usual number.
     pub networks: Option<usize>,
-    /// Isolated layers only: predictions are then their plain sum.
+    /// Measure isolated layers only. Predictions are then their plain sum.
     pub isolated: bool,
 }
 
-/// Adds to `table` what it lacks for a latency model of `networks`: isolated layers, then whole networks. Where it has a
-/// model for another number of classes, a few networks with the new classifier are enough.
+/// Adds to `table` the rows that it lacks for a latency model of `networks`: first isolated layers, then whole
+/// networks. If it has a model for another number of classes, a few networks with the new classifier are enough.
 ///
 /// # Errors
-/// As [`rounds`]; where too few networks are asked for, and where they cannot be fitted.
+/// Same as [`rounds`]. Also fails if too few networks are asked for, or if they cannot be fitted.
 pub fn profile(
     sessions: &mut Vec<Session>,
     table: &mut LatencyTable,
@@ -169,14 +169,14 @@ fn warn(table: &LatencyTable, done: Rounds, models: usize) {
 /// A smaller drift is not worth a warning.
 const NOTABLE_DRIFT: f64 = 0.05;
 
-/// Predictions are compared with networks that are known better than what the predictions are made of.
+/// Networks for validation are measured more precisely than those that predictions are based on.
 const THOROUGH: Plan = Plan { fewest: 2 * PLAN.fewest, most: 2 * PLAN.most, ..PLAN };
 
-/// Measures networks that no fit sees, `number` random ones and a third as many derived ones, and stores how well they
-/// were predicted beside the table.
+/// Measures networks that no fit sees: `number` random ones, and a third as many derived ones. Stores beside the table
+/// how well they were predicted.
 ///
 /// # Errors
-/// As [`rounds`], and where the table has no model of the networks.
+/// Same as [`rounds`]. Also fails if the table has no model of the networks.
 pub fn validate(
     sessions: &mut Vec<Session>,
     table: &mut LatencyTable,

@@ -9,23 +9,23 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How well subjects are to be known.
+/// How precisely subjects are to be measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// One row.
+    /// How to measure a row.
     pub measure: MeasurePlan,
-    /// Every subject gets so many rows, in as many rounds.
+    /// The number of rows that every subject gets, one per round.
     pub fewest: usize,
-    /// A subject whose gap is wider than `precision` after those gets more, up to so many.
+    /// The most rows of a subject. It gets more than `fewest` while its gap is wider than `precision`.
     pub most: usize,
-    /// A share of the latency.
+    /// The widest acceptable gap, as a share of the latency.
     pub precision: f64,
 }
 
-/// Short rows, several for each subject, so that whatever slows the device for a second meets one of them.
+/// Short rows, several for each subject, so that whatever slows the device for a second affects only one of them.
 pub const PLAN: Plan = Plan { measure: ROW, fewest: 8, most: 16, precision: 0.005 };
 
-/// A row of a table, and a round of a benchmark: what is compared is measured alike.
+/// How to measure a row of a table and a round of a benchmark. They are alike so that latencies can be compared.
 pub const ROW: MeasurePlan =
     MeasurePlan { warmup_ns: 10_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 40_000_000 };
 
@@ -36,19 +36,18 @@ pub struct Rounds {
     pub rows: usize,
     /// Subjects that were disturbed each time they were measured.
     pub disturbed: usize,
-    /// Subjects whose latency does not repeat as well as planned.
+    /// Subjects whose latency does not repeat as precisely as planned.
     pub unsettled: usize,
 }
 
-/// Rows between two of the anchor.
+/// Rows between two rows of the anchor.
 const BETWEEN_ANCHORS: usize = 12;
 
-/// Adds rows for `subjects` until each is known as well as planned, in rounds of a new random order each, with a row
-/// of `anchor` now and then, by which drift is seen. `unseen` are networks that no fit may see. Several boards share
-/// the work.
+/// Adds rows for `subjects` until each is known as precisely as planned. Each round has a new random order, with rows
+/// of `anchor` in between to show drift. `unseen` are networks that no fit may see. Several boards share the work.
 ///
 /// # Errors
-/// Fails if every board is lost; and, after all others were measured, where a subject could not be.
+/// Fails if every board is lost. If a subject cannot be measured, fails after all others were measured.
 pub fn rounds(
     sessions: &mut Vec<Session>,
     table: &mut LatencyTable,
@@ -111,14 +110,14 @@ pub fn rounds(
     Ok(summary(table, subjects, plan, added))
 }
 
-/// The probe's runtime and its threads.
+/// Returns the probe's runtime for a table, and its number of threads.
 fn measured_with(table: &LatencyTable) -> Result<(Runtime, usize), ProfileError> {
     let published = || ProfileError::Published { runtime: table.header.runtime.clone() };
     let runtime = table.header.runtime.parse().map_err(|_| published())?;
     Ok((runtime, table.header.threads.ok_or_else(published)?))
 }
 
-/// Those that are not known well enough and may have more rows.
+/// Returns the subjects that are not known precisely enough and may get more rows.
 fn remaining(
     table: &LatencyTable,
     subjects: &[Subject],
@@ -135,7 +134,7 @@ fn remaining(
     subjects.iter().filter(needs_more).cloned().collect()
 }
 
-/// Whether it is a whole network whose peak memory is not known.
+/// Returns whether this is a whole network whose peak memory is not known.
 fn has_no_peak(table: &LatencyTable, subject: &Subject) -> bool {
     let known = |row: &Row| row.subject == *subject && row.peak_bytes.is_some();
     matches!(subject, Subject::Network(_)) && !table.rows().iter().any(known)
@@ -148,7 +147,7 @@ fn count_rows(table: &LatencyTable) -> BTreeMap<&Subject, usize> {
     })
 }
 
-/// Rows that are certain to be measured of subjects that need more.
+/// Returns how many rows will at least be measured for subjects that need more.
 fn to_come(table: &LatencyTable, remaining: &[Subject], plan: Plan) -> usize {
     let rows = count_rows(table);
     let to_come = |s: &Subject| plan.fewest.saturating_sub(rows.get(s).copied().unwrap_or(0)).max(1);
@@ -183,7 +182,7 @@ fn row(
     };
     let disturbed = disturbance::of(&samples, threads, cores);
     let Samples { ns, batch, before, during, after, others } = samples;
-    // Finer than any clock.
+    // This is finer than any clock.
     let hundredths = |ns: f64| (ns * 100.0).round() / 100.0;
     Ok(Row {
         subject: subject.clone(),
