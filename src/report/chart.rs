@@ -1,4 +1,4 @@
-//! The parts that figures are drawn from: colours, axes, lines over epochs, and labels.
+//! The elements of figures: colours, axes, lines over epochs, and labels.
 
 use super::ReportError;
 use crate::latency::Latency;
@@ -46,7 +46,7 @@ pub struct Series {
 }
 
 impl Series {
-    /// A line in the `i`th colour, dashed once all colours are used.
+    /// Creates a line in the `i`th colour. It is dashed once all colours are used.
     pub fn new(label: &str, i: usize, points: impl Iterator<Item = (usize, f64)>) -> Self {
         let key = Key { label: label.into(), color: color(i), dashed: i >= PALETTE.len() };
         // Beyond this, the ticks of an axis cannot be told apart.
@@ -58,7 +58,7 @@ impl Series {
         series.iter().map(|s| s.key.clone()).collect()
     }
 
-    /// The range of all points, widened a little.
+    /// Returns the range of all points, widened a little.
     pub fn range(series: &[Series]) -> Range<f64> {
         padded(series.iter().flat_map(|s| s.points.iter().map(|p| p.1)), 0.06)
     }
@@ -112,7 +112,7 @@ impl Axes {
     }
 }
 
-/// A chart of lines over epochs, as an SVG document.
+/// Draws lines over epochs as an SVG document.
 pub fn lines(
     figure: &'static str,
     size: (u32, u32),
@@ -126,7 +126,7 @@ pub fn lines(
         let mut chart = axes.draw(area)?;
         for Series { key, points } in series {
             let (line, points) = (key.color.stroke_width(2), points.iter().copied());
-            // Over few epochs the points are shown as well; a single epoch has no line at all.
+            // If there are few epochs, the points are shown as well. A single epoch has no line at all.
             let dotted = points.len() <= if key.dashed { 1 } else { 12 };
             if key.dashed {
                 chart.draw_series(DashedLineSeries::new(points.clone(), 7, 5, line))?;
@@ -141,7 +141,7 @@ pub fn lines(
     })
 }
 
-/// Draws an SVG document; `figure` names it in errors.
+/// Draws an SVG document. `figure` names it in errors.
 pub fn svg(
     figure: &'static str,
     size: (u32, u32),
@@ -154,7 +154,7 @@ pub fn svg(
     Ok(svg)
 }
 
-/// The style sheet of the page overrides the colour and the font family.
+/// Returns the style of text. The style sheet of the page overrides its colour and font family.
 pub fn text() -> TextStyle<'static> {
     ("sans-serif", 15).into_text_style(&(460, 280))
 }
@@ -174,7 +174,7 @@ pub fn labels(chart: &Chart, points: &[((f64, f64), String)]) -> Drawn<()> {
     let overlap = |a: &[i32; 4], b: &[i32; 4]| a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
     for (at, name) in points.iter().filter(|(_, name)| !name.is_empty()) {
         let (x, y) = chart.backend_coord(at);
-        // Of the font's size, letters are about half as wide as they are high.
+        // Letters are about half as wide as the font is high.
         let (width, height) = (8 * name.chars().count() as i32, 16);
         let place = |&(dx, dy): &(i32, i32)| {
             let left = x + dx - width * (1 - dx.signum()) / 2;
@@ -198,7 +198,7 @@ pub fn labels(chart: &Chart, points: &[((f64, f64), String)]) -> Drawn<()> {
     Ok(())
 }
 
-/// The smallest range that contains all values, widened on both sides by a share of its width.
+/// Returns the smallest range that contains all values, widened on both sides by a share of its width.
 pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     let (min, max) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)));
     match max - min {
@@ -208,13 +208,13 @@ pub fn padded(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     }
 }
 
-/// Number of decimals that distinguishes five to ten ticks of a range.
+/// Returns the number of decimals that distinguishes five to ten ticks of a range.
 fn digits(range: &Range<f64>) -> usize {
     let step = (range.end - range.start).abs() / 6.0;
     (-step.log10()).ceil().clamp(0.0, 9.0) as usize
 }
 
-/// The unit that suits the largest of these latencies: its number of nanoseconds, and its name.
+/// Returns the unit that suits the largest of these latencies, as its number of nanoseconds and its name.
 pub fn unit(latencies: impl Iterator<Item = Latency>) -> (f64, &'static str) {
     match latencies.fold(0.0, |max, l| l.ns().max(max)) {
         ns if ns < 1e3 => (1.0, "ns"),

@@ -7,22 +7,22 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-/// Width of a cell at most, and of the whole matrix about, in pixels.
+/// The largest width of a cell, and the approximate width of the whole matrix, in pixels.
 const CELL: usize = 40;
 const MATRIX: usize = 600;
-/// Beside, below and around the matrix.
+/// Margins to the left of, below and around the matrix.
 const LEFT: u32 = 190;
 const BELOW: u32 = 46;
 const EDGE: u32 = 10;
-/// Up to how many classes the cells have numbers, and the rows names.
+/// The largest numbers of classes with which cells still show numbers and rows show names.
 const MOST_NUMBERS: usize = 20;
 const MOST_NAMES: usize = 40;
 const LONGEST_NAME: usize = 18;
 
-/// What [`metrics_row`] has in its columns.
+/// The columns of [`metrics_row`].
 pub const METRICS: [&str; 5] = ["top-1", "top-5", "lowest class", "cross-entropy", "calibration\nerror"];
 
-/// The metrics of a network for people.
+/// Formats the metrics of a network for people.
 pub fn metrics_row(metrics: &Metrics) -> [String; 5] {
     let lowest = metrics.worst().map(|(class, accuracy)| format!("{class}, {}", percent(accuracy)));
     [
@@ -42,8 +42,8 @@ pub fn confusion(path: &Path, evaluation: &Evaluation) -> Result<(), ReportError
     Ok(artifact::write(path, matrix(evaluation, true)?.as_bytes())?)
 }
 
-/// The confusion matrix as an SVG document, on white or on whatever is below it. A cell is as dark as its share of the
-/// row is large.
+/// Draws the confusion matrix as an SVG document, on white or on whatever is below it. The larger the share of a cell
+/// in its row, the darker the cell.
 pub fn matrix(evaluation: &Evaluation, on_white: bool) -> Result<String, ReportError> {
     let (rows, classes) = (evaluation.metrics.confusion.rows(), &evaluation.metrics.classes);
     let (n, cell) = (rows.len() as f64, (MATRIX / rows.len()).clamp(1, CELL));
@@ -65,7 +65,7 @@ pub fn matrix(evaluation: &Evaluation, on_white: bool) -> Result<String, ReportE
             for (j, count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
                 let share = f64::from(*count) / images;
                 let corners = [(j as f64, i as f64), (j as f64 + 1.0, i as f64 + 1.0)];
-                // Not quite opaque, so that the number can be read.
+                // The colour is not quite opaque, so that the number is readable.
                 plot.draw(&Rectangle::new(corners, color(0).mix(0.08 + 0.62 * share).filled()))?;
                 if rows.len() <= MOST_NUMBERS {
                     let at = (middle(j), middle(i));
@@ -87,7 +87,7 @@ pub fn matrix(evaluation: &Evaluation, on_white: bool) -> Result<String, ReportE
     })
 }
 
-/// A share in percent, without the sign.
+/// Formats a share in percent, without the percent sign.
 fn in_percent(share: f64) -> String {
     if share < 0.01 { "<1".into() } else { format!("{:.0}", 100.0 * share) }
 }

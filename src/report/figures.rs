@@ -39,7 +39,7 @@ impl Panel {
     }
 }
 
-/// `None` if no network was trained.
+/// Draws the loss and the accuracy of trainings. Returns `None` if no network was trained.
 pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     let title = "Training from scratch";
     let curve = |value: fn(&TrainEpoch) -> f64| -> Vec<Series> {
@@ -62,7 +62,7 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     Ok(Some(Figure { title, caption, legend: Series::legend(&loss), panels }))
 }
 
-/// A panel for each network that was evaluated; `None` if none was.
+/// Draws a panel for each evaluated network. Returns `None` if there is none.
 pub fn confusion(run: &Run) -> Result<Option<Figure>, ReportError> {
     let panel =
         |evaluation: &Evaluation| Ok(Panel { title: evaluation.model.clone(), svg: matrix(evaluation, false)? });
@@ -73,7 +73,7 @@ pub fn confusion(run: &Run) -> Result<Option<Figure>, ReportError> {
     Ok(Some(figure).filter(|figure| !figure.panels.is_empty()))
 }
 
-/// `None` if there is no prediction by layer.
+/// Draws the latency of each layer. Returns `None` if there is no prediction by layer.
 pub fn layer_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     let title = "Latency by layer";
     let (rows, layers) = (run.by_layer(), run.layers());

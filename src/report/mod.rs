@@ -1,7 +1,7 @@
 //! The report of a run's folder: a short table, and a page with figures.
 //!
 //! It shows only what the files of the run contain. In place of a part whose file is missing, it names the command that
-//! writes the file.
+//! writes that file.
 
 mod chart;
 mod evaluation;
@@ -40,30 +40,30 @@ pub enum ReportError {
     Draw { figure: &'static str, reason: String },
 }
 
-/// The content of a run's folder; what is missing there is empty here.
+/// The content of a run's folder. Whatever is missing there is empty here.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub genotype: Option<Genotype>,
-    /// Why the search chose it.
+    /// Why the search chose the genotype.
     pub certificate: Option<Certificate>,
-    /// The search that found it.
+    /// The search that found the genotype.
     pub search: Search,
-    /// A later search, which has not ended.
+    /// A later search that has not finished.
     pub begun: Option<Begun>,
-    /// By rising target, what is in the folder of each of several targets.
+    /// The folders of several targets, in ascending order of the targets.
     pub targets: Vec<TargetRun>,
     /// The found network, then the baseline.
     pub models: Vec<Model>,
     /// The newest row of each network and [`Setting`].
     pub bench: Vec<BenchRow>,
-    /// What was left out because it is of something else, and what has not ended.
+    /// What was left out because it belongs to something else, and what has not finished.
     pub notes: Vec<String>,
 }
 
 /// One of several targets of a run, with its folder.
 #[derive(Clone, Debug)]
 pub struct TargetRun {
-    /// Of its folder, as `0.5ms`.
+    /// Name of its folder, such as `0.5ms`.
     pub name: String,
     pub run: Run,
 }
@@ -79,7 +79,7 @@ pub struct Model {
     pub data: Option<String>,
     pub train: Vec<TrainEpoch>,
     pub evaluation: Option<Evaluation>,
-    /// Of its ONNX file.
+    /// Digest of its ONNX file.
     digest: Option<Digest>,
 }
 
@@ -101,8 +101,8 @@ struct LayerRow {
 }
 
 impl Run {
-    /// Reads the folder of a run, and those of its targets. Results that are not of its present networks are left out,
-    /// with a note.
+    /// Reads the folder of a run and those of its targets. Results that do not belong to the present networks are left
+    /// out, with a note.
     ///
     /// # Errors
     /// Fails if a file is damaged, or if there is none at all.
@@ -122,7 +122,7 @@ impl Run {
         Ok(run)
     }
 
-    /// What is in a folder itself.
+    /// Reads a single folder, without those of its targets.
     fn of_folder(dir: &RunDir) -> Result<Run, ReportError> {
         let (mut notes, mut models) = (vec![], vec![]);
         let mut genotype: Option<Genotype> = optional(&dir.genotype())?;
@@ -167,7 +167,7 @@ impl Run {
         Ok(Run { genotype, certificate, search, begun: None, targets: vec![], models, bench, notes })
     }
 
-    /// Leaves out targets of earlier searches, and sorts the others.
+    /// Removes the targets of earlier searches, and sorts the others.
     fn keep_last_targets(&mut self) {
         let of_other = |target: &TargetRun| target.run.search.is_of_other;
         for target in self.targets.iter().filter(|target| of_other(target)) {
@@ -195,17 +195,17 @@ impl Run {
         Ok(path)
     }
 
-    /// Whether the content of a file is such a page.
+    /// Returns whether the content of a file is the page of a report.
     pub fn is_page(bytes: &[u8]) -> bool {
         String::from_utf8_lossy(bytes).contains(page::GENERATOR)
     }
 
-    /// The evaluations of its networks.
+    /// Returns the evaluations of the run's networks.
     fn evaluations(&self) -> impl Iterator<Item = &Evaluation> {
         self.models.iter().filter_map(|model| model.evaluation.as_ref())
     }
 
-    /// The settings that were measured, in the order of the rows.
+    /// Returns the settings that were measured, in the order of the rows.
     pub fn settings(&self) -> Vec<Setting> {
         let mut settings: Vec<Setting> = vec![];
         let rows = self.targets.iter().flat_map(|target| &target.run.bench).chain(&self.bench);
@@ -221,14 +221,14 @@ impl Run {
         self.bench.iter().find(|row| model.is_of(row) && row.setting() == *setting)
     }
 
-    /// The rows of the found network that have a prediction.
+    /// Returns the rows of the found network that have a prediction.
     fn by_layer(&self) -> Vec<(&BenchRow, &Prediction)> {
         let found = self.models.iter().find(|model| model.ops.is_some());
         let rows = self.bench.iter().filter(|row| found.is_some_and(|model| model.is_of(row)));
         rows.filter_map(|row| Some((row, row.prediction.as_ref()?))).collect()
     }
 
-    /// The layers of the found network; `predicted` is in the order of [`Run::by_layer`].
+    /// Returns the layers of the found network. `predicted` is in the order of [`Run::by_layer`].
     fn layers(&self) -> Vec<LayerRow> {
         let layers = self.genotype.as_ref().map(Genotype::layers).unwrap_or_default();
         let predicted: Vec<_> = self.by_layer().iter().map(|(_, prediction)| align(&layers, prediction)).collect();
@@ -242,7 +242,7 @@ impl Run {
     }
 }
 
-/// The prediction of each layer. A prediction has only the live layers, which are the last ones.
+/// Returns the prediction for each layer. A prediction covers only the live layers, which are the last ones.
 fn align<'r>(layers: &[Layer], prediction: &'r Prediction) -> Vec<Option<&'r LayerLatency>> {
     let mut rest = prediction.layers.iter().rev().peekable();
     let mut aligned: Vec<_> = layers.iter().rev().map(|layer| rest.next_if(|p| p.layer == *layer)).collect();
@@ -250,7 +250,8 @@ fn align<'r>(layers: &[Layer], prediction: &'r Prediction) -> Vec<Option<&'r Lay
     aligned
 }
 
-/// The newest row of each model and setting, of models that the run has now or that are not its own.
+/// Reads the newest row of each model and setting. Rows of networks that the run no longer has are left out, with a
+/// note.
 fn bench(dir: &RunDir, models: &[Model], notes: &mut Vec<String>) -> Result<Vec<BenchRow>, ArtifactError> {
     let mut bench: Vec<BenchRow> = vec![];
     for row in artifact::read_lines::<BenchRow>(&dir.bench())? {
@@ -270,7 +271,7 @@ fn bench(dir: &RunDir, models: &[Model], notes: &mut Vec<String>) -> Result<Vec<
     Ok(bench)
 }
 
-/// What belongs together; otherwise a note.
+/// Returns what belongs together. Otherwise, adds the reason to the notes.
 fn kept<T>(found: Option<Matched<T>>, notes: &mut Vec<String>) -> Option<T> {
     match found? {
         Ok(found) => Some(found),
@@ -295,12 +296,12 @@ impl Model {
         }
     }
 
-    /// Whether a row is of this model.
+    /// Returns whether a row is about this model.
     fn is_of(&self, row: &BenchRow) -> bool {
         self.digest.as_ref() == Some(&row.digest)
     }
 
-    /// Share of the test images that are classified correctly after the last epoch.
+    /// Returns the share of the test images that are classified correctly after the last epoch.
     pub fn test_accuracy(&self) -> Option<Share> {
         self.train.last().and_then(|epoch| epoch.test_accuracy)
     }
@@ -314,7 +315,7 @@ impl BenchRow {
 }
 
 impl Setting {
-    /// The parts of the name that follow the runtime.
+    /// Returns the parts of the name that follow the runtime.
     fn details(&self) -> [String; 3] {
         let s = if self.threads == 1 { "" } else { "s" };
         [format!(" on {}", self.device), format!(", {} thread{s}", self.threads), format!(", {}", self.precision)]
@@ -327,7 +328,7 @@ impl std::fmt::Display for Setting {
     }
 }
 
-/// The shortest names that distinguish the settings: a detail that all of them share is left out.
+/// Returns the shortest names that distinguish the settings. A detail that all settings share is left out.
 fn labels(settings: &[Setting]) -> Vec<String> {
     let details: Vec<[String; 3]> = settings.iter().map(Setting::details).collect();
     let differs = |d: usize| details.iter().any(|other| other[d] != details[0][d]);

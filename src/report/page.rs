@@ -1,4 +1,4 @@
-//! The page: one HTML file that refers to no other file.
+//! The page: a single HTML file that refers to no other file.
 
 mod search;
 mod sections;
@@ -11,7 +11,7 @@ use super::summary::{SummaryLatency, SummaryRow, percent};
 use super::{ReportError, Run, counted, labels};
 use crate::record::{BenchRow, Expected, Held};
 
-/// Identifies a page as one of a run.
+/// Identifies an HTML file as the page of a run.
 pub const GENERATOR: &str = "<meta name=\"generator\" content=\"edge-nas\"/>";
 
 /// Escapes text for HTML. [`table`], [`figure`] and [`missing`] take plain text and escape it themselves.
@@ -43,7 +43,7 @@ pub fn html(run: &Run) -> Result<String, ReportError> {
     ))
 }
 
-/// The sections of a run that has networks, or lacks what would make them.
+/// Returns the sections about the networks of a run, or about what is missing to make them.
 fn parts(run: &Run) -> Result<Vec<(&'static str, String)>, ReportError> {
     let scatter = figures::accuracy_latency(run)?.map_or_else(
         || missing("No network of this run was both trained (nas train) and measured", "nas bench"),
@@ -58,7 +58,7 @@ fn parts(run: &Run) -> Result<Vec<(&'static str, String)>, ReportError> {
     let accuracy = ("Accuracy and latency", scatter + &sections::bench(run));
     let search = ("Search", search::ended(run)?);
     let conditions = ("Conditions", sections::conditions(run));
-    // Networks for several targets have pages of their own.
+    // Networks for several targets have their own pages.
     if !run.targets.is_empty() && run.genotype.is_none() {
         return Ok(vec![accuracy, search, conditions]);
     }
@@ -122,7 +122,8 @@ fn headline(run: &Run) -> String {
     html
 }
 
-/// Accuracy and latencies of a network in a sentence; `None` if it was neither trained nor measured.
+/// Describes the accuracy and the latencies of a network in a sentence. Returns `None` if it was neither trained nor
+/// measured.
 fn sentence(row: &SummaryRow, labels: &[String]) -> Option<String> {
     let name = if row.genotype.is_some() { "The found network" } else { &row.name };
     let accuracy = row.test_accuracy.map(|a| format!("classifies {} of the test images correctly", percent(a)));
@@ -133,15 +134,15 @@ fn sentence(row: &SummaryRow, labels: &[String]) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{name} {}.", parts.join(" and ")))
 }
 
-/// A sentence in place of a missing part, with the command that writes it.
+/// Returns a sentence in place of a missing part, which names the command that writes that part.
 fn missing(what: &str, maker: &str) -> String {
     format!("<p class=\"missing\">{}; <code>{maker}</code> writes it.</p>\n", escape(what))
 }
 
-/// Longer texts are wrapped.
+/// Texts longer than this are wrapped.
 const WIDEST: usize = 60;
 
-/// A table whose first `text` columns contain text and the others numbers.
+/// Formats a table whose first `text` columns contain text, and the others numbers.
 fn table<S: AsRef<str>>(text: usize, header: &[S], rows: &[Vec<String>]) -> String {
     fn line<S: AsRef<str>>(tag: &str, text: usize, cells: &[S]) -> String {
         let cell = |(i, cell): (usize, &S)| {

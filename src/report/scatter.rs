@@ -9,8 +9,8 @@ use std::path::Path;
 
 const SIZE: (u32, u32) = (560, 520);
 
-/// Draws predicted against measured latencies of networks that no fit has seen, with the plain sums of their isolated
-/// layers, as an SVG file.
+/// Draws, as an SVG file, the predicted against the measured latencies of networks that no fit has seen, together with
+/// the plain sums of their isolated layers.
 ///
 /// # Errors
 /// Fails if the figure cannot be drawn, or if the file cannot be written.

@@ -1,4 +1,4 @@
-//! What is known of a search.
+//! What is known about a search.
 
 use super::{counted, kept};
 use crate::artifact::{self, ArtifactError};
@@ -11,16 +11,16 @@ use std::collections::BTreeSet;
 pub struct Search {
     /// Empty for algorithms without a supernet.
     pub log: Vec<SearchEpoch>,
-    /// What it found out about networks, in this order.
+    /// What it found out about networks, in order.
     pub candidates: Vec<CandidateRow>,
-    /// In what a latency table differs from the device's own, where that was allowed.
+    /// How a latency table differs from the device's own, where that was allowed.
     pub foreign_table: Option<String>,
-    /// The log is not that of the search that found the network, and was left out.
+    /// Whether the log belongs to another search than the one that found the network, and was left out.
     pub(super) is_of_other: bool,
 }
 
 impl Search {
-    /// The search that found `genotype`; what is of another one is left out, with a note.
+    /// Reads the search that found `genotype`. Anything that belongs to another search is left out, with a note.
     pub(super) fn of(dir: &RunDir, genotype: &Genotype, notes: &mut Vec<String>) -> Result<Search, ArtifactError> {
         let found = dir.searched(genotype)?;
         let is_of_other = matches!(found, Some(Err(_)));
@@ -40,7 +40,7 @@ impl Search {
     }
 }
 
-/// How far a search is that has not ended.
+/// Describes how far an unfinished search has got.
 pub(super) fn so_far(begun: &Begun, has_results: bool) -> String {
     let Begun { log, targets_before, candidates } = begun;
     let networks: BTreeSet<&Vec<String>> = candidates.iter().map(|row| &row.ops).collect();

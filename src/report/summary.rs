@@ -9,7 +9,7 @@ use serde::Serialize;
 /// The row of a network in the summary table.
 #[derive(Clone, Debug, Serialize)]
 pub struct SummaryRow {
-    /// Of several targets, the one whose folder it is in.
+    /// The target whose folder the network is in, if there are several targets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     pub name: String,
@@ -25,13 +25,14 @@ pub struct SummaryRow {
 pub struct SummaryLatency {
     #[serde(flatten)]
     pub setting: Setting,
-    /// By the latency table; only for networks of a search space.
+    /// The prediction of the latency table, only for networks of a search space.
     pub predicted_ns: Option<Latency>,
     pub measured_ns: Option<Latency>,
 }
 
 impl Run {
-    /// A row for each network of the run and of its targets; each has the latencies of all of [`Run::settings`].
+    /// Returns a row for each network of the run and of its targets, each with the latencies of all of
+    /// [`Run::settings`].
     pub fn rows(&self) -> Vec<SummaryRow> {
         let settings = self.settings();
         let of_targets = self.targets.iter().map(|target| (Some(&target.name), &target.run));
@@ -63,12 +64,12 @@ impl Run {
         }
     }
 
-    /// The rows as text for a terminal, below the genotypes; empty where there are no networks.
+    /// Formats the rows as text for a terminal, below the genotypes. Returns an empty text if there are no networks.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(self.summary_header());
         table.add_rows(self.summary_cells());
-        // No line between rows.
+        // No lines between rows.
         table.remove_style(TableComponent::HorizontalLines).remove_style(TableComponent::MiddleIntersections);
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -101,7 +102,7 @@ impl Run {
     }
 }
 
-/// `1 epoch`, `2 epochs`
+/// Formats a number with a noun: `1 epoch`, `2 epochs`.
 pub fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

@@ -7,7 +7,7 @@ use crate::report::{Model, ReportError, Run, Setting, labels as setting_labels};
 use crate::search::Unit;
 use plotters::prelude::*;
 
-/// Colours: of found networks, of baselines, and of targets.
+/// Colours of found networks, of baselines, and of targets.
 const FOUND: usize = 0;
 const BASELINE: usize = 1;
 const TARGET: usize = 5;
@@ -22,8 +22,8 @@ struct Point {
     p95: Latency,
 }
 
-/// A panel for each setting, with the networks of the run and of its targets; `None` if no network was both trained and
-/// measured.
+/// Draws a panel for each setting, with the networks of the run and of its targets. Returns `None` if no network was
+/// both trained and measured.
 pub fn accuracy_latency(run: &Run) -> Result<Option<Figure>, ReportError> {
     let settings = run.settings();
     let (mut panels, mut has_targets) = (vec![], false);
@@ -63,7 +63,7 @@ fn points(run: &Run, setting: &Setting) -> Vec<Point> {
     of_targets.chain(own).collect()
 }
 
-/// The targets, for a setting, of the networks that were measured.
+/// Returns the targets, for a setting, of those networks that were measured.
 fn targets(run: &Run, setting: &Setting) -> Vec<Latency> {
     let runs = run.targets.iter().map(|target| &target.run).chain([run]);
     let measured = runs.filter(|run| run.models.iter().any(|m| m.ops.is_some() && run.bench_row(m, setting).is_some()));

@@ -9,10 +9,11 @@ use crate::space::Genotype;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
 
-/// Of the choices of a layer, those that are drawn.
+/// The number of choices that are drawn for each layer.
 const MOST_LINES: usize = 8;
 
-/// Those figures that the epochs of a search have numbers for. The titles of the layers name the choices of `found`.
+/// Returns the figures for which the epochs of a search have numbers. The titles of the layers name the choices of
+/// `found`.
 pub fn of_log(log: &[SearchEpoch], found: Option<&Genotype>) -> Result<Vec<Figure>, ReportError> {
     let Some(last) = log.last() else { return Ok(vec![]) };
     let mut figures = vec![losses(log)?];
@@ -91,8 +92,8 @@ fn entropies(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportEr
     Ok(Figure { title, caption, legend: Series::legend(&series), panels })
 }
 
-/// The probabilities of choices; where they have widths, those of the ops and those of the widths, so that there are few
-/// lines.
+/// Draws the probabilities of choices. If the choices have widths, draws the probabilities of the ops and of the widths
+/// separately, so that there are few lines.
 fn probabilities(
     log: &[SearchEpoch],
     last: &SearchEpoch,
@@ -110,12 +111,12 @@ fn probabilities(
     Ok(figures)
 }
 
-/// The op of a choice, and its width where there are several.
+/// Splits the name of a choice into its op and its width.
 fn parts(name: &str) -> (&str, &str) {
     name.split_once(':').unwrap_or((name, "that of the input"))
 }
 
-/// A panel for each layer with the summed probability of the choices of one group.
+/// Draws a panel for each layer, with the total probability of the choices of each group.
 fn grouped(
     log: &[SearchEpoch],
     last: &SearchEpoch,
@@ -137,7 +138,7 @@ fn grouped(
         let names = last.choices.get(layer)?.iter().zip(alpha);
         Some(names.filter(|(name, _)| group(name) == wanted).map(|(_, probability)| probability).sum())
     };
-    // The likeliest at the end.
+    // The choices that are likeliest at the end.
     let shown = |layer: usize| -> Vec<&str> {
         let all = groups(layer);
         let at_end = |name: &str| probability(last, layer, name).unwrap_or_default();
@@ -187,15 +188,16 @@ fn softmax(alpha: &[f64]) -> Vec<f64> {
     exp.iter().map(|e| e / sum).collect()
 }
 
-/// A network that a search compared: its losses, by how many epochs it was trained, 0 for the weights of the supernet.
+/// A network that a search compared. Its losses are by the number of epochs of its training, where 0 stands for the
+/// weights of the supernet.
 pub struct Compared<'r> {
     pub ops: &'r [String],
     pub losses: BTreeMap<usize, f64>,
-    /// Of the longest training.
+    /// The row of the longest training.
     pub last: &'r CandidateRow,
 }
 
-/// Each network once; those that were trained longest first, and of these those of the smallest loss.
+/// Returns each network once, sorted by decreasing length of its training, then by its loss.
 pub fn compared(rows: &[CandidateRow]) -> Vec<Compared<'_>> {
     let mut networks: BTreeMap<&[String], Compared> = BTreeMap::new();
     for row in rows {
@@ -211,8 +213,7 @@ pub fn compared(rows: &[CandidateRow]) -> Vec<Compared<'_>> {
     networks
 }
 
-/// What networks were compared by first, against the first comparison after it; `None` where fewer than two networks
-/// have both.
+/// Draws the first comparison of networks against the next one. Returns `None` if fewer than two networks were in both.
 pub fn candidates(rows: &[CandidateRow]) -> Result<Option<Figure>, ReportError> {
     let title = "First comparison against the next one";
     let networks = compared(rows);

@@ -7,10 +7,10 @@ use crate::report::summary::{or_dash, percent};
 use crate::report::{ReportError, Run, counted};
 use std::collections::BTreeSet;
 
-/// Candidates that are shown by name.
+/// The number of candidates that are shown by name.
 pub const BEST: usize = 10;
 
-/// The search that found the network, and why it chose it.
+/// Describes the search that found the network, and why the search chose it.
 pub fn ended(run: &Run) -> Result<String, ReportError> {
     if run.search.is_empty() && run.certificate.is_none() {
         return Ok(missing("There is no search.jsonl in this run", "nas search"));
@@ -20,7 +20,7 @@ pub fn ended(run: &Run) -> Result<String, ReportError> {
     Ok(certificate + &candidates(&run.search.candidates)? + &log.into_iter().map(figure).collect::<String>())
 }
 
-/// As much as there is of a search.
+/// Describes what there is so far of an unfinished search.
 pub fn begun(begun: &Begun) -> Result<String, ReportError> {
     if begun.log.is_empty() && begun.candidates.is_empty() {
         return Ok(
@@ -81,7 +81,8 @@ fn certificate(certificate: &Certificate) -> String {
         + &sentences
 }
 
-/// The best networks by name, and how two comparisons agree; empty where none were compared.
+/// Lists the best networks by name, and how well two comparisons agree. Returns an empty text if no networks were
+/// compared.
 fn candidates(rows: &[CandidateRow]) -> Result<String, ReportError> {
     let networks = compared(rows);
     if networks.is_empty() {

@@ -1,4 +1,4 @@
-//! The sections about networks: what they are, how fast and how exact.
+//! The sections about networks: what they are, and how fast and accurate they are.
 
 use super::{escape, missing, table};
 use crate::latency::Latency;
@@ -7,7 +7,7 @@ use crate::report::figures::compared;
 use crate::report::summary::{millions, or_dash, percent};
 use crate::report::{LayerRow, METRICS, Model, Run, Setting, TargetRun, counted, labels, metrics_row};
 
-/// The network of each of several targets, and the links to their pages.
+/// Lists the networks for several targets, with links to their pages.
 pub fn targets(run: &Run) -> String {
     let settings = run.settings();
     let mut header = ["target", "network", "asked for", "predicted"].map(String::from).to_vec();
@@ -48,7 +48,7 @@ pub fn result(run: &Run) -> String {
 
 pub fn bench(run: &Run) -> String {
     if run.bench.is_empty() {
-        // Those of targets are on their pages.
+        // The benchmarks of targets are on their own pages.
         return if run.targets.is_empty() {
             missing("There is no bench.jsonl in this run", "nas bench")
         } else {
@@ -90,7 +90,7 @@ pub fn bench(run: &Run) -> String {
            process that only runs the network.</p>\n"
 }
 
-/// The metrics of the networks that were evaluated.
+/// Lists the metrics of the networks that were evaluated.
 pub fn evaluation(run: &Run) -> String {
     let header = ["network", "evaluated in", "test images"].into_iter().chain(METRICS).collect::<Vec<_>>();
     let row =
@@ -141,7 +141,7 @@ pub fn layers(run: &Run) -> String {
         + &interactions(&rows)
 }
 
-/// The interactions between layers according to the tables, by setting.
+/// Lists the interactions between layers according to the tables, by setting.
 fn interactions(rows: &[(&BenchRow, &Prediction)]) -> String {
     let with_any = rows.iter().filter(|(_, p)| !p.interactions.is_empty());
     let sentence = |(row, p): &(&BenchRow, &Prediction)| {
