@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-/// An experiment file: what the verbs take as flags, in one place.
+/// An experiment file: everything that the verbs take as flags, in one place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
@@ -27,10 +27,11 @@ pub struct Experiment {
     data: DataSpec,
     #[serde(default = "chain")]
     space: String,
-    /// What the network may take; on the device with the first of the runtimes unless it names others.
+    /// The latency that the network may have: on the device, with the first of its runtimes, unless a target names
+    /// others.
     #[serde(default, with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     target_latency: Vec<TargetFor>,
-    /// Targets of which each gets a network.
+    /// Targets that each get a network of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     targets: Vec<Target>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +63,7 @@ pub struct Experiment {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ProfileKeys {
-    /// Whole networks that the latency model is fitted to; absent for as many as are usual.
+    /// Whole networks that the latency model is fitted to. Absent for the usual number.
     #[serde(skip_serializing_if = "Option::is_none")]
     networks: Option<FittedNetworks>,
     isolated: bool,
@@ -72,9 +73,9 @@ struct ProfileKeys {
 #[serde(default, deny_unknown_fields)]
 struct BaselineKeys {
     architecture: String,
-    /// Scales its channels.
+    /// Width multiplier, which scales the channels of the baseline.
     width: Width,
-    /// How to train it; as the found network where absent.
+    /// How to train the baseline. Absent to train it like the found network.
     #[serde(skip_serializing_if = "Option::is_none")]
     train: Option<TrainSettings>,
 }
@@ -91,7 +92,7 @@ struct BenchKeys {
     rounds: Rounds,
 }
 
-/// A list, or its only element.
+/// Reads and writes a list, or its only element.
 mod one_or_more {
     use crate::latency::TargetFor;
     use serde::de::Error as _;
@@ -144,11 +145,11 @@ impl Default for BenchKeys {
 }
 
 impl Experiment {
-    /// Does all stages, and writes the experiment with all defaults filled in, the results and the report to `run`. A
-    /// stage whose inputs have not changed is skipped; one that was interrupted resumes.
+    /// Runs all stages. Writes the experiment with all defaults filled in, the results and the report to `run`. A stage
+    /// whose inputs have not changed is skipped, and an interrupted one resumes.
     ///
     /// # Errors
-    /// Those of the stages.
+    /// The errors of the stages.
     pub fn execute(&self, run: &RunDir) -> Result<(), RunError> {
         let data = Data::load(&self.data)?;
         let images = Images::Data(self.data.clone());
@@ -173,7 +174,8 @@ impl Experiment {
         let mut stages = Stages::open(run)?;
         let fingerprint = data.fingerprint();
 
-        // Only rows that are missing are measured, so this stage checks itself. A given table is used as it is.
+        // Only missing rows are measured, so this stage itself finds out what is left to do. A given table is used as
+        // it is.
         if self.measure.table.is_none() {
             profile(&Profile { space, images, wanted, again: false, measure: measure.clone(), board: board.clone() })?;
         }
@@ -209,7 +211,8 @@ impl Experiment {
             train(&baseline_network, &data, settings, &baseline)
         })?;
 
-        // With several targets, the run's own folder has only the baseline, and a report that compares all of them.
+        // With several targets, the run's own folder contains only the baseline, and a report that compares all
+        // networks.
         let others = folders.iter().filter(|dir| dir.0 != run.0);
         for dir in others.chain([run]) {
             let onnx = dir.models().map(|model| model.onnx());
@@ -245,13 +248,13 @@ impl Experiment {
         }
     }
 
-    /// Where it writes to, unless another folder is named.
+    /// Returns the folder to write to, unless another one is named.
     pub fn default_run(&self) -> RunDir {
         RunDir(PathBuf::from("runs").join(&*self.name))
     }
 }
 
-/// The name of a stage, with that of the target where there are several.
+/// Returns the name of a stage, with that of the target if there are several.
 fn stage(name: &str, run: &RunDir, dir: &RunDir) -> String {
     match dir.0.file_name() {
         Some(target) if dir.0 != run.0 => format!("{name} {}", target.display()),
@@ -259,7 +262,7 @@ fn stage(name: &str, run: &RunDir, dir: &RunDir) -> String {
     }
 }
 
-/// What a training writes.
+/// Returns the files that a training writes.
 fn trained(dir: &ModelDir) -> [PathBuf; 4] {
     [dir.network(), dir.train_log(), dir.weights(), dir.trained_on()]
 }
