@@ -27,12 +27,12 @@ pub struct Bench {
 
 /// An ONNX file to measure.
 struct File {
-    /// Distinct from all others.
+    /// Distinct from the names of all other files.
     name: String,
     onnx: Vec<u8>,
     digest: Digest,
     model: Inspected,
-    /// What it is an export of, for one of the run's networks.
+    /// The network that was exported, if it is one of the run's own.
     network: Option<Network>,
 }
 
@@ -44,6 +44,8 @@ pub struct Benched {
 }
 
 impl Benched {
+    /// Returns the rows if everything could be measured.
+    ///
     /// # Errors
     /// Fails if something could not be measured.
     pub fn complete(self) -> Result<Vec<BenchRow>, RunError> {
@@ -52,12 +54,12 @@ impl Benched {
     }
 }
 
-/// Measures a run's networks and other ONNX files in turn, beside the predictions, and stores that in `bench.jsonl`.
-/// All files are checked before the first is measured, and a model that fails does not keep the others from being
-/// measured.
+/// Measures a run's networks and other ONNX files in turn, with predictions for them, and stores the results in
+/// `bench.jsonl`. All files are checked before the first is measured. A model that fails does not prevent the others
+/// from being measured.
 ///
 /// # Errors
-/// Fails if there is nothing to measure, the device is not reached, or a latency table cannot be used.
+/// Fails if there is nothing to measure, if the device cannot be reached, or if a latency table cannot be used.
 pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
     let Bench { run, rounds, measure, board, .. } = settings;
     let device = measure.device()?;
@@ -85,7 +87,7 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
         let prediction = genotype.zip(table).and_then(|(genotype, table)| table.predict(genotype, &found));
         rows.push(row(&device, session, measure.threads.get(), file, found_of_file, prediction)?);
     }
-    // Newer rows take the place of older ones of the same subject.
+    // Newer rows replace older ones of the same subject.
     old.retain(|old| !rows.iter().any(|new| new.is_of(old)));
     old.extend_from_slice(&rows);
     artifact::write_lines(&run.bench(), &old)?;
@@ -99,7 +101,7 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
     Ok(Benched { rows, failed })
 }
 
-/// The files that can be measured, each content once, and why others cannot.
+/// Returns the files that can be measured, each content once, and the reasons why others cannot.
 fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
     let (mut files, mut failed): (Vec<File>, Vec<RunError>) = (vec![], vec![]);
     for dir in run.models() {
@@ -127,7 +129,7 @@ fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
     (files, failed)
 }
 
-/// The export of one of the run's networks; none where nothing was trained.
+/// Returns the export of one of the run's networks, or `None` if nothing was trained.
 fn own(run: &RunDir, dir: &ModelDir) -> Result<Option<File>, RunError> {
     let Some(trained) = trained(run, dir)? else { return Ok(None) };
     let Exported { onnx, digest, model } = exported(run, dir, &trained)?;
@@ -135,8 +137,8 @@ fn own(run: &RunDir, dir: &ModelDir) -> Result<Option<File>, RunError> {
     Ok(Some(File { name, model, onnx, digest, network }))
 }
 
-/// A name for each path, which none of the others and none of `taken` has: the last parts of the path, as few as are
-/// needed, without the extension.
+/// Returns a name for each path that differs from all others and from `taken`: as few of the last components of the
+/// path as are needed, without the extension.
 fn distinct(paths: &[PathBuf], taken: &[String]) -> Vec<String> {
     let last = |path: &PathBuf, parts: usize| {
         let path = path.with_extension("");
@@ -186,17 +188,18 @@ fn row(
     })
 }
 
-/// A latency table of the device, beside which a network is measured.
+/// A latency table of the device, whose predictions are compared with the measurements.
 struct Table {
     runtime: Runtime,
     table: LatencyTable,
-    /// In what it differs from this measurement, where that is allowed.
+    /// How it differs from this measurement, where that is allowed.
     foreign: Option<String>,
-    /// Index of its anchor among the models that are measured.
+    /// Index of its anchor among the measured models.
     anchor: Option<usize>,
 }
 
-/// The tables of the space of the run's genotype, before anything is measured; a runtime without one has a warning.
+/// Loads the tables for the space of the run's genotype, before anything is measured. Warns about runtimes without a
+/// table.
 fn tables(
     measure: &MeasureSettings,
     device: &Device,
@@ -224,7 +227,8 @@ fn tables(
 }
 
 impl Table {
-    /// Has the anchor measured as well: it shows how fast the device is now. That of another machine shows nothing.
+    /// Has the anchor measured as well, which shows how fast the device is now. The anchor of another machine shows
+    /// nothing.
     fn add_anchor(&mut self, models: &mut Vec<(String, Source)>) {
         if let (None, Some(anchor)) = (&self.foreign, self.table.anchor()) {
             self.anchor = Some(models.len());
@@ -233,7 +237,7 @@ impl Table {
         }
     }
 
-    /// None, with a warning, where it has no model.
+    /// Predicts the latency of a network. Returns `None`, with a warning, if the table has no model.
     fn predict(&self, genotype: &Genotype, found: &[Benchmarked]) -> Option<Prediction> {
         let prediction = predict(&self.table, genotype);
         if let Err(error) = &prediction {
@@ -248,7 +252,7 @@ impl Table {
     }
 }
 
-/// What a latency table says of a network, for the layers that its output depends on.
+/// Returns what a latency table says about a network, for the layers that the output of the network depends on.
 ///
 /// # Errors
 /// Fails if the table has no model of the genotype's space.
@@ -282,7 +286,8 @@ pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, 
 }
 
 impl BenchRow {
-    /// Whether both are of one model, on one kind of device, with one runtime and number of threads.
+    /// Returns whether both rows are about the same model, on the same kind of device, with the same runtime and number
+    /// of threads.
     fn is_of(&self, other: &BenchRow) -> bool {
         let subject = |r: &BenchRow| (r.digest.clone(), r.device.clone(), r.runtime, r.threads);
         subject(self) == subject(other)

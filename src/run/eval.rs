@@ -16,7 +16,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use tally::Tally;
 
-/// Numbers in a batch at most: an input of 512 MiB.
+/// The most numbers in a batch: an input of 512 MiB.
 const LARGEST_BATCH: usize = 1 << 27;
 
 /// What to evaluate, and where.
@@ -24,26 +24,26 @@ const LARGEST_BATCH: usize = 1 << 27;
 pub struct Eval {
     /// Folder of the run, whose networks are evaluated.
     pub run: PathBuf,
-    /// Only so many test images: the first ones.
+    /// Use only this many test images: the first ones.
     pub images: Option<NonZeroUsize>,
-    /// Where ONNX files are run; without it, libtorch runs the weights on this machine.
+    /// Where ONNX files are run. `None` to run the weights in libtorch on this machine.
     pub on: Option<OnDevice>,
 }
 
 /// An evaluation of ONNX files.
 #[derive(Clone, Debug)]
 pub struct OnDevice {
-    /// An ONNX file in place of the run's exported models. It has one input, images, and its first output is logits. The
-    /// run's `data.json` says how they are to be read where the file itself does not.
+    /// An ONNX file in place of the run's exported models. It has one input, images, and its first output is logits.
+    /// The run's `data.json` says how to interpret them if the file itself does not.
     pub onnx: Option<PathBuf>,
     /// A name that `nas devices` lists, or a TOML file.
     pub device: String,
-    /// The first of the device where it is `None`.
+    /// `None` for the first runtime of the device.
     pub runtime: Option<Runtime>,
     pub board: BoardSettings,
 }
 
-/// An evaluation, and where it was written.
+/// An evaluation, and the files to which it was written.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
     pub evaluation: Evaluation,
@@ -55,7 +55,8 @@ pub struct Evaluated {
 /// beside each network, or `NAME.eval.json` and `NAME.confusion.svg` beside `NAME.onnx`.
 ///
 /// # Errors
-/// Fails if there is no network, one does not fit the data, or the device fails. All are checked before the first is run.
+/// Fails if there is no network, if one does not fit the data, or if the device fails. All networks are checked before
+/// the first is run.
 pub fn eval(settings: &Eval, data: &Data) -> Result<Vec<Evaluated>, RunError> {
     let count = settings.images.map_or(data.test.len(), |images| data.test.len().min(images.get()));
     let test = Test { data, digest: data.fingerprint(), indices: (0..count).collect() };
@@ -65,19 +66,19 @@ pub fn eval(settings: &Eval, data: &Data) -> Result<Vec<Evaluated>, RunError> {
     }
 }
 
-/// A network that is evaluated.
+/// A network to evaluate.
 struct Subject {
     name: String,
-    /// Of its file.
+    /// Digest of its file.
     digest: Digest,
-    /// Sizes of its input: images at once, channels, height, width.
+    /// Sizes of its input: images per batch, channels, height, width.
     input: Vec<usize>,
     interface: Interface,
     path: PathBuf,
     confusion: PathBuf,
 }
 
-/// What runs it; as in [`Evaluation`].
+/// What runs the network, as in [`Evaluation`].
 struct Place {
     device: String,
     runtime: String,
@@ -101,7 +102,7 @@ fn in_libtorch(_: &RunDir, _: &Test) -> Result<Vec<Evaluated>, RunError> {
 fn in_libtorch(run: &RunDir, test: &Test) -> Result<Vec<Evaluated>, RunError> {
     use crate::train::{Net, Placement, TrainError, fit::read_weights};
     use nas_exporters::Shape;
-    /// Images that libtorch computes at once.
+    /// Images per batch in libtorch.
     const BATCH: usize = 64;
 
     let mut subjects = vec![];
@@ -151,7 +152,7 @@ fn on_device(run: &RunDir, on: &OnDevice, test: &Test) -> Result<Vec<Evaluated>,
     let mut evaluate = |((subject, file), model): (&(Subject, Exported), _)| {
         test.evaluate(subject, &place, |batches, take| {
             let input = |mut values: Vec<f32>| {
-                // A batch that is not full ends in zeros.
+                // An incomplete batch is padded with zeros.
                 values.resize(subject.input.iter().product(), 0.0);
                 TensorData { shape: subject.input.clone(), values }
             };
@@ -164,7 +165,7 @@ fn on_device(run: &RunDir, on: &OnDevice, test: &Test) -> Result<Vec<Evaluated>,
     files.iter().zip(&models).map(&mut evaluate).collect()
 }
 
-/// The exported networks of a run.
+/// Returns the exported networks of a run.
 fn of_run(run: &RunDir) -> Result<Vec<(Subject, Exported)>, RunError> {
     let file = |(dir, trained): (ModelDir, Trained)| {
         let file = exported(run, &dir, &trained)?;
@@ -173,7 +174,7 @@ fn of_run(run: &RunDir) -> Result<Vec<(Subject, Exported)>, RunError> {
     all_trained(run)?.into_iter().map(file).collect()
 }
 
-/// Any ONNX file.
+/// Reads any ONNX file.
 fn of_file(run: &RunDir, path: &Path) -> Result<(Subject, Exported), RunError> {
     let onnx = artifact::read(path, "nas export")?;
     let unfit = |reason| RunError::Model { path: path.into(), reason };
@@ -197,19 +198,21 @@ fn of_file(run: &RunDir, path: &Path) -> Result<(Subject, Exported), RunError> {
 }
 
 impl Subject {
-    /// A network of the run, in its folder; `digest` is that of the file that is evaluated.
+    /// Creates a network of the run, in its folder. `digest` is that of the file to evaluate.
     fn own(dir: &ModelDir, trained: &Trained, digest: Digest, input: Vec<usize>) -> Subject {
         let (name, interface) = (trained.network.name(), trained.on.interface());
         Subject { name, digest, input, interface, path: dir.eval(), confusion: dir.confusion() }
     }
 }
 
-/// Takes the logits of so many images.
+/// Takes logits, and the number of images that they are for.
 type Take<'t> = dyn FnMut(&[f32], usize) -> Result<(), RunError> + 't;
 
 impl Test<'_> {
+    /// Checks that a network fits the data.
+    ///
     /// # Errors
-    /// Fails if the network was made for other images or classes.
+    /// Fails if the network was made for other images or classes, or if its batches are too large.
     fn check(&self, Subject { name, input, interface, .. }: &Subject) -> Result<(), RunError> {
         let unfit = |what: String| Err(RunError::Unfit { model: name.clone(), what });
         let shown = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
@@ -236,8 +239,8 @@ impl Test<'_> {
         Ok(())
     }
 
-    /// Evaluates a network that passed [`Test::check`], and writes its files. `score` is given batches, and passes on their
-    /// logits.
+    /// Evaluates a network that passed [`Test::check`], and writes its files. `score` receives batches and passes on
+    /// their logits.
     fn evaluate(
         &self,
         subject: &Subject,

@@ -1,4 +1,4 @@
-//! From trained weights to an ONNX file that both runtimes agree on.
+//! From trained weights to an ONNX file on whose outputs both runtimes agree with libtorch.
 
 use super::RunError;
 use super::models::all_trained;
@@ -13,27 +13,27 @@ use serde::Serialize;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// The largest difference of a logit that an export may have from libtorch, as a share of the largest logit, or of 1
-/// where all are smaller.
+/// The largest difference from libtorch that a logit of an export may have, as a share of the largest logit, or of 1 if
+/// all logits are smaller.
 pub const TOLERANCE: f32 = 1e-4;
 
-/// What was written, and how it was checked.
+/// What was exported, and how it was checked.
 #[derive(Clone, Debug, Serialize)]
 pub struct Exported {
     pub network: String,
     pub path: PathBuf,
     pub bytes: usize,
-    /// Test images that were compared.
+    /// The number of test images that were compared.
     pub images: usize,
     /// The largest difference of a logit from libtorch, by runtime.
     pub differences: Vec<(Runtime, f32)>,
 }
 
-/// Writes each trained network of a run as ONNX, once `runtimes` on this machine have given libtorch's logits for the
-/// first `images` test images.
+/// Writes each trained network of a run as ONNX, after `runtimes` on this machine have reproduced libtorch's logits for
+/// the first `images` test images.
 ///
 /// # Errors
-/// Fails if the run has no trained network, the data are not its own, or a runtime differs.
+/// Fails if the run has no trained network, if the data are not those of the run, or if the logits of a runtime differ.
 pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Exported>, RunError> {
     let trained = all_trained(&RunDir(run.into()))?;
     for (_, network) in &trained {

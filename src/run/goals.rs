@@ -1,4 +1,4 @@
-//! What a search is for: targets and other limits, by the latency tables of the devices that they name.
+//! What a search aims for: targets and other limits, by the latency tables of the devices that they name.
 
 use super::measure::networks_for;
 use super::{Images, MeasureSettings, RunError, Search};
@@ -13,26 +13,29 @@ use crate::space::{Networks, SearchSpace};
 /// What networks may cost.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Targets {
-    /// Each of another device or runtime, which one network has to meet together; the band is of the first.
+    /// Targets that a single network must meet together, each for another device or runtime. The band is that of the
+    /// first.
     pub target_latency: Vec<TargetFor>,
-    /// Of which each gets a network of its own.
+    /// Targets that each get a network of their own.
     pub targets: Vec<Target>,
     pub max_params: Option<Count>,
     pub max_macs: Option<Count>,
-    /// Of the activations, at any moment.
+    /// Memory of the activations, at any moment.
     pub max_memory: Option<Bytes>,
-    /// By how much of the target a network may be below it.
+    /// By how much a network may be below its target, as a share of the target.
     pub band: Percent,
 }
 
 impl Targets {
+    /// Checks that there are targets, and only one kind of them.
+    ///
     /// # Errors
-    /// Fails if there is no target, or there are both kinds.
+    /// Fails if there is no target, or if there are targets of both kinds.
     pub fn check(&self) -> Result<(), RunError> {
         self.by_goal().map(drop)
     }
 
-    /// By goal, the targets that one network has to meet.
+    /// Returns, for each goal, the targets that one network must meet.
     fn by_goal(&self) -> Result<Vec<Vec<TargetFor>>, RunError> {
         match (self.target_latency.as_slice(), self.targets.as_slice()) {
             ([], []) => Err(RunError::NoTarget),
@@ -42,12 +45,13 @@ impl Targets {
         }
     }
 
-    /// The target that the band is of, without its number: all goals have the same.
+    /// Returns the target to which the band applies. Only its device and runtime matter, which are the same for all
+    /// goals.
     pub(super) fn first(&self) -> Option<&TargetFor> {
         self.target_latency.first()
     }
 
-    /// The limits on what is known without a table.
+    /// Returns the limits on costs that are known without a table.
     fn exact(&self, networks: &Networks) -> Vec<Constraint> {
         let limit = |cost: fn(&Networks) -> Cost, most: Option<Count>| {
             most.map(|most| Constraint::new(cost(networks), most.get() as f64))
@@ -57,7 +61,7 @@ impl Targets {
     }
 }
 
-/// The settings by which networks are measured for a target.
+/// Returns the settings with which networks are measured for a target.
 pub(super) fn measured_for(measure: &MeasureSettings, target: Option<&TargetFor>) -> MeasureSettings {
     let mut measure = measure.clone();
     if let Some(device) = target.and_then(|target| target.device.clone()) {
@@ -78,11 +82,11 @@ struct Predicted {
     foreign: Option<String>,
 }
 
-/// The networks that are searched, with the limits that they have to keep to by the devices' latency tables.
+/// Returns the networks to search, with the limits that follow from the latency tables of the devices.
 ///
 /// # Errors
-/// Fails if a table is missing, of another device, or lacks rows; where two targets are for the same, and where no network
-/// meets them.
+/// Fails if a table is missing, belongs to another device, or lacks rows. Also fails if two targets are for the same
+/// device and runtime, or if no network meets them.
 pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
     let Search { space, targets, measure, .. } = search;
     let networks = networks_for(SearchSpace::load(space)?, data)?;
@@ -146,11 +150,12 @@ fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result
     })
 }
 
-/// Twice the mean absolute error of predictions, of derived networks where these were measured, so that what is
-/// measured meets the target; no more than this.
+/// The largest margin.
 const MOST_MARGIN: f64 = 0.05;
 
-/// By which share of it predictions have to be below a target.
+/// Returns the share of a target by which predictions must be below it, so that measured latencies meet the target. It
+/// is twice the mean absolute error of predictions on derived networks or, if none were measured, on networks left out
+/// of the fit.
 fn margin(model: &LatencyModel, validation: Option<&Validation>) -> f64 {
     let derived = validation.and_then(|validation| validation.derived).map(|derived| derived.mape);
     let error = derived.or_else(|| model.fit.as_ref().map(|fit| fit.leave_one_out_error()));

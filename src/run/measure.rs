@@ -12,20 +12,20 @@ use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// On which kind of device, with what, and where its latency tables are.
+/// The kind of device to measure on, how to measure, and where its latency tables are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MeasureSettings {
     /// A name that `nas devices` lists, or a TOML file.
     pub device: String,
-    /// Empty for those of the device.
+    /// Empty for the runtimes of the device.
     pub runtimes: Vec<Runtime>,
-    /// Of the runtime.
+    /// Threads of the runtime.
     pub threads: Threads,
     pub precision: Precision,
     /// Folder of the latency tables.
     pub profiles: PathBuf,
-    /// A latency table in the place of the device's own, such as one that ships.
+    /// A latency table to use in place of the device's own, such as one that is shipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<PathBuf>,
     /// Use a latency table of another machine, runtime version or set of cores.
@@ -46,11 +46,11 @@ impl Default for MeasureSettings {
     }
 }
 
-/// How boards are set while they measure.
+/// How boards are set up while they measure.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BoardSettings {
-    /// Cores that the probe stays on; an empty list for those of the device file.
+    /// Cores to pin the probe to. An empty list stands for those of the device file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<Vec<usize>>,
     /// Scaling governor while measuring.
@@ -59,21 +59,21 @@ pub struct BoardSettings {
     /// How long loading a model, its first inference, and a measurement beyond its planned time may each take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeout>,
-    /// Where a board is, only its owner knows: no experiment file has it.
+    /// Where a board is. Only its owner knows that, so it is not part of experiment files.
     #[serde(skip)]
     pub reach: Reach,
 }
 
-/// How boards are reached.
+/// How to reach boards.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reach {
-    /// `user@host:port`, or a `Host` of `~/.ssh/config`; empty for what `sites.toml` or `~/.ssh/config` has.
+    /// `user@host:port`, or a `Host` of `~/.ssh/config`. Empty for the entries in `sites.toml` or `~/.ssh/config`.
     pub ssh: Vec<String>,
     /// Accept a host key that is not in known_hosts, and remember it.
     pub accept_new_host_key: bool,
 }
 
-/// The images that networks are for, and how a command line names them.
+/// The images that networks are made for, in the form in which a command line names them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Images {
     Data(DataSpec),
@@ -81,7 +81,7 @@ pub enum Images {
 }
 
 impl Images {
-    /// The networks of a space for these images.
+    /// Returns the networks of a space for these images.
     ///
     /// # Errors
     /// Fails if the data cannot be read.
@@ -100,19 +100,19 @@ impl Images {
     }
 }
 
-/// The networks of a space for the images of a data set.
+/// Returns the networks of a space for the images of a data set.
 ///
 /// # Errors
-/// Never for a data set that was read; the signature is that of [`Networks::new`].
+/// Never fails for a data set that was read. The signature is that of [`Networks::new`].
 pub fn networks_for(space: SearchSpace, data: &Data) -> Result<Networks, crate::space::SpaceError> {
     Networks::new(space, data.train.shape.into(), [data.train.classes.len()])
 }
 
 impl Reach {
-    /// The boards of a kind: this machine itself, or those at the known sites.
+    /// Returns the boards of a kind: this machine itself, or those at the known sites.
     ///
     /// # Errors
-    /// Fails if no site is known, or an address is none.
+    /// Fails if no site is known, or if an address is malformed.
     pub fn boards(&self, device: &Device, runtimes: &[Runtime]) -> Result<Vec<Board>, DeviceError> {
         let local = Board { runtimes: runtimes.to_vec(), ..Board::local(device.clone()) };
         let sites = Site::of(device, &self.ssh, self.accept_new_host_key)?;
@@ -124,10 +124,11 @@ impl Reach {
 }
 
 impl BoardSettings {
-    /// Starts the probe on each known board of the device's kind. One that is not reached is left out, with a warning.
+    /// Starts the probe on each known board of the device's kind. A board that cannot be reached is left out, with a
+    /// warning.
     ///
     /// # Errors
-    /// Fails if none is reached.
+    /// Fails if no board can be reached.
     pub fn open(&self, device: &Device, runtimes: &[Runtime]) -> Result<Vec<Session>, RunError> {
         let pin = match &self.pin {
             Some(cores) if cores.is_empty() && device.cores.is_empty() => {
@@ -155,21 +156,23 @@ impl BoardSettings {
 }
 
 impl MeasureSettings {
+    /// Loads the device.
+    ///
     /// # Errors
     /// Fails if there is no such device.
     pub fn device(&self) -> Result<Device, DeviceError> {
         Device::load(&self.device)
     }
 
-    /// The runtimes that were named, or else the device's.
+    /// Returns the runtimes that are named, or else those of the device.
     pub fn runtimes(&self, device: &Device) -> Vec<Runtime> {
         if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
     }
 
-    /// The header of a table that `sessions` measure.
+    /// Returns the header of a table that `sessions` measure.
     ///
     /// # Errors
-    /// As [`profile::header`].
+    /// Same as [`profile::header`].
     pub fn header(
         &self,
         device: &Device,
@@ -180,17 +183,17 @@ impl MeasureSettings {
         Ok(profile::header(&device.name, sessions, runtime, self.threads.get(), self.precision, networks)?)
     }
 
-    /// Where the table of some networks is stored.
+    /// Returns where the table of some networks is stored.
     pub fn table_path(&self, device: &Device, networks: &Networks, runtime: Runtime) -> PathBuf {
         let (space, input, threads) = (networks.space.name.as_str(), networks.input, self.threads.get());
         let name = TableName { space, input, runtime, precision: self.precision, threads };
         self.table.clone().unwrap_or_else(|| name.path(&self.profiles, &device.name))
     }
 
-    /// The table of some networks; `space` and `images` are what a command would name them by.
+    /// Loads the table of some networks. `space` and `images` are what a command would call them.
     ///
     /// # Errors
-    /// Fails if there is none, or it is damaged.
+    /// Fails if there is no table, or if it is damaged.
     pub fn load_table(
         &self,
         device: &Device,
@@ -202,10 +205,10 @@ impl MeasureSettings {
         LatencyTable::load(&self.table_path(device, networks, runtime), &command)
     }
 
-    /// In what a table differs from what would be measured now, where that is allowed.
+    /// Returns how a table differs from what would be measured now, if it may differ.
     ///
     /// # Errors
-    /// Fails if it is not allowed.
+    /// Fails if the table differs, and may not.
     pub fn foreign(&self, table: &LatencyTable, ours: &Header) -> Result<Option<Difference>, TableError> {
         match table.check(ours) {
             Err(TableError::Foreign { difference, .. }) if self.allow_foreign_table => Ok(Some(difference)),
@@ -213,11 +216,11 @@ impl MeasureSettings {
         }
     }
 
-    /// What would be measured now for the networks of `table`. A board is not asked: its table is identified by the
-    /// device's name.
+    /// Returns the header of what would be measured now for the networks of `table`. A board is not asked, since its
+    /// table is identified by the name of the device.
     ///
     /// # Errors
-    /// Fails if this machine's probe does not start.
+    /// Fails if the probe of this machine does not start.
     pub fn header_now(
         &self,
         device: &Device,
@@ -238,11 +241,11 @@ impl MeasureSettings {
         }
         let session = Session::open(&Board { runtimes: vec![runtime], ..Board::local(device.clone()) })?;
         let ours = self.header(device, &[session], runtime, networks)?;
-        // Which cores the probe stayed on is the owner's choice, and no fact of the device.
+        // The owner chooses which cores the probe is pinned to. They are not a property of the device.
         Ok(Header { pinned: theirs.pinned, ..ours })
     }
 
-    /// The command that measures such a table.
+    /// Returns the command that measures such a table.
     pub fn command(&self, space: &str, images: &Images, runtime: Runtime) -> String {
         let MeasureSettings { device, threads, profiles, .. } = self;
         format!(

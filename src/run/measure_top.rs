@@ -1,4 +1,4 @@
-//! Measures what a search proposes before one of it is chosen.
+//! Measures the networks that a search proposes before one of them is chosen.
 
 use super::{BoardSettings, Images, MeasureSettings, RunError};
 use crate::artifact::Digest;
@@ -19,18 +19,18 @@ pub struct MeasureTop {
     pub board: BoardSettings,
 }
 
-/// Networks that were measured, and what their rows changed.
+/// Measured networks, and what their rows changed.
 #[derive(Debug)]
 pub struct Remeasured {
-    /// By network.
+    /// The latency of each network.
     pub latencies: Vec<Latency>,
-    /// Fitted anew.
+    /// The model after it was fitted again.
     pub model: LatencyModel,
-    /// Of the table.
+    /// Digest of the table.
     pub table: Digest,
 }
 
-/// Where networks are measured: the device of the first target, and what names its table.
+/// Where networks are measured: the device of the first target, and what identifies its table.
 pub struct Place<'a> {
     pub measure: MeasureSettings,
     pub space: &'a str,
@@ -38,8 +38,10 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Checks that rows can be added to the table.
+    ///
     /// # Errors
-    /// Fails if rows cannot be added to the table: it is another machine's, or was given as a file.
+    /// Fails if the table belongs to another machine, or was given as a file.
     pub fn check(&self, foreign: Option<&str>) -> Result<(), RunError> {
         match (&self.measure.table, foreign) {
             (Some(table), _) => Err(RunError::GivenTable { table: table.clone() }),
@@ -49,10 +51,10 @@ impl Place<'_> {
     }
 }
 
-/// Measures the networks `ranked`, adds their rows to the latency table, and fits its model anew.
+/// Measures the networks `ranked`, adds their rows to the latency table, and fits its model again.
 ///
 /// # Errors
-/// Fails if the device is not reached, the table is of another one, or a network cannot be measured.
+/// Fails if the device cannot be reached, if the table belongs to another one, or if a network cannot be measured.
 pub fn measured(
     place: &Place,
     board: &BoardSettings,
@@ -79,10 +81,10 @@ pub fn measured(
     Ok(Remeasured { latencies, table: table.digest(), model })
 }
 
-/// The first of `ranked` whose measured latency meets the target.
+/// Returns the first of `ranked` whose measured latency meets the target.
 ///
 /// # Errors
-/// Fails if none does.
+/// Fails if none of them does.
 pub fn choose<'c>(
     ranked: &'c [Candidate],
     latencies: &[Latency],
@@ -94,8 +96,8 @@ pub fn choose<'c>(
     measured.find(|(_, latency)| *latency <= target).ok_or_else(missed)
 }
 
-/// The same limits, the first one by a model that was fitted anew, and without a margin: what has to meet the target was
-/// measured.
+/// Returns the same limits, with the first one by the model that was fitted again, and without its margin, since it is
+/// measured latencies that must meet the target.
 pub fn refitted(limits: &Limits, measured: &Remeasured) -> Limits {
     let mut limits = limits.clone();
     if let Some(first) = limits.constraints.first_mut() {

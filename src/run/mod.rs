@@ -1,5 +1,5 @@
-//! What the verbs do, as library code that any program can call: each function reads and writes the files of a run or
-//! of `profiles/`.
+//! The verbs as library code that any program can call. Each function reads and writes the files of a run or of
+//! `profiles/`.
 
 mod bench;
 mod eval;

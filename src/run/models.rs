@@ -1,13 +1,13 @@
-//! The networks of a run, of which only those count whose files belong together.
+//! The networks of a run. Only those whose files belong together count.
 
 use super::RunError;
 use crate::artifact::ArtifactError;
 use crate::record::{Exported, ModelDir, RunDir, Trained};
 
-/// The networks of a run that were trained, with their folders.
+/// Returns the trained networks of a run, with their folders.
 ///
 /// # Errors
-/// Fails if there is none, or the files of one are not of one training.
+/// Fails if there are none, or if the files of one do not come from a single training.
 pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
     let mut all = vec![];
     for dir in run.models() {
@@ -18,19 +18,19 @@ pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
     if all.is_empty() { Err(RunError::NothingTrained(run.0.clone())) } else { Ok(all) }
 }
 
-/// The network that was trained in a folder of the run; none where nothing was.
+/// Returns the network that was trained in a folder of the run, or `None` if nothing was.
 ///
 /// # Errors
-/// Fails if the files are not of one training.
+/// Fails if the files do not come from a single training.
 pub fn trained(run: &RunDir, dir: &ModelDir) -> Result<Option<Trained>, RunError> {
     let mixed = |reason| RunError::Mixed { run: run.0.clone(), reason };
     dir.trained()?.transpose().map_err(mixed)
 }
 
-/// The export of a network that was trained in a folder of the run.
+/// Returns the export of a network that was trained in a folder of the run.
 ///
 /// # Errors
-/// Fails if there is none, or it is of other weights.
+/// Fails if there is no export, or if it has other weights.
 pub fn exported(run: &RunDir, dir: &ModelDir, trained: &Trained) -> Result<Exported, RunError> {
     let missing = || ArtifactError::Missing { path: dir.onnx(), maker: "nas export" };
     let stale = |reason| RunError::Stale { run: run.0.clone(), reason };

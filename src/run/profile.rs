@@ -16,7 +16,7 @@ pub struct Profile {
     pub space: String,
     pub images: Images,
     pub wanted: Wanted,
-    /// Measure again what was disturbed.
+    /// Measure disturbed rows again.
     pub again: bool,
     pub measure: MeasureSettings,
     pub board: BoardSettings,
@@ -32,8 +32,8 @@ pub struct Profiled {
     pub rows: usize,
     pub disturbed: usize,
     pub unsettled: usize,
-    /// Mean absolute relative error of the model on networks that are left out of its fit, one after another; absent
-    /// where it is a plain sum.
+    /// Mean absolute relative error of the model on networks that are left out of its fit, one after another. Absent if
+    /// the model is a plain sum.
     pub leave_one_out_error: Option<f64>,
 }
 
@@ -43,16 +43,16 @@ impl Profile {
     }
 }
 
-/// Measures what the latency tables of a space lack, one for each runtime.
+/// Measures the rows that the latency tables of a space lack, with one table for each runtime.
 ///
 /// # Errors
-/// Fails if no board is reached, a table is of another device, or a model cannot be measured.
+/// Fails if no board can be reached, if a table belongs to another device, or if a model cannot be measured.
 pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
     let Profile { space, images, wanted, again, measure, board } = settings;
     let device = measure.device()?;
     let networks = settings.networks()?;
     let runtimes = measure.runtimes(&device);
-    // Where the precision cannot be written, no table is begun.
+    // If the precision cannot be written, no table is created.
     nas_exporters::onnx::untrained(&Graph::new(networks.input), measure.precision)?;
     let mut sessions = board.open(&device, &runtimes)?;
     let mut tables = vec![];
@@ -78,21 +78,21 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
     Ok(tables)
 }
 
-/// How well a latency table predicts.
+/// How well a latency table predicts latencies.
 #[derive(Clone, Debug, Serialize)]
 pub struct Validated {
     pub table: PathBuf,
     pub runtime: Runtime,
     pub validation: Validation,
-    /// Predicted against measured latencies, an SVG file.
+    /// Predicted against measured latencies, as an SVG file.
     pub plot: PathBuf,
 }
 
-/// Measures `number` networks that no fit sees, and some derived ones, and stores beside each table how well it
+/// Measures `number` random networks that no fit sees, and some derived ones, and stores beside each table how well it
 /// predicted them.
 ///
 /// # Errors
-/// As [`profile`], and where a table has no model.
+/// Same as [`profile`]. Also fails if a table has no model.
 pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Validated>, RunError> {
     let Profile { space, images, measure, board, .. } = settings;
     let device = measure.device()?;

@@ -12,7 +12,7 @@ use crate::train::search::{Proposed, SearchSettings};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What to search, and for what.
+/// What to search, and for which targets.
 #[derive(Clone, Debug)]
 pub struct Search {
     /// Folder of the run.
@@ -23,7 +23,7 @@ pub struct Search {
     pub data: DataSpec,
     pub measure: MeasureSettings,
     pub settings: SearchSettings,
-    /// Measure the best networks before one is chosen.
+    /// Measure the best networks before choosing one.
     pub measure_top: Option<MeasureTop>,
 }
 
@@ -35,12 +35,12 @@ pub struct Found {
     pub genotype: Genotype,
     pub predicted_ns: Latency,
     pub target_ns: Latency,
-    /// Where it was measured before it was chosen.
+    /// The measured latency, if the network was measured before it was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_ns: Option<Latency>,
 }
 
-/// What is chosen for a goal, and by which limits.
+/// The network chosen for a goal, and the limits that it was chosen by.
 struct Chosen {
     candidate: Candidate,
     limits: Limits,
@@ -48,11 +48,12 @@ struct Chosen {
     tables: Vec<Digest>,
 }
 
-/// Trains a supernet, derives the best network within the limits of each goal from it, and writes `search.jsonl`, and
-/// `genotype.json` and `search.json`, for several targets in a folder of each.
+/// Searches for the best network within the limits of each goal. Writes `search.jsonl` and, in the folder of each goal,
+/// `candidates.jsonl`, `genotype.json` and `search.json`.
 ///
 /// # Errors
-/// Fails if the loss diverges, a file cannot be written, or networks that are to be measured cannot be, or miss the target.
+/// Fails if the loss diverges, if a file cannot be written, or if networks that are to be measured cannot be measured
+/// or miss the target.
 pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<Found>, RunError> {
     let run = RunDir(search.run.clone());
     if search.measure_top.is_some() {
@@ -86,7 +87,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
         .collect()
 }
 
-/// The folder of each goal's network.
+/// Returns the folder of each goal's network.
 pub fn folders(run: &Path, searched: &Searched) -> Vec<RunDir> {
     let run = RunDir(run.into());
     match searched.goals.as_slice() {
@@ -95,13 +96,14 @@ pub fn folders(run: &Path, searched: &Searched) -> Vec<RunDir> {
     }
 }
 
-/// Where networks are measured before one is chosen.
+/// Returns where networks are measured before one is chosen.
 fn place(search: &Search) -> Place<'_> {
     let measure = measured_for(&search.measure, search.targets.first());
     Place { measure, space: &search.space, data: &search.data }
 }
 
-/// The best candidate of a goal, or, where they are measured, the best that was measured to meet the target.
+/// Returns the best candidate of a goal. If candidates are measured, returns the best one whose measured latency meets
+/// the target.
 fn choice(search: &Search, searched: &Searched, goal: &Goal, candidates: &[Candidate]) -> Result<Chosen, RunError> {
     let networks = &searched.networks;
     let (limits, tables) = (goal.limits.clone(), searched.tables.clone());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The finished stages of a run, each with digests of what went into it and of what it wrote: `stages.json`.
+/// The finished stages of a run, each with digests of its inputs and of the files that it wrote: `stages.json`.
 pub struct Stages {
     run: RunDir,
     done: BTreeMap<String, Done>,
@@ -21,6 +21,8 @@ struct Done {
 }
 
 impl Stages {
+    /// Reads the finished stages of a run.
+    ///
     /// # Errors
     /// Fails if the file is damaged.
     pub fn open(run: &RunDir) -> Result<Stages, RunError> {
@@ -29,10 +31,10 @@ impl Stages {
         Ok(Stages { run: run.clone(), done })
     }
 
-    /// Does a stage, unless it was done with the same `inputs` and its `outputs` are as it left them.
+    /// Runs a stage, unless it was done with the same `inputs` and its `outputs` have not changed since.
     ///
     /// # Errors
-    /// Those of the stage, and where the file cannot be written.
+    /// The errors of the stage. Also fails if `stages.json` cannot be written.
     pub fn run(
         &mut self,
         stage: &str,
@@ -48,7 +50,7 @@ impl Stages {
             log::info!("{stage}: done before with the same inputs");
             return Ok(());
         }
-        // A stage that is interrupted is not done.
+        // An interrupted stage is not done.
         if self.done.remove(stage).is_some() {
             artifact::write_json(&path(&self.run), &self.done)?;
         }

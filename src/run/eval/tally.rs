@@ -3,10 +3,10 @@
 use crate::bounded::Share;
 use crate::record::{Confusion, Metrics, OfClass};
 
-/// As many as in Guo et al. 2017 (arXiv 1706.04599).
+/// The same number as in Guo et al. 2017 (arXiv 1706.04599).
 const BINS: usize = 15;
 
-/// What was counted so far.
+/// What has been counted so far.
 pub struct Tally {
     confusion: Confusion,
     images: usize,
@@ -16,7 +16,7 @@ pub struct Tally {
     bins: [Bin; BINS],
 }
 
-/// The images with a confidence within (i / 15, (i + 1) / 15].
+/// The images whose confidence is within (i / 15, (i + 1) / 15].
 #[derive(Clone, Copy, Default)]
 struct Bin {
     right: f64,
@@ -24,19 +24,19 @@ struct Bin {
 }
 
 impl Tally {
-    /// For at least one class.
+    /// Creates a tally for at least one class.
     pub fn new(classes: usize) -> Tally {
         let bins = [Bin::default(); BINS];
         Tally { confusion: Confusion::new(classes), images: 0, in_top5: 0, cross_entropy: 0.0, bins }
     }
 
-    /// Counts an image of a class. There is a logit for each class, and all are finite.
+    /// Counts an image of class `class`. There is a finite logit for each class.
     pub fn add(&mut self, logits: &[f32], class: usize) {
         let best = (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
         let own = logits[class];
         let is_before = |(i, logit): (usize, &f32)| *logit > own || (*logit == own && i < class);
         let before = logits.iter().enumerate().filter(|&(i, logit)| is_before((i, logit))).count();
-        // Less the largest logit, so that no exponential overflows.
+        // Relative to the largest logit, so that no exponential overflows.
         let below = |logit: f32| f64::from(logit) - f64::from(logits[best]);
         let sum: f64 = logits.iter().map(|&logit| below(logit).exp()).sum();
         let confidence = 1.0 / sum;
@@ -49,7 +49,8 @@ impl Tally {
         self.confusion.add(class, best);
     }
 
-    /// The metrics of the images that were counted, of which there is at least one. There is a name for each class.
+    /// Returns the metrics of the images that were counted, of which there must be at least one. `names` has a name for
+    /// each class.
     pub fn metrics(self, names: &[String]) -> Metrics {
         let confusion = self.confusion;
         let of_class = |(i, name): (usize, &String)| {
@@ -70,7 +71,7 @@ impl Tally {
 }
 
 fn share(part: f64, whole: f64) -> Share {
-    // Only a rounding error can exceed the whole.
+    // Only a rounding error can make the part exceed the whole.
     Share::new(part / whole).unwrap_or(Share::of(1.0))
 }
 
@@ -89,7 +90,7 @@ mod tests {
         tally.metrics(&names(classes))
     }
 
-    /// Logits of two classes, of which the first has this probability.
+    /// Returns logits of two classes, the first of which has this probability.
     fn sure(probability: f64) -> Vec<f32> {
         vec![(probability / (1.0 - probability)).ln() as f32, 0.0]
     }
