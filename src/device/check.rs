@@ -14,12 +14,12 @@ pub struct Finding {
 /// Degrees Celsius at which a small board without a fan is close to throttling: the firmware of the Raspberry Pi
 /// throttles at 80 (its documentation, "Frequency management and thermal control").
 const HOT: i64 = 70;
-/// Bytes of free memory that a runtime and a network need at least.
+/// The least free memory, in bytes, that a runtime and a network need.
 const MEMORY: u64 = 128 << 20;
 /// Load average above which other programs disturb a measurement.
 const LOAD: f64 = 0.5;
 
-/// What the probe reports about a board: what is fine, and what is not.
+/// Returns what the probe reports about a board: what is fine, and what is not.
 pub fn findings(session: &Session, board: &Board) -> Vec<Finding> {
     let hello = session.hello();
     let fact = |what: &str, found: String| Finding { what: what.into(), found, fix: None };

@@ -1,4 +1,4 @@
-//! Several boards of one kind share the work if they are equally fast.
+//! Shares work among several boards of one kind that are equally fast.
 
 use super::{DeviceError, Model, Session, Source, Ticket};
 use crate::progress;
@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
-/// Largest relative difference of the time for the anchor between boards that share the work.
+/// The largest relative difference in the anchor's time between boards that share the work.
 const ALIKE: f64 = 0.03;
 
 /// How often the anchor is measured on each board; the median is used.
 const TIMES: usize = 3;
 
-/// Requests that are outstanding on a board at a time, so that it never waits for the link.
+/// The number of outstanding requests per board, so that a board never waits for the link.
 const AHEAD: usize = 2;
 
 /// Boards that are equally fast, and the models that were sent to each.
@@ -58,7 +58,7 @@ impl<'s> Fleet<'s> {
     /// outstanding on it.
     ///
     /// # Errors
-    /// Fails if every board is lost, and those of `take`.
+    /// Fails if every board is lost. Also returns the errors of `take`.
     pub fn measure<E: From<DeviceError>>(
         &mut self,
         jobs: VecDeque<usize>,
@@ -100,8 +100,8 @@ impl<'s> Fleet<'s> {
         }
     }
 
-    /// Peak memory, in bytes, of processes that each run only one of these models, measured on the first board. A model
-    /// that cannot run has no entry: its measurement reports why.
+    /// Returns the peak memory, in bytes, of processes that each run only one of these models, measured on the first
+    /// board. A model that cannot run has no entry; its measurement reports why.
     ///
     /// # Errors
     /// Fails if the board is lost.
@@ -161,7 +161,7 @@ impl<'s> Fleet<'s> {
     }
 }
 
-/// Whether the anchor takes as long on a board as on the others; warns if it does not.
+/// Returns whether the anchor takes as long on a board as on the others, and warns if it does not.
 fn is_alike(board: &str, ns: f64, reference: f64) -> bool {
     let difference = ns / reference - 1.0;
     if difference.abs() > ALIKE {
@@ -241,7 +241,7 @@ fn keep(sessions: &mut Vec<Session>, kept: &[bool]) {
     sessions.retain(|_| kept.next() == Some(&true));
 }
 
-/// The time that the boards are compared with: that of the median board, or of the first of two.
+/// Returns the time with which boards are compared: that of the median board, or of the first of two.
 fn reference(anchors: &[f64]) -> f64 {
     if anchors.len() == 2 {
         return anchors[0];
@@ -249,7 +249,7 @@ fn reference(anchors: &[f64]) -> f64 {
     middle(anchors)
 }
 
-/// The median; the lower one of an even number.
+/// Returns the median, or the lower of the two middle values.
 fn middle(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -83,7 +83,7 @@ impl Link {
         }
     }
 
-    /// Ends the probe if it still runs; returns how it ended, and its last line on stderr.
+    /// Ends the probe if it is still running. Returns how it ended, and its last line on stderr.
     pub fn ended(self) -> String {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
         let unknown = || "the reason is not known".to_string();
@@ -98,8 +98,8 @@ impl Link {
     }
 }
 
-/// The arguments that name ONNX Runtime's library, if this runtime is wanted. `place` puts a library of this machine on
-/// the device and returns its path there.
+/// Returns the arguments that name ONNX Runtime's library, if this runtime is wanted. `place` puts a library of this
+/// machine on the device and returns its path there.
 fn ort_args(
     board: &Board,
     place: impl FnOnce(PathBuf) -> Result<String, DeviceError>,
@@ -114,7 +114,7 @@ fn ort_args(
     Ok(library.into_iter().flat_map(|library| ["--ort".to_string(), library]).collect())
 }
 
-/// The arguments of a probe, over either link.
+/// Returns the arguments of a probe, over either link.
 fn probe_args(board: &Board, models: String, ort: Vec<String>) -> Vec<String> {
     let mut args = vec!["--models".to_string(), models];
     args.extend(ort);
@@ -124,12 +124,13 @@ fn probe_args(board: &Board, models: String, ort: Vec<String>) -> Vec<String> {
     args
 }
 
-/// The path of a program as a shell in the home folder needs it: a name without a `/` would be looked up in `PATH`.
+/// Returns the path of a program as a shell in the home folder needs it. A name without a `/` would be looked up in
+/// `PATH`.
 fn at_home(path: &str) -> String {
     if path.starts_with('/') { path.into() } else { format!("./{path}") }
 }
 
-/// Checks that the board can run the probe: for another kind of CPU, the error of the shell would say little.
+/// Checks that the board can run the probe. On another kind of CPU, the error of the shell would say little.
 fn check_arch(connection: &Connection, board: &Board) -> Result<(), DeviceError> {
     let Some(target) = &board.device.target else { return Ok(()) };
     let found = connection.run("uname -m")?;
@@ -147,8 +148,10 @@ fn check_arch(connection: &Connection, board: &Board) -> Result<(), DeviceError>
     Err(DeviceError::WrongArch { device, target, found: printable(found) })
 }
 
+/// Returns the cache folder of this program.
+///
 /// # Errors
-/// Fails if there is no folder of this user. In one that is shared, others could plant files.
+/// Fails if this user has no cache folder. In a shared folder, others could plant files.
 fn cache_dir() -> Result<PathBuf, DeviceError> {
     let of_user = || Some(environment::path("HOME")?.join(".cache"));
     let cache = environment::path("XDG_CACHE_HOME").or_else(of_user);

@@ -87,7 +87,7 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// Whether it is of one model only, and the probe serves others.
+    /// Returns whether the error concerns only one model, so that the probe still serves others.
     pub fn is_of_model(&self) -> bool {
         matches!(self, DeviceError::Failed { .. })
     }
@@ -103,13 +103,13 @@ pub struct Device {
     /// A few words for people.
     pub description: String,
     pub link: LinkKind,
-    /// Target triple of the probe, as Rust names it; if absent, that of this machine.
+    /// Target triple of the probe, as Rust names it. If absent, that of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// The oldest glibc that boards of this kind have; the probe needs 2.27.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
-    /// Runtimes that are used unless others are named; a search uses the first.
+    /// Runtimes that are used unless others are named. A search uses the first.
     pub runtimes: Vec<Runtime>,
     /// Cores that `--pin` selects if it is given without a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -118,10 +118,10 @@ pub struct Device {
     /// For a local device it holds models only, and a relative path is relative to the current folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
-    /// Port of its sshd, if that is not 22.
+    /// Port of the board's sshd, if it is not 22.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Path of ONNX Runtime's shared library on the device; if absent, that of the official wheels is used.
+    /// Path of ONNX Runtime's shared library on the device. If absent, that of the official wheels is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ort_dylib: Option<PathBuf>,
     /// Execution providers of ONNX Runtime in order of preference.
@@ -150,7 +150,7 @@ pub struct Board {
     pub site: Option<Site>,
     /// Runtimes that the probe must have.
     pub runtimes: Vec<Runtime>,
-    /// Cores that the probe is pinned to; it is not pinned if this is empty.
+    /// Cores that the probe is pinned to. If empty, it is not pinned.
     pub pin: Vec<usize>,
     /// Scaling governor to set while the probe runs.
     pub governor: Option<String>,
@@ -165,7 +165,7 @@ pub struct Board {
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Board {
-    /// A device that is this machine, with all of its runtimes.
+    /// Creates the board that is this machine, with all runtimes of the device.
     pub fn local(device: Device) -> Board {
         let runtimes = device.runtimes.clone();
         Board { device, site: None, runtimes, pin: vec![], governor: None, timeout: None, alone: false }
@@ -178,7 +178,7 @@ impl Board {
     }
 }
 
-/// `host`, or `jetson (user@address:22)`
+/// Formats a board as `host`, or as `jetson (user@address:22)`.
 impl std::fmt::Display for Board {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.site {
@@ -208,7 +208,7 @@ const BUILT_IN: [(&str, &str); 8] = built_in![
 ];
 
 impl Device {
-    /// The built-in devices.
+    /// Returns the built-in devices.
     ///
     /// # Errors
     /// Fails if the file of one of them does not describe a device.

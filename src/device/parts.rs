@@ -5,10 +5,10 @@ use crate::environment;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The probe for a device: `NAS_PROBE`, this machine's own, or one that `scripts/build-probe` builds.
+/// Returns the probe for a device: `NAS_PROBE`, this machine's own, or one that `scripts/build-probe` builds.
 ///
 /// # Errors
-/// Fails if there is none, with how to build it.
+/// Fails if there is no probe. The error says how to build one.
 pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
     if let Some(path) = environment::path("NAS_PROBE") {
         return existing(path);
@@ -21,10 +21,10 @@ pub fn probe(device: &Device) -> Result<PathBuf, DeviceError> {
     }
 }
 
-/// ONNX Runtime's shared library for a device, by default that of the official wheels.
+/// Returns ONNX Runtime's shared library for a device, by default that of the official wheels.
 ///
 /// # Errors
-/// Fails if there is none for its architecture, or if it cannot be downloaded.
+/// Fails if there is no library for the architecture of the device, or if it cannot be downloaded.
 pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
     match &device.target {
         Some(target) if !is_own(target) => {
@@ -38,7 +38,7 @@ pub fn ort(device: &Device) -> Result<Option<PathBuf>, DeviceError> {
     }
 }
 
-/// Whether a target is that of this machine.
+/// Returns whether a target is that of this machine.
 fn is_own(target: &str) -> bool {
     let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
     target == format!("{}-unknown-{}-{libc}", std::env::consts::ARCH, std::env::consts::OS)
@@ -48,7 +48,8 @@ fn existing(path: PathBuf) -> Result<PathBuf, DeviceError> {
     if path.is_file() { Ok(path) } else { Err(DeviceError::NoProbe { path }) }
 }
 
-/// `nas-probe` beside this program, or in the folder above for tests and benchmarks, whose programs are in `deps`.
+/// Returns `nas-probe` beside this program, or in the folder above for tests and benchmarks, whose programs are in
+/// `deps`.
 fn own_probe() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let beside = own.with_file_name("nas-probe");
@@ -58,8 +59,8 @@ fn own_probe() -> PathBuf {
     }
 }
 
-/// A file of the clone in which this program was built, as `target/PROFILE/nas`. A program that was copied elsewhere has
-/// none: in other folders, others could plant it.
+/// Returns a file of the clone in which this program was built, as `target/PROFILE/nas`. A program that was copied
+/// elsewhere finds no files, since others could plant them in other folders.
 fn in_clone(file: &Path) -> Option<PathBuf> {
     let own = std::env::current_exe().ok()?;
     let target = own.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "target"))?;

@@ -3,7 +3,7 @@
 use nas_probe::printable;
 use std::io::Read;
 
-/// Bytes that are kept.
+/// The number of bytes that are kept.
 const KEPT: usize = 64 << 10;
 
 /// The last bytes of a stream.
@@ -25,7 +25,7 @@ impl Said {
         self.0.drain(..self.0.len().saturating_sub(KEPT));
     }
 
-    /// The last line, after a colon, as a terminal can show it; empty if there is none.
+    /// Returns the last line, after a colon, as a terminal can show it, or an empty text if there is none.
     pub fn last_line(&self) -> String {
         let said = String::from_utf8_lossy(&self.0);
         let last = said.lines().rfind(|line| !line.trim().is_empty());
@@ -33,7 +33,7 @@ impl Said {
     }
 }
 
-/// The beginning of a text.
+/// Returns the beginning of a text.
 pub fn excerpt(text: &str) -> String {
     const MOST: usize = 300;
     match text.char_indices().nth(MOST) {

@@ -17,11 +17,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// How long a probe may take to end once its stdin is closed: it may have to restore a governor.
+/// How long a probe may take to end once its stdin is closed. It may have to restore a governor.
 const PARTING: Duration = Duration::from_secs(3);
-/// How long an answer may take beyond what the probe itself allows, before the host gives up.
+/// How much longer than the probe itself allows an answer may take before the host gives up.
 const SLACK: Duration = Duration::from_secs(10);
-/// Lines that are read ahead.
+/// The number of lines that are read ahead.
 const AHEAD: usize = 16;
 
 /// A probe process on a device, which ends when this is dropped.
@@ -40,14 +40,14 @@ pub struct Session {
 #[derive(Clone, Debug, Default)]
 pub struct Ready {
     pub conditions: Conditions,
-    /// Cores that the probe is pinned to; it is not pinned if this is empty.
+    /// Cores that the probe is pinned to. If empty, it is not pinned.
     pub pinned: Vec<usize>,
 }
 
 /// A model that the device can run.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// For messages.
+    /// Name for messages.
     pub name: String,
     /// SHA-256 of its ONNX bytes.
     digest: String,
@@ -66,8 +66,8 @@ impl Session {
     /// Connects to a board, uploads what is missing there, starts the probe and sets the board up.
     ///
     /// # Errors
-    /// Fails if the board cannot be reached, if the probe does not answer or is of another version, or if the board cannot be
-    /// set up as requested.
+    /// Fails if the board cannot be reached, if the probe does not answer or is of another version, or if the board
+    /// cannot be set up as requested.
     pub fn open(board: &Board) -> Result<Session, DeviceError> {
         let timeout = board.timeout();
         let link = Link::open(board)?;
@@ -112,30 +112,30 @@ impl Session {
         }
     }
 
-    /// What the probe reported about itself and the device.
+    /// Returns what the probe reported about itself and the device.
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// How the device is set up.
+    /// Returns how the device is set up.
     pub fn ready(&self) -> &Ready {
         &self.ready
     }
 
-    /// Number of cores that the probe may use: the pinned ones, or else all.
+    /// Returns the number of cores that the probe may use: the pinned ones, or else all.
     pub fn cores(&self) -> usize {
         if self.ready.pinned.is_empty() { self.hello.cores } else { self.ready.pinned.len() }
     }
 
-    /// The board's name and address.
+    /// Returns the board's name and address.
     pub fn board(&self) -> &str {
         &self.board
     }
 
-    /// Version and execution providers of `runtime` on this device.
+    /// Returns the version and execution providers of `runtime` on this device.
     ///
     /// # Errors
-    /// Fails if the runtime cannot be used, with the reason of the probe.
+    /// Fails if the runtime cannot be used, with the reason that the probe gives.
     pub fn require(&self, runtime: Runtime) -> Result<&RuntimeInfo, DeviceError> {
         if let Some(info) = self.hello.runtimes.iter().find(|info| info.runtime == runtime) {
             return Ok(info);
@@ -195,8 +195,8 @@ impl Session {
         }
     }
 
-    /// Stores those of the files (name, digest and content) that are not on the device yet. All of them are sent before
-    /// the first reply is read.
+    /// Stores those files (name, digest and content) that are not on the device yet. All of them are sent before the
+    /// first reply is read.
     fn place_files(&mut self, files: &[(&String, String, &Vec<u8>)]) -> Result<(), DeviceError> {
         let doing = "asking which models are stored";
         let digests = files.iter().map(|(_, digest, _)| digest.clone()).collect();
@@ -241,7 +241,7 @@ impl Session {
         }
     }
 
-    /// The reply to a request that runs no model; a failure is an error.
+    /// Returns the reply to a request that runs no model. A failure is an error.
     fn served(&mut self, id: u64, doing: &str) -> Result<Reply, DeviceError> {
         match self.answer(id, doing, self.timeout.saturating_add(SLACK))? {
             Reply::Failed { error, .. } => {
@@ -251,7 +251,7 @@ impl Session {
         }
     }
 
-    /// The reply to the request `id`, which must be the oldest without a reply.
+    /// Returns the reply to the request `id`, which must be the oldest without a reply.
     fn answer(&mut self, id: u64, doing: &str, deadline: Duration) -> Result<Reply, DeviceError> {
         let reply = self.receive(doing, deadline)?;
         if reply.id() == Some(id) { Ok(reply) } else { Err(garbage(doing, &reply)) }
@@ -290,7 +290,8 @@ fn garbage(doing: &str, reply: &Reply) -> DeviceError {
     DeviceError::Garbage { doing: doing.into(), line: excerpt(&format!("{reply:?}")) }
 }
 
-/// Passes the lines of a probe on until it ends, or writes one that is too long. Lines that nobody takes are not read.
+/// Passes on the lines of a probe until it ends, or writes a line that is too long. Lines that nobody takes are not
+/// read.
 fn read(stdout: UnixStream, send: &SyncSender<Line>) {
     let mut stdout = BufReader::new(stdout);
     loop {
@@ -303,11 +304,11 @@ fn read(stdout: UnixStream, send: &SyncSender<Line>) {
 }
 
 impl Drop for Session {
-    /// Closes the stdin of the probe, which then ends, and waits for it, since it may have to restore a governor.
+    /// Closes the stdin of the probe, which then ends. Waits for it, since it may have to restore a governor.
     fn drop(&mut self) {
         let Some(link) = self.link.take() else { return };
         let _ = link.stream.shutdown(Shutdown::Write);
-        // One deadline for all that it may still say.
+        // One deadline for everything that it may still say.
         let until = Instant::now() + PARTING;
         while let Ok(Line::Whole(_)) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {}
         link.abandon();

@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const FOLDER: &str = ".cache/edge-nas";
 const SSH_PORT: u16 = 22;
 
-/// Where a board is and how to log in: what only its owner knows, and no device file contains.
+/// Where a board is and how to log in, which only its owner knows and no device file contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     pub host: String,
@@ -51,8 +51,8 @@ struct Entry {
 }
 
 impl Site {
-    /// The sites of the boards of this kind: those of `ssh`, else those of `sites.toml`, else the `Host` of
-    /// `~/.ssh/config` that has the name of the device. Empty for a device that is not reached over SSH.
+    /// Returns the sites of the boards of this kind: those of `ssh`, or else those of `sites.toml`, or else the `Host`
+    /// of `~/.ssh/config` that has the name of the device. Empty for a device that is not reached over SSH.
     ///
     /// # Errors
     /// Fails if no address is known, or if one is malformed.
@@ -114,7 +114,7 @@ impl Site {
     }
 }
 
-/// Checks that no board is named twice, also by two names.
+/// Checks that no board is named twice, not even by two different names.
 fn different(sites: &[Site]) -> Result<(), DeviceError> {
     if sites.len() < 2 {
         return Ok(());

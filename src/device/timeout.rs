@@ -12,8 +12,10 @@ impl Timeout {
     const SHORTEST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+    /// Creates a timeout.
+    ///
     /// # Errors
-    /// One line, if it is out of bounds.
+    /// A one-line message if the timeout is out of bounds.
     pub fn new(timeout: Duration) -> Result<Timeout, String> {
         match timeout {
             _ if timeout < Self::SHORTEST => Err("a timeout is at least 1 second".into()),
@@ -27,7 +29,7 @@ impl Timeout {
     }
 }
 
-/// `90s`
+/// Formats a timeout as `90s`.
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_duration(self.0).fmt(f)

@@ -6,7 +6,7 @@ use nas_probe::{MeasurePlan, ModelRef, Reply, Request, Runtime, Samples, TensorD
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Size of the inputs that may be on their way to a model at a time, bytes.
+/// The total size, in bytes, of the inputs that may be on their way to a model at a time.
 const AHEAD_BYTES: usize = 1 << 20;
 
 /// A requested measurement, or inference.
@@ -37,8 +37,8 @@ impl Session {
         Ok(Ticket { id, model: model.name.clone(), runtime, deadline })
     }
 
-    /// How long the host waits for a request that runs a model: the probe has a deadline for loading it, for its first
-    /// inference, and for the rest, and ends if one of them is missed.
+    /// Returns how long the host waits for a request that runs a model. The probe has a deadline for loading it, for
+    /// its first inference, and for the rest, and ends if one of them is missed.
     fn of_model(&self, planned: Duration) -> Duration {
         self.timeout.saturating_mul(3).saturating_add(planned).saturating_add(2 * SLACK)
     }
@@ -60,7 +60,7 @@ impl Session {
     /// Measures a model.
     ///
     /// # Errors
-    /// As [`Session::finish`].
+    /// Same as [`Session::finish`].
     pub fn measure(
         &mut self,
         model: &Model,
@@ -75,7 +75,7 @@ impl Session {
     /// Runs a model on `inputs`, each N×C×H×W.
     ///
     /// # Errors
-    /// As [`Session::finish`].
+    /// Same as [`Session::finish`].
     pub fn infer(
         &mut self,
         model: &Model,
@@ -86,12 +86,12 @@ impl Session {
         self.finish_inference(ticket)
     }
 
-    /// Runs a model with one input, N×C×H×W, on each of `inputs`, and passes the outputs on in this order. Up to
-    /// 1 MiB of inputs, and at least one, are sent ahead, so that the probe does not wait for the link. After an error,
+    /// Runs a model with one input, N×C×H×W, on each of `inputs`, and passes the outputs on in the same order. Up to 1
+    /// MiB of inputs, and at least one, are sent ahead, so that the probe does not wait for the link. After an error,
     /// nothing else can be requested.
     ///
     /// # Errors
-    /// As [`Session::finish`], and those of `take`.
+    /// Same as [`Session::finish`]. Also returns the errors of `take`.
     pub fn infer_each<E: From<DeviceError>>(
         &mut self,
         model: &Model,
@@ -100,7 +100,7 @@ impl Session {
         mut take: impl FnMut(Vec<TensorData>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut sent = VecDeque::new();
-        // The first input goes alone: while its model is being loaded, the probe would not read others.
+        // The first input is sent alone: while its model is being loaded, the probe would not read others.
         let mut ahead = 0;
         for input in inputs {
             let bytes = size_of_val(input.values.as_slice()).max(1);
@@ -136,11 +136,11 @@ impl Session {
         }
     }
 
-    /// Peak memory, in bytes, of a process on the device that only runs this model.
+    /// Returns the peak memory, in bytes, of a process on the device that runs only this model.
     ///
     /// # Errors
-    /// As [`Session::finish`]; also if that process is killed, as on a device that runs out of memory, and on a device
-    /// without Linux.
+    /// Same as [`Session::finish`]. Also fails if that process is killed, as on a device that runs out of memory, and
+    /// on devices without Linux.
     pub fn memory(&mut self, model: &Model, runtime: Runtime, threads: usize) -> Result<u64, DeviceError> {
         let place = ModelRef { model: model.digest.clone(), runtime, threads };
         let doing = format!("the memory of {} with {runtime}", model.name);

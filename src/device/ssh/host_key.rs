@@ -94,7 +94,7 @@ fn remember(file: &std::path::Path, line: &str) -> std::io::Result<()> {
     writeln!(file, "{newline}{line}")
 }
 
-/// Asks on the terminal; without one, the answer is no.
+/// Asks on the terminal. Without a terminal, the answer is no.
 fn accepted(to: &str, fingerprint: &str) -> bool {
     let ask = || {
         let question = format!("The host key of {to} is not known: {fingerprint}\nIs this the board's key?");
@@ -103,12 +103,12 @@ fn accepted(to: &str, fingerprint: &str) -> bool {
     asks() && ask().unwrap_or(false)
 }
 
-/// As `ssh-keygen -l` shows it.
+/// Returns the fingerprint of a key, as `ssh-keygen -l` shows it.
 fn fingerprint(key: &[u8]) -> String {
     format!("{} SHA256:{}", kind(key).unwrap_or("key"), BASE64_STANDARD_NO_PAD.encode(Sha256::digest(key)))
 }
 
-/// The type of a public key, which is its first field (RFC 4253, section 6.6).
+/// Returns the type of a public key, which is its first field (RFC 4253, section 6.6).
 fn kind(key: &[u8]) -> Option<&str> {
     let (length, rest) = key.split_first_chunk::<4>()?;
     std::str::from_utf8(rest.get(..u32::from_be_bytes(*length) as usize)?).ok()

@@ -11,7 +11,7 @@ const USUAL_KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"
 /// Tries all authentication methods that the board offers, and asks for passphrases and passwords on a terminal.
 ///
 /// # Errors
-/// Fails if the board accepts none of them, with all that were tried.
+/// Fails if the board accepts none of them. The error lists all that were tried.
 pub fn login(connection: &Connection) -> Result<(), SshError> {
     let (session, site) = (&connection.session, &connection.site);
     // Asking for the methods is itself a login by the method `none`, which a board may accept.
@@ -51,8 +51,8 @@ impl fmt::Display for Way {
     }
 }
 
-/// The ways to use `methods`, in the order in which they are tried. Keys that are named for the board come first, since
-/// an agent with many keys could use up the attempts that the board allows.
+/// Returns the ways to use `methods`, in the order in which they are tried. Keys that are named for the board come
+/// first, since an agent with many keys could use up the attempts that the board allows.
 fn ways(connection: &Connection, methods: &str) -> Vec<Way> {
     let site = &connection.site;
     let mut ways = vec![];

@@ -82,7 +82,7 @@ impl Connection {
     /// Runs a command to its end, and returns its stdout.
     ///
     /// # Errors
-    /// Fails if the command fails, with its last line on stderr.
+    /// Fails if the command fails. The error contains its last line on stderr.
     pub fn run(&self, command: &str) -> Result<String, SshError> {
         let doing = format!("`{command}`");
         let failed = |e| self.failed(&doing, e);
@@ -124,7 +124,7 @@ impl Connection {
     }
 }
 
-/// More of what a command prints is not read.
+/// The most bytes of a command's output that are read.
 const MOST_OUTPUT: u64 = 1 << 20;
 /// How often an idle link is checked.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -132,7 +132,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const TIMED_OUT: i32 = -9;
 const SOCKET_TIMEOUT: i32 = -30;
 
-/// Whether there is a terminal on which questions can be asked.
+/// Returns whether there is a terminal on which questions can be asked.
 fn asks() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }

@@ -25,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub struct Remote {
     /// Its stdin and stdout.
     pub stream: UnixStream,
-    /// Returns how it ended, and its last line on stderr.
+    /// Returns how the program ended, and its last line on stderr.
     pub pump: JoinHandle<String>,
 }
 
@@ -33,7 +33,7 @@ impl Connection {
     /// Starts a program on the board. The connection serves this program from now on.
     ///
     /// # Errors
-    /// Fails if the board does not start it.
+    /// Fails if the board does not start the program.
     pub fn start(self, command: &str) -> Result<Remote, SshError> {
         let doing = format!("starting `{command}`");
         let failed = |e| self.failed(&doing, e);
@@ -133,7 +133,7 @@ impl Pump {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // The socket is shut in both directions: the link is closed, by which the program learns that it is to end.
+        // The socket was shut down in both directions. Closing the link tells the program to end.
         if fds[1].revents().contains(PollFlags::HUP) {
             return Err(std::io::Error::other("it was given up"));
         }
@@ -156,8 +156,8 @@ impl Pump {
 /// libssh2's LIBSSH2_ERROR_EAGAIN.
 const AGAIN: i32 = -37;
 
-/// How a program ended, in the format of `std::process::ExitStatus`. For a program that was ended by a signal, libssh2
-/// reports the exit status 0, so the signal is checked first.
+/// Returns how a program ended, in the format of `std::process::ExitStatus`. For a program that was ended by a signal,
+/// libssh2 reports the exit status 0, so the signal is checked first.
 pub fn ended(channel: &Channel) -> String {
     match channel.exit_signal() {
         Ok(ssh2::ExitSignal { exit_signal: Some(signal), .. }) => format!("signal: SIG{}", printable(&signal)),
@@ -168,7 +168,7 @@ pub fn ended(channel: &Channel) -> String {
     }
 }
 
-/// The number of bytes that were moved, or 0 if none can be moved now.
+/// Returns the number of bytes that were moved, or 0 if none can be moved now.
 fn some(read: std::io::Result<usize>) -> std::io::Result<usize> {
     match read {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),

@@ -31,7 +31,7 @@ impl Connection {
         let sftp = self.session.sftp().map_err(failed)?;
         let size = file.bytes.len() as u64;
         let found = sftp.stat(Path::new(&path));
-        // It may have been damaged or replaced since it was uploaded.
+        // The file may have been damaged or replaced since it was uploaded.
         if found.as_ref().is_ok_and(|stat| stat.size == Some(size)) && self.digest(&path)? == digest {
             return Ok(path);
         }
@@ -53,7 +53,7 @@ impl Connection {
         sent.map(|()| path)
     }
 
-    /// SHA-256 of a file on the board, as the board computes it.
+    /// Returns the SHA-256 of a file on the board, as the board computes it.
     fn digest(&self, path: &str) -> Result<String, SshError> {
         let printed = self.run(&format!("sha256sum {}", shell_words::quote(path)))?;
         // A backslash marks a name with special characters.
