@@ -6,35 +6,36 @@ use crate::data::{self, Augment, Border, Data};
 use crate::named::named;
 use serde::{Deserialize, Serialize};
 
-/// A recipe.
+/// A named recipe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// The usual recipe for CIFAR-10: SGD with momentum and a cosine, shifts and flips, for 100 epochs.
+    /// The usual recipe for CIFAR-10: SGD with momentum and a cosine schedule, shifts and flips, for 100 epochs.
     Reference,
-    /// What was most accurate after 30 epochs, about an hour on two cores for small networks: the same, shorter.
+    /// The reference recipe for fewer epochs: what was most accurate after 30, about an hour on two cores for small
+    /// networks.
     #[default]
     Fast,
-    /// Long, with more regularisation than a short training can use.
+    /// A long recipe with more regularisation than a short training can use.
     Best,
 }
 
 named!(Preset, "a preset": "reference" = Reference, "fast" = Fast, "best" = Best);
 
-/// How the learning rate changes.
+/// How the learning rate changes during a training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// A half cosine from the peak to 0, after a short linear rise (Loshchilov & Hutter 2017, arXiv 1608.03983).
     Cosine,
-    /// A linear rise to the peak in the first fifth, and a linear fall to 0 (Smith & Topin 2018, arXiv 1708.07120, with
-    /// straight lines).
+    /// A linear rise to the peak over the first fifth, then a linear fall to 0 (Smith & Topin 2018, arXiv 1708.07120,
+    /// with straight lines).
     OneCycle,
 }
 
 named!(Schedule, "a schedule": "cosine" = Cosine, "one_cycle" = OneCycle);
 
-/// Declares the settings, and what an experiment file or flags may change in those of a preset.
+/// Declares the settings, and the changes that an experiment file or flags may make to those of a preset.
 macro_rules! settings {
     ($(#[$meta:meta])* $name:ident, $changes:ident { $($(#[$doc:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$meta])*
@@ -44,7 +45,7 @@ macro_rules! settings {
             $($(#[$doc])* pub $field: $kind,)*
         }
 
-        /// A preset, and what differs from it.
+        /// A preset, and the settings that differ from it.
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct $changes {
@@ -66,45 +67,45 @@ settings! {
     TrainSettings, Changes {
         /// Passes over the training images.
         epochs: EpochCount,
-        /// Images in a step.
+        /// Images per step.
         batch_size: BatchSize,
-        /// The peak.
+        /// Peak learning rate.
         learning_rate: LearningRate,
         schedule: Schedule,
         momentum: Momentum,
         weight_decay: Weight,
         /// The share of the target that is spread over all classes (Szegedy et al. 2016, arXiv 1512.00567, section 7).
         label_smoothing: Share,
-        /// The most that the norm of the gradient may be; 0 for no limit.
+        /// The largest norm of the gradient; 0 for no limit.
         clip: Weight,
-        /// What a step leaves of the moving average of the weights, which is tested and exported in their place; 0 for
-        /// no average.
+        /// The share of the moving average of the weights that a step keeps; 0 for no average. The average is tested
+        /// and exported in place of the weights.
         ema: Momentum,
-        /// Training images are shifted by up to so many pixels.
+        /// The largest shift of training images, in pixels.
         padding: usize,
         border: Border,
         /// Side of a square that is cut out of training images; 0 for none.
         cutout: usize,
-        /// Training images are blended in pairs, with a share drawn from Beta(mixup, mixup) (Zhang et al. 2018, arXiv
-        /// 1710.09412); 0 for no blending.
+        /// Parameter of Beta(mixup, mixup), from which the shares are drawn when training images are blended in pairs
+        /// (Zhang et al. 2018, arXiv 1710.09412); 0 for no blending.
         mixup: Weight,
-        /// Training images are not mirrored.
+        /// Do not mirror training images.
         no_flip: bool,
-        /// An epoch has as many images of each class as of any other.
+        /// Whether each epoch has equally many images of each class.
         balanced: bool,
-        /// The share of the loss that is the distance from the teacher's answers, where there is a teacher.
+        /// The share of the loss that is the distance from the teacher's answers, if there is a teacher.
         teacher_weight: Share,
-        /// What logits are divided by before they are compared with the teacher's.
+        /// The temperature by which logits are divided before they are compared with the teacher's.
         temperature: Temperature,
-        /// The share of the training images that is kept back, to show the accuracy of each epoch and to choose the
-        /// best one; 0 for none, and the log then shows the accuracy on test images.
+        /// The share of the training images that is held out, to show the accuracy of each epoch and to choose the best
+        /// one. With 0, none are held out, and the log shows the accuracy on test images.
         held_out: Share,
-        /// Of everything random.
+        /// Seed of all random numbers.
         seed: u64,
-        /// Of libtorch; the same number gives the same result.
+        /// Threads of libtorch. The same number gives the same result.
         threads: Threads,
         torch_device: TorchDevice,
-        /// What convolutions are computed in.
+        /// The number formats of convolutions.
         arithmetic: Arithmetic,
     }
 }
@@ -159,6 +160,8 @@ impl Preset {
 }
 
 impl TrainSettings {
+    /// Returns the augmentation of training images.
+    ///
     /// # Errors
     /// Fails if the padding is larger than the images.
     pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
@@ -166,7 +169,7 @@ impl TrainSettings {
         Augment { padding, border, flip: !no_flip, cutout }.checked(data.train.shape)
     }
 
-    /// The learning rate of a step, of so many.
+    /// Returns the learning rate at a step.
     pub(super) fn learning_rate_at(&self, at: super::At) -> f64 {
         let (peak, step, steps) = (self.learning_rate.get(), at.done(), self.epochs.get() * at.steps);
         match self.schedule {
@@ -179,5 +182,5 @@ impl TrainSettings {
     }
 }
 
-/// Steps over which a cosine's learning rate rises, at most; and no more than an epoch.
+/// The most steps over which the learning rate of a cosine rises. It never rises for longer than an epoch.
 pub(super) const MOST_WARMUP: usize = 500;
