@@ -12,17 +12,18 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
-    /// A supernet that is the mean of all choices, weighted by softmax(alpha); alpha learns on held-out images (DARTS,
-    /// Liu et al. 2019, arXiv 1806.09055).
+    /// A supernet that computes the mean of all choices, weighted by softmax(alpha). Alpha learns on held-out images
+    /// (DARTS, Liu et al. 2019, arXiv 1806.09055).
     Mixture,
-    /// As `mixture`, but a step computes one path, sampled by alpha with the Gumbel-softmax trick, and the limits are
-    /// kept by multipliers that grow while they are exceeded (LightNAS, Luo et al. 2022, arXiv 2208.10658).
+    /// Like `mixture`, but each step computes a single path, which alpha samples with the Gumbel-softmax trick.
+    /// Multipliers that grow while limits are exceeded enforce the limits (LightNAS, Luo et al. 2022, arXiv
+    /// 2208.10658).
     Gradient,
-    /// A supernet whose networks share weights, trained by sampled paths without a target; then networks within the
-    /// limits are scored on held-out images (Guo et al. 2020, arXiv 1904.00420; Yu et al. 2020, arXiv 2003.11142).
+    /// A supernet whose networks share weights, trained by sampled paths without a target. Networks within the limits
+    /// are then scored on held-out images (Guo et al. 2020, arXiv 1904.00420; Yu et al. 2020, arXiv 2003.11142).
     Oneshot,
     /// Short trainings of networks that a model of the results so far predicts to be the best (Wen et al. 2020, arXiv
-    /// 1912.00848; here the model is linear, so that its best network within the limits is exact).
+    /// 1912.00848). Here the model is linear, so its best network within the limits is found exactly.
     Surrogate,
     /// Random networks within the limits.
     Random,
@@ -36,17 +37,17 @@ pub enum Algorithm {
 pub enum Component {
     /// `oneshot` trains the largest, the smallest and two random paths in each step, instead of one random path.
     Sandwich,
-    /// In a sandwich, the others learn from the answers of the largest path.
+    /// In a sandwich, the other paths learn from the answers of the largest one.
     Distillation,
-    /// `oneshot` takes the statistics of batch norm anew for each network that it scores.
+    /// `oneshot` computes the statistics of batch norm anew for each network that it scores.
     Recalibration,
     /// Ops of one family, such as convolutions of several kernel sizes, share their weights in `oneshot`.
     Sharing,
-    /// The best networks are told apart by training them from scratch for a short time.
+    /// The best networks are compared by training them from scratch for a short time.
     Reranking,
 }
 
-/// The components that are used.
+/// The components to use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Components(BTreeSet<Component>);
@@ -57,7 +58,7 @@ named!(Component, "a component": "sandwich" = Sandwich, "distillation" = Distill
     "recalibration" = Recalibration, "sharing" = Sharing, "reranking" = Reranking);
 
 impl Algorithm {
-    /// What the scores of its networks are, and how the best network is chosen by them.
+    /// Returns what the scores of the networks are, and how the best network is chosen by them.
     pub fn scores(self) -> &'static str {
         match self {
             Algorithm::Mixture => "mixture: sum of the log-probabilities of the choices; the best are exact",
@@ -96,7 +97,7 @@ impl fmt::Display for Components {
 impl FromStr for Components {
     type Err = String;
 
-    /// Names, separated by commas, or `none`.
+    /// Parses names that are separated by commas, or `none`.
     fn from_str(text: &str) -> Result<Components, String> {
         match text {
             "none" => Ok(Components(BTreeSet::new())),
@@ -112,46 +113,48 @@ pub struct SearchSettings {
     pub algorithm: Algorithm,
     /// Passes over the training split that train the supernet.
     pub epochs: EpochCount,
-    /// The first of these epochs, in which `mixture` and `gradient` train only weights; fewer than all.
+    /// The number of these epochs, at the start, in which `mixture` and `gradient` train only weights; fewer than all.
     pub warmup_epochs: usize,
-    /// Images in a step.
+    /// Images per step.
     pub batch_size: BatchSize,
-    /// Share of the training images that networks are chosen by, and weights are not trained on.
+    /// Share of the training images that is held out: they decide between networks, and weights are not trained on
+    /// them.
     pub held_out: HeldOut,
-    /// Of the weights: the peak.
+    /// Peak learning rate of the weights.
     pub learning_rate: LearningRate,
     pub momentum: Momentum,
     pub weight_decay: Weight,
     pub alpha_learning_rate: LearningRate,
     pub alpha_weight_decay: Weight,
-    /// λ, the weight of the limits in the loss of alpha: constant in `mixture`; by how much λ grows in a step of
-    /// `gradient` whose networks cost twice as much as they may.
+    /// λ, the weight of the limits in the loss of alpha. In `mixture`, it is constant. In `gradient`, this is how much
+    /// λ grows in a step whose networks cost twice the limit.
     pub latency_weight: Weight,
-    /// With which probability `skip` is left out of a step of `mixture` and `gradient` at first; it falls to 0.
+    /// The probability with which a step of `mixture` and `gradient` leaves out `skip` at first. It falls to 0.
     pub skip_dropout: Share,
-    /// `mixture` and `gradient` end when the best network is the same after so many epochs; 0 for never.
+    /// `mixture` and `gradient` end when the best network has stayed the same for this many epochs; 0 for never.
     pub patience: usize,
-    /// The gradient of alpha takes into account how the weights follow it (second order), in `mixture`.
+    /// Whether the gradient of alpha takes into account how the weights follow alpha (second order). Only for
+    /// `mixture`.
     pub unrolled: bool,
-    /// Parts of the algorithm that are used.
+    /// Parts of the algorithm to use.
     pub components: Components,
-    /// Networks that are compared for each target: with the weights of the supernet in `oneshot`, by short trainings in
-    /// `surrogate`, `random` and `evolution`.
+    /// The number of networks that are compared for each target: with the weights of the supernet in `oneshot`, and by
+    /// short trainings in `surrogate`, `random` and `evolution`.
     pub candidates: NetworkCount,
-    /// Of these, the best, which are told apart by short trainings.
+    /// The number of best candidates that are then compared by short trainings.
     pub finalists: NetworkCount,
     /// Passes over the training split in a short training.
     pub trial_epochs: EpochCount,
-    /// Training images are moved by up to so many pixels.
+    /// The largest shift of training images, in pixels.
     pub padding: usize,
-    /// Training images are not mirrored.
+    /// Do not mirror training images.
     pub no_flip: bool,
-    /// Of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Of libtorch; the same number gives the same result.
+    /// Threads of libtorch. The same number gives the same result.
     pub threads: Threads,
     pub torch_device: TorchDevice,
-    /// What convolutions are computed in.
+    /// The number formats of convolutions.
     pub arithmetic: Arithmetic,
 }
 
@@ -187,6 +190,8 @@ impl Default for SearchSettings {
 }
 
 impl SearchSettings {
+    /// Checks that the epochs after the warm-up train alpha.
+    ///
     /// # Errors
     /// Fails if the warm-up leaves no epoch that trains alpha.
     pub fn check(&self) -> Result<(), TrainError> {
@@ -195,6 +200,8 @@ impl SearchSettings {
         if warmup < epochs || !alpha { Ok(()) } else { Err(TrainError::Untrained { epochs, warmup }) }
     }
 
+    /// Returns the augmentation of training images.
+    ///
     /// # Errors
     /// Fails if the padding is larger than the images.
     pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
@@ -202,7 +209,7 @@ impl SearchSettings {
         Augment { padding, flip: !no_flip, ..Augment::default() }.checked(data.train.shape)
     }
 
-    /// Of a short training.
+    /// Returns the settings of a short training.
     pub(super) fn trial(&self) -> TrainSettings {
         let SearchSettings { batch_size, learning_rate, momentum, weight_decay, padding, no_flip, seed, .. } = *self;
         let SearchSettings { trial_epochs: epochs, threads, torch_device, arithmetic, .. } = *self;
