@@ -1,4 +1,4 @@
-//! In which kind of numbers convolutions are trained.
+//! The number formats in which convolutions are trained.
 
 use super::{Net, Norm, Placement};
 use crate::artifact::{self, ArtifactError};
@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arithmetic {
-    /// bf16 for the kinds of convolution that a measurement shows to be faster in it, and right.
+    /// bf16 for those kinds of convolution for which a measurement shows that it is faster and correct.
     #[default]
     Auto,
     /// 32-bit floats throughout.
@@ -29,11 +29,11 @@ pub enum Arithmetic {
 named!(Arithmetic, "an arithmetic": "auto" = Auto, "fp32" = Fp32, "bf16" = Bf16);
 
 impl Arithmetic {
-    /// What the convolutions of a training are trained in. What `Auto` decides is kept in the file `decided`, so that a
-    /// training resumes with it.
+    /// Returns the number formats for the convolutions of a training. What `Auto` decides is kept in the file
+    /// `decided`, so that a training resumes with it.
     ///
     /// # Errors
-    /// Fails if the file is damaged, or cannot be written.
+    /// Fails if the file is damaged or cannot be written.
     pub fn resolve(self, decided: &Path, device: Device) -> Result<Floats, ArtifactError> {
         if self != Arithmetic::Auto {
             return Ok(self.decide(device));
@@ -49,8 +49,8 @@ impl Arithmetic {
         Ok(floats)
     }
 
-    /// What convolutions are trained in. `Auto` measures once in a process, with the processor and the threads of
-    /// libtorch that are set then.
+    /// Returns the number formats for convolutions. `Auto` measures once per process, with the processor and the number
+    /// of libtorch threads that are set at that time.
     pub fn decide(self, device: Device) -> Floats {
         static MEASURED: OnceLock<Floats> = OnceLock::new();
         match self {
@@ -61,11 +61,11 @@ impl Arithmetic {
     }
 }
 
-/// bf16 has to be so many times faster, casts included: by enough that a busy machine decides no differently.
+/// How many times faster bf16 must be, casts included: by so much that a busy machine decides no differently.
 const FASTER: f64 = 1.4;
-/// Timings of each arithmetic, of which the fastest counts: other programs only ever slow one down.
+/// Timings of each format. The fastest counts, since other programs only ever slow one down.
 const TIMINGS: usize = 5;
-/// Relative difference of tensors (L2) that rounding to 8 bits leaves room for.
+/// The relative difference of tensors (L2) that rounding to 8 bits may cause.
 const ROUNDING: f64 = 1.0 / 64.0;
 
 fn measure(device: Device) -> Floats {
@@ -84,12 +84,13 @@ fn measure(device: Device) -> Floats {
     }
 }
 
-/// Channels of the convolutions that are timed: those in the middle of a network for small images.
+/// Channels, side and images of the convolutions that are timed. They are like those in the middle of a network for
+/// small images.
 const CHANNELS: usize = 64;
 const SIZE: usize = 16;
 const IMAGES: i64 = 32;
 
-/// Whether convolution, batch norm and ReLU train faster with `bf16`.
+/// Returns whether convolution, batch norm and ReLU train faster with `bf16`.
 fn is_faster(conv: Op, bf16: Floats, device: Device) -> bool {
     let mut graph = Graph::new(Shape::new(CHANNELS, SIZE, SIZE));
     let x = graph.add("conv", conv, &[graph.input()]);
@@ -102,7 +103,7 @@ fn is_faster(conv: Op, bf16: Floats, device: Device) -> bool {
         let start = Instant::now();
         let x = x.detach().set_requires_grad(true);
         net.forward(&x, Norm::Batch).to_kind(Kind::Float).sum(Kind::Float).backward();
-        // A GPU computes on meanwhile.
+        // A GPU computes asynchronously. Reading a result waits for it.
         let _ = x.grad().sum(Kind::Float).double_value(&[]);
         start.elapsed().as_secs_f64()
     };
@@ -111,7 +112,7 @@ fn is_faster(conv: Op, bf16: Floats, device: Device) -> bool {
         for (net, fastest) in nets.iter().zip(&mut fastest) {
             *fastest = fastest.min(seconds(net));
         }
-        // CPUs without bf16 emulate it. The first round also compiles kernels, which says nothing.
+        // CPUs without bf16 emulate it, which is slow. The first round does not count, since it also compiles kernels.
         if round == 1 && fastest[1] > 4.0 * fastest[0] {
             return false;
         }
@@ -119,8 +120,8 @@ fn is_faster(conv: Op, bf16: Floats, device: Device) -> bool {
     fastest[0] >= FASTER * fastest[1]
 }
 
-/// Whether a convolution and its gradients are the same in bf16 as in 32 bits, but for rounding. Some versions of
-/// libtorch compute wrong ones (PyTorch issue 163347).
+/// Returns whether a convolution and its gradients are the same in bf16 as in 32 bits, apart from rounding. Some
+/// versions of libtorch compute wrong ones (PyTorch issue 163347).
 fn agrees(kernel: i64, depthwise: bool, device: Device) -> bool {
     let channels = 32;
     let groups = if depthwise { channels } else { 1 };
@@ -151,7 +152,7 @@ fn agrees(kernel: i64, depthwise: bool, device: Device) -> bool {
     })
 }
 
-/// Numbers between −1 and 1 that do not come from libtorch's generator, which initialises what is trained.
+/// Returns numbers between −1 and 1. They do not come from libtorch's generator, which initialises what is trained.
 fn numbers(size: &[i64]) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let values: Vec<f32> = (0..size.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();

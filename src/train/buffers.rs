@@ -3,10 +3,10 @@ use crate::bounded::Weight;
 use nas_exporters::{Param, Role};
 use tch::{Kind, Tensor};
 
-/// The parameters of a net in three buffers, of which they are views: a step of an optimizer, or of a moving average, is
-/// then a few operations on large tensors rather than some hundreds on small ones.
+/// Three buffers that hold the parameters of a net, which become views of them. A step of an optimizer, or of a moving
+/// average, is then a few operations on large tensors instead of hundreds on small ones.
 pub struct Buffers {
-    /// Of convolutions and linear layers.
+    /// Weights of convolutions and linear layers.
     pub weights: Tensor,
     /// Biases, and the scales and shifts of batch norm.
     pub others: Tensor,
@@ -14,7 +14,7 @@ pub struct Buffers {
     pub statistics: Tensor,
 }
 
-/// Which buffer a parameter is in.
+/// Returns the index of the buffer that a parameter is in.
 fn part(role: Role) -> usize {
     match role {
         Role::Weight => 0,
@@ -45,7 +45,7 @@ impl Buffers {
         Buffers { weights: of_part(0), others: of_part(1), statistics: of_part(2) }
     }
 
-    /// The gradients of the first two buffers with respect to a loss, in the order of [`Buffers::trained`].
+    /// Returns the gradients of a loss with respect to the first two buffers, in the order of [`Buffers::trained`].
     pub fn gradients(net: &Net, loss: &Tensor) -> Vec<(usize, Tensor)> {
         let params: Vec<(&Param, &Tensor)> = net.trainable().collect();
         let tensors: Vec<&Tensor> = params.iter().map(|(_, tensor)| *tensor).collect();
@@ -53,7 +53,7 @@ impl Buffers {
         let _guard = tch::no_grad_guard();
         let of_part = |wanted: usize| {
             let flat = params.iter().zip(&grads).filter(|((param, _), _)| part(param.role) == wanted);
-            // What the output does not depend on has no gradient.
+            // A parameter that the loss does not depend on has no gradient.
             let flat = flat
                 .map(|((_, tensor), grad)| if grad.defined() { stored(grad) } else { stored(&tensor.zeros_like()) });
             (wanted, flat.collect::<Vec<Tensor>>())
@@ -62,24 +62,24 @@ impl Buffers {
         parts.map(|(wanted, flat)| (wanted, Tensor::cat(&flat, 0))).collect()
     }
 
-    /// The buffers that gradients are taken of, with their names and weight decay.
+    /// Returns the buffers that are trained by gradients, with their names and weight decay.
     pub fn trained(&self, weight_decay: Weight) -> [(String, &Tensor, f64); 2] {
         let decay = |role| decay_of(role, weight_decay);
         [("weights".into(), &self.weights, decay(Role::Weight)), ("others".into(), &self.others, decay(Role::Bias))]
     }
 
-    /// All buffers.
+    /// Returns all buffers.
     pub fn all(&self) -> [&Tensor; 3] {
         [&self.weights, &self.others, &self.statistics]
     }
 }
 
-/// The numbers of a tensor in the order in which they are stored: convolution weights are channels-last.
+/// Returns the numbers of a tensor in the order in which they are stored. Convolution weights are channels-last.
 fn stored(tensor: &Tensor) -> Tensor {
     if tensor.dim() == 4 { tensor.permute([0, 2, 3, 1]).reshape([-1]) } else { tensor.reshape([-1]) }
 }
 
-/// A part of a buffer as a parameter.
+/// Returns a part of a buffer in the shape of a parameter.
 fn shaped(part: &Tensor, size: &[i64]) -> Tensor {
     match *size {
         [o, i, h, w] => part.view([o, h, w, i]).permute([0, 3, 1, 2]),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
 /// A file with everything that a training needs to resume after a step as if it had never stopped. It is bound to a
-/// key, the digest of all that the result depends on, and ignored under any other.
+/// key, the digest of everything that the result depends on, and is ignored under any other key.
 pub struct Checkpoint {
     pub path: PathBuf,
     pub key: Digest,
@@ -32,8 +32,8 @@ impl Checkpoint {
         write_tensors(&self.path, &tensors)
     }
 
-    /// Fills `state` in place and gives the position it is of; the start, and `state` as it was, where there is no
-    /// checkpoint for this key.
+    /// Fills `state` in place and returns its position. If there is no checkpoint for this key, leaves `state` as it is
+    /// and returns the start.
     ///
     /// # Errors
     /// Fails if the file is damaged.
@@ -68,7 +68,7 @@ impl Checkpoint {
         }
     }
 
-    /// The lines of the first epochs, up to `position`, of a log that has one for each.
+    /// Reads the lines of the epochs that were finished at `position`, from a log with a line for each epoch.
     ///
     /// # Errors
     /// Fails if the log has fewer lines.

@@ -1,4 +1,4 @@
-//! Which processor libtorch trains on.
+//! The processor that libtorch trains on.
 
 use super::TrainError;
 use crate::named::named;
@@ -11,7 +11,7 @@ use tch::{Cuda, Device};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TorchDevice {
-    /// The first GPU where libtorch can use one, else the CPU.
+    /// The first GPU if libtorch can use one, otherwise the CPU.
     #[default]
     Auto,
     Cpu,
@@ -21,11 +21,11 @@ pub enum TorchDevice {
 named!(TorchDevice, "a processor of libtorch": "auto" = Auto, "cpu" = Cpu, "cuda" = Cuda);
 
 impl TorchDevice {
-    /// The processor. Must come before anything else asks libtorch for a GPU, since libtorch looks for its CUDA
-    /// library once.
+    /// Returns the processor. This must be called before anything else asks libtorch for a GPU, since libtorch looks
+    /// for its CUDA library only once.
     ///
     /// # Errors
-    /// [`TrainError::Cuda`] for `Cuda` where no GPU can be used.
+    /// [`TrainError::Cuda`] for `Cuda` if no GPU can be used.
     pub fn resolve(self) -> Result<Device, TrainError> {
         static CUDA: OnceLock<Result<(), String>> = OnceLock::new();
         if self == TorchDevice::Cpu {
@@ -39,8 +39,8 @@ impl TorchDevice {
     }
 }
 
-/// The library of libtorch that computes on GPUs. The program is linked without it, and loads it where it is beside the
-/// library for CPUs, as in every Python package of PyTorch with CUDA.
+/// The library of libtorch that computes on GPUs. The program is not linked with it. It loads the library if it is
+/// beside the one for CPUs, as in every Python package of PyTorch with CUDA.
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 const CPU_LIBRARY: &str = "libtorch_cpu.so";
 
@@ -55,15 +55,16 @@ fn find_cuda() -> Result<(), String> {
     if Cuda::is_available() { Ok(()) } else { Err("libtorch finds no GPU, or no driver for it".into()) }
 }
 
-/// Loads a library for good, with its symbols for all others.
+/// Loads a library permanently, and makes its symbols available to all others.
 fn load(library: &Path) -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: the constructors of this library register its kernels with libtorch, which is loaded, and is its own.
+    // SAFETY: the constructors of this library register its kernels with the libtorch that it belongs to, which is
+    // loaded.
     let library = unsafe { Library::open(Some(library), RTLD_NOW | RTLD_GLOBAL) };
     library.map(std::mem::forget).map_err(|error| error.to_string())
 }
 
-/// The path of a library that this process has loaded.
+/// Returns the path of a library that this process has loaded.
 fn loaded(name: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let path = |line: &str| Some(PathBuf::from(&line[line.find('/')?..]));

@@ -1,4 +1,4 @@
-//! The one loop over epochs and steps, for the supernet and for training from scratch.
+//! The only loop over epochs and steps, for supernets and for training from scratch.
 
 use super::interrupt::{Deferred, interrupted};
 use super::{Checkpoint, TrainError};
@@ -11,62 +11,62 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
-/// What is trained.
+/// What the loop trains.
 pub trait Task {
     /// A line of the log.
     type Row: Serialize + DeserializeOwned;
 
-    /// All tensors that the rest of the training depends on: parameters, and the state of optimizers.
+    /// Returns all tensors that the rest of the training depends on: parameters, and the states of optimizers.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Trains on a batch, and adds what it saw to `metrics`.
+    /// Trains on a batch, and adds the results to `metrics`.
     fn step(&mut self, at: At, batch: &Batch, metrics: &mut Metrics);
 
-    /// The line of an epoch whose first step was `at`, and which took so many seconds.
+    /// Returns the log line of an epoch whose first step was `at` and which took this many seconds.
     ///
     /// # Errors
     /// Fails if a file cannot be written.
     fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Result<Self::Row, TrainError>;
 
-    /// A few words about an epoch, for the progress bar.
+    /// Describes an epoch in a few words, for the progress bar.
     fn describe(row: &Self::Row) -> String;
 
-    /// A few words about where the task is now, for the progress bar.
+    /// Describes the current state of the task in a few words, for the progress bar.
     fn note(&self) -> String {
         String::new()
     }
 
-    /// Whether further epochs would change nothing, by the lines so far.
+    /// Returns whether further epochs would change nothing, given the lines so far.
     fn is_done(&self, log: &[Self::Row]) -> bool {
         let _ = log;
         false
     }
 }
 
-/// Which step of a training.
+/// A step of a training.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
-    /// From 1.
+    /// Counted from 1.
     pub epoch: usize,
-    /// Of the epoch, from 0.
+    /// Step of the epoch, counted from 0.
     pub step: usize,
-    /// In an epoch.
+    /// Number of steps per epoch.
     pub steps: usize,
 }
 
 impl At {
-    /// Steps before this one.
+    /// Returns the number of steps before this one.
     pub fn done(self) -> usize {
         (self.epoch - 1) * self.steps + self.step
     }
 }
 
-/// Sums over the images of an epoch, so far.
+/// Sums over the images of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Seen {
-    /// Of the cross-entropy.
+    /// Sum of the cross-entropies.
     pub loss: f64,
-    /// Images that were classified right.
+    /// Number of images that were classified correctly.
     pub right: f64,
     pub images: f64,
 }
@@ -78,17 +78,18 @@ impl Seen {
         self.images += images as f64;
     }
 
-    /// None where no images were seen, as of the others.
+    /// Returns the mean cross-entropy, or `None` if no images were seen.
     pub fn mean_loss(&self) -> Option<f64> {
         (self.images > 0.0).then(|| self.loss / self.images)
     }
 
+    /// Returns the share of images that were classified correctly, or `None` if no images were seen.
     pub fn accuracy(&self) -> Option<Share> {
         Share::new(self.right / self.images)
     }
 }
 
-/// What an epoch saw so far, by split.
+/// What an epoch has seen so far, by split.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Metrics {
     pub train: Seen,
@@ -107,54 +108,55 @@ impl Metrics {
     }
 }
 
-/// Where a training is.
+/// The position of a training.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Position {
-    /// That are finished.
+    /// Finished epochs.
     pub epochs: usize,
-    /// Of the next epoch, that are finished.
+    /// Finished steps of the next epoch.
     pub step: usize,
-    /// Of these steps.
+    /// Metrics of these steps.
     pub metrics: Metrics,
-    /// That these steps took.
+    /// Seconds that these steps took.
     pub seconds: f64,
 }
 
 /// How a task is trained, and where its files are.
 pub struct Epochs<'a> {
-    /// For the progress bar.
+    /// Name of the stage, for the progress bar.
     pub stage: &'static str,
     pub name: String,
     pub batches: Batches<'a>,
     pub augment: Augment,
     pub seed: u64,
     pub epochs: usize,
-    /// The epoch after which it pauses; the same key resumes.
+    /// The epoch after which the training pauses. The same key resumes it.
     pub until: usize,
-    /// For messages.
+    /// The learning rate, for messages.
     pub learning_rate: f64,
-    /// A line for each epoch.
+    /// The log, with a line for each epoch.
     pub log: PathBuf,
     pub checkpoint: Checkpoint,
 }
 
-/// A checkpoint is saved after each epoch, and in between this often.
+/// How often a checkpoint is saved within an epoch. Another one is saved after each epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 impl Epochs<'_> {
-    /// Trains from the checkpoint, or from the start, to the last epoch, and gives the lines of the log.
+    /// Trains up to the epoch `until`, from the checkpoint or from the start, and returns the lines of the log.
     ///
     /// # Errors
-    /// Fails if the loss is no longer finite, the checkpoint is damaged, or a file cannot be written; and after Ctrl-C or
-    /// SIGTERM, once a checkpoint is saved.
+    /// Fails if the loss is no longer finite, if the checkpoint is damaged, or if a file cannot be written. Also fails
+    /// after Ctrl-C or SIGTERM, once a checkpoint has been saved.
     pub fn run<T: Task>(&self, task: &mut T) -> Result<Vec<T::Row>, TrainError> {
         self.run_saving(task, SAVE_EVERY)
     }
 
-    /// As [`Epochs::run`], with a checkpoint in mid-epoch whenever `save_every` has passed since the last one.
+    /// Same as [`Epochs::run`], but saves a checkpoint within an epoch whenever `save_every` has passed since the last
+    /// one.
     ///
     /// # Errors
-    /// As [`Epochs::run`].
+    /// Same as [`Epochs::run`].
     pub fn run_saving<T: Task>(&self, task: &mut T, save_every: Duration) -> Result<Vec<T::Row>, TrainError> {
         let _deferred = Deferred::new();
         let state = task.state();
@@ -205,7 +207,7 @@ impl Epochs<'_> {
         Ok(log)
     }
 
-    /// All batches that are left at a position.
+    /// Returns all batches that are left from a position on.
     fn batches_from(&self, position: Position) -> impl Iterator<Item = Batch> + Send {
         let (batches, seed, augment) = (self.batches, self.seed, self.augment);
         (position.epochs..self.until).flat_map(move |epochs| {
@@ -215,7 +217,7 @@ impl Epochs<'_> {
         })
     }
 
-    /// For the progress bar.
+    /// Returns the message of the progress bar.
     fn status(&self, position: &Position, note: &str, last: Option<String>) -> String {
         let seen = position.metrics.train;
         let mut parts = vec![

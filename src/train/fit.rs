@@ -12,11 +12,11 @@ use nas_exporters::{Shape, Weights};
 use std::path::Path;
 use tch::Tensor;
 
-/// Trains `network`, by a teacher's answers too where there is one, and writes its folder: `network.json`,
+/// Trains `network`, also from a teacher's answers if there is one, and writes its folder: `network.json`,
 /// `train.jsonl`, `data.json` and `weights.safetensors`. Resumes from a checkpoint of the same settings.
 ///
 /// # Errors
-/// Fails if the data do not fit the network, the loss is no longer finite, or a file cannot be written.
+/// Fails if the data do not fit the network, if the loss is no longer finite, or if a file cannot be written.
 pub fn fit(
     network: &Network,
     data: &Data,
@@ -58,7 +58,7 @@ pub fn fit(
     let teacher = teacher.as_ref();
     let recipe = Recipe { stage: "train", name, batches, shown, augment, settings, teacher, placement, until };
     let (net, log) = recipe.train(network, &unfinished, key)?;
-    // The results of an earlier training stay until all of these are there to take their place.
+    // The results of an earlier training stay until all of the new ones are there to replace them.
     artifact::write_json(&dir.network(), network)?;
     artifact::write_lines(&dir.train_log(), &log)?;
     write_tensors(&dir.weights(), &net.named())?;
@@ -80,6 +80,8 @@ pub fn fit(
     Ok(log)
 }
 
+/// Checks that a network fits the data.
+///
 /// # Errors
 /// Fails if the network does not take the images, or has another number of classes.
 fn check(network: &Network, data: &Data) -> Result<(), TrainError> {
@@ -95,9 +97,9 @@ fn check(network: &Network, data: &Data) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// A training from scratch: on which images, and how long.
+/// A training from scratch: on which images, and for how long.
 pub(super) struct Recipe<'a> {
-    /// For the progress bar.
+    /// Name of the stage, for the progress bar.
     pub stage: &'static str,
     pub name: String,
     pub batches: Batches<'a>,
@@ -105,18 +107,18 @@ pub(super) struct Recipe<'a> {
     pub augment: Augment,
     pub settings: &'a TrainSettings,
     pub teacher: Option<&'a Teacher>,
-    /// Where the net is, and what its convolutions are trained in.
+    /// Where the net is computed, and the number formats of its convolutions.
     pub placement: Placement,
-    /// The epoch after which it pauses.
+    /// The epoch after which the training pauses.
     pub until: usize,
 }
 
 impl Recipe<'_> {
-    /// Trains a network up to `until`, and gives it with its log. Resumes where the training of the same key was
-    /// interrupted, or paused.
+    /// Trains a network up to `until`, and returns it with its log. Resumes if the training with the same key was
+    /// interrupted or paused.
     ///
     /// # Errors
-    /// Fails if the loss is no longer finite, or a file cannot be written.
+    /// Fails if the loss is no longer finite, or if a file cannot be written.
     pub fn train(
         &self,
         network: &Network,
@@ -147,7 +149,7 @@ impl Recipe<'_> {
 /// Reads the weights that [`fit`] wrote.
 ///
 /// # Errors
-/// Fails if the file is missing or no safetensors of f32.
+/// Fails if the file is missing or is not a safetensors file of f32.
 pub fn read_weights(path: &Path) -> Result<Weights, TrainError> {
     artifact::read(path, "nas train")?;
     let damaged = |reason: String| TrainError::Checkpoint { path: path.into(), reason };

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM while a training runs: it saves a checkpoint and ends. At any other time, and at the second
-//! signal, they end the program at once, as usual.
+//! Handling of Ctrl-C and SIGTERM. If a training is running, the first signal makes it save a checkpoint and end. At
+//! any other time, and at the second signal, the program ends at once, as usual.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -8,11 +8,11 @@ use std::sync::{Arc, LazyLock};
 
 /// Shared with the signal handlers.
 struct Flags {
-    /// The signal that was seen; 0 for none.
+    /// The signal that was seen, or 0 for none.
     seen: Arc<AtomicUsize>,
     /// Whether the next signal ends the program.
     ends: Arc<AtomicBool>,
-    /// How many [`Deferred`] there are.
+    /// The number of [`Deferred`] that exist.
     deferred: AtomicUsize,
 }
 
@@ -22,7 +22,7 @@ static FLAGS: LazyLock<Flags> = LazyLock::new(|| {
         if is_ignored(signal) {
             continue;
         }
-        // In this order. Where a handler cannot be installed, the signal ends the program as usual.
+        // The handlers are registered in this order. If one cannot be installed, the signal ends the program as usual.
         let _ = flag::register_conditional_default(signal, flags.ends.clone())
             .and_then(|_| flag::register_usize(signal, flags.seen.clone(), signal as usize))
             .and_then(|_| flag::register(signal, flags.ends.clone()));
@@ -30,7 +30,7 @@ static FLAGS: LazyLock<Flags> = LazyLock::new(|| {
     flags
 });
 
-/// Whether the program was started with a signal ignored, as a shell starts what runs in its background.
+/// Returns whether the program was started with a signal ignored, as a shell starts background jobs.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -58,12 +58,13 @@ impl Drop for Deferred {
     }
 }
 
-/// Whether Ctrl-C or SIGTERM came while it was [`Deferred`]. What trains has to end then, and to say how it resumes.
+/// Returns whether Ctrl-C or SIGTERM came while signals were [`Deferred`]. A training must then end, and say how it
+/// resumes.
 pub fn interrupted() -> bool {
     interruption().is_some()
 }
 
-/// The signal that came while it was [`Deferred`].
+/// Returns the signal that came while signals were [`Deferred`].
 pub fn interruption() -> Option<u8> {
     match FLAGS.seen.load(Ordering::SeqCst) {
         0 => None,

@@ -74,26 +74,26 @@ pub enum TrainError {
     Weights(#[from] nas_exporters::WeightsError),
 }
 
-/// Sets the number of threads that libtorch computes with, and the seed of its random numbers. The same pair on the
-/// same machine gives bit-equal results.
+/// Sets the number of threads that libtorch computes with, and the seed of its random numbers. The same pair gives
+/// bit-equal results on the same CPU.
 pub fn fix(threads: Threads, seed: u64) {
     tch::set_num_threads(threads.get() as i32);
     tch::manual_seed(seed as i64);
 }
 
-/// A batch as tensors: images N×C×H×W, channels-last, and labels N.
+/// Converts a batch to tensors: images N×C×H×W, channels-last, and labels N.
 pub fn tensors(batch: &Batch, shape: Shape, device: Device) -> (Tensor, Tensor) {
     let size = [-1, shape.channels as i64, shape.height as i64, shape.width as i64];
     let images = net::channels_last(&Tensor::from_slice(&batch.images).view(size));
     (images.to_device(device), Tensor::from_slice(&batch.labels).to_device(device))
 }
 
-/// How many of the rows of `logits` (N×classes) are largest at their label.
+/// Returns how many rows of `logits` (N×classes) are largest at their label.
 fn correct(logits: &Tensor, labels: &Tensor) -> usize {
     logits.argmax(1, false).eq_tensor(labels).sum(tch::Kind::Int64).int64_value(&[]) as usize
 }
 
-/// Share of the images that the net classifies right.
+/// Returns the share of the images that the net classifies correctly.
 pub fn accuracy(net: &Net, batches: Batches) -> Share {
     let _guard = tch::no_grad_guard();
     let right: usize = batches

@@ -3,28 +3,28 @@ use crate::record::{Float, Floats};
 use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Role, Weights, WeightsError};
 use tch::{Device, Kind, Tensor};
 
-/// What batch norm normalises by.
+/// How batch norm normalises.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Norm {
-    /// The batch.
+    /// By the statistics of the batch.
     Batch,
-    /// The batch, whose statistics then make up this share of the running ones.
+    /// By the statistics of the batch, which then make up this share of the running statistics.
     Update { share: f64 },
-    /// The running statistics.
+    /// By the running statistics.
     Running,
 }
 
 impl Norm {
-    /// As a network is trained; the share is PyTorch's default.
+    /// The mode in which a network is trained. The share is PyTorch's default.
     pub const TRAIN: Norm = Norm::Update { share: 0.1 };
 }
 
-/// Where a net is computed, and what its convolutions are trained in.
+/// Where a net is computed, and the number formats in which its convolutions are trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placement {
     pub device: Device,
-    /// Parameters, the statistics of batch norm, and linear layers are 32-bit floats whatever this is, and so is all of
-    /// inference.
+    /// Number formats of the convolutions. Parameters, the statistics of batch norm, and linear layers always use
+    /// 32-bit floats, and so does all of inference.
     pub floats: Floats,
 }
 
@@ -35,7 +35,7 @@ impl Default for Placement {
 }
 
 impl Placement {
-    /// `cpu` or `cuda`.
+    /// Returns `cpu` or `cuda`.
     pub fn processor(self) -> &'static str {
         if self.device.is_cuda() { "cuda" } else { "cpu" }
     }
@@ -43,23 +43,23 @@ impl Placement {
 
 /// A [`Graph`] with its parameters as libtorch tensors.
 ///
-/// Activations and convolution weights are channels-last in memory, which is what libtorch computes fastest in on a
-/// CPU.
+/// Activations and convolution weights are channels-last in memory, with which libtorch is fastest on a CPU.
 pub struct Net {
     graph: Graph,
     placement: Placement,
-    /// By node, in the order of [`Graph::node_params`].
+    /// The parameters of each node, in the order of [`Graph::node_params`].
     params: Vec<Vec<(Param, Tensor)>>,
 }
 
 impl Net {
-    /// A net to be trained. Convolutions start normal with variance 2 / fan-in (He et al. 2015,
-    /// arXiv 1502.01852), linear layers uniform within 1/√fan-in, from libtorch's generator.
+    /// Creates a net to be trained. Convolutions are initialised from a normal distribution with variance 2 / fan-in
+    /// (He et al. 2015, arXiv 1502.01852), and linear layers from a uniform distribution within ±1/√fan-in, by
+    /// libtorch's generator.
     pub fn new(graph: Graph, placement: Placement) -> Net {
         Net::with(graph, placement, |param| init(param, placement.device))
     }
 
-    /// A net whose trained parameters are given, such as parts of a supernet's; its running statistics start anew.
+    /// Creates a net with given trained parameters, such as parts of a supernet's. Its running statistics start anew.
     pub fn with(graph: Graph, placement: Placement, mut tensor: impl FnMut(&Param) -> Tensor) -> Net {
         let mut of = |param: Param| {
             let tensor = if param.role.is_trained() { tensor(&param) } else { init(&param, placement.device) };
@@ -77,8 +77,8 @@ impl Net {
         self.placement.device
     }
 
-    /// N×C×H×W → the output of the graph, N×C×H×W, or N×C behind a linear node. Behind a convolution in bf16,
-    /// activations stay in bf16 up to the next operation in 32 bits, and so may the output.
+    /// Computes the output of the graph for N×C×H×W: N×C×H×W, or N×C after a linear node. After a convolution in bf16,
+    /// activations stay in bf16 until the next operation in 32 bits, and so may the output.
     pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         let mut values: Vec<Option<Tensor>> = vec![Some(x.shallow_clone())];
         for id in self.graph.ids().skip(1) {
@@ -139,29 +139,29 @@ impl Net {
         }
     }
 
-    /// Logits of a batch in inference, N·classes.
+    /// Returns the logits of a batch in inference, N·classes.
     pub fn logits(&self, batch: &Batch) -> Vec<f32> {
         let _guard = tch::no_grad_guard();
         let (images, _) = super::tensors(batch, self.graph.input_shape(), self.placement.device);
         values(&self.forward(&images, Norm::Running))
     }
 
-    /// All parameters, batch norm's running statistics among them, in a fixed order.
+    /// Returns all parameters in a fixed order, including the running statistics of batch norm.
     pub fn params(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
         self.params.iter().flatten().map(|(param, tensor)| (param, tensor))
     }
 
-    /// All parameters by name, in the same order.
+    /// Returns all parameters with their names, in the same order.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         self.params().map(|(param, tensor)| (param.name.clone(), tensor.shallow_clone())).collect()
     }
 
-    /// The parameters that gradients are taken of.
+    /// Returns the parameters that are trained by gradients.
     pub fn trainable(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
         self.params().filter(|(param, _)| param.role.is_trained())
     }
 
-    /// A copy of the parameters as plain numbers.
+    /// Returns a copy of the parameters as plain numbers.
     pub fn weights(&self) -> Weights {
         let mut weights = Weights::default();
         for (param, tensor) in self.params() {
@@ -173,7 +173,7 @@ impl Net {
     /// Sets the parameters.
     ///
     /// # Errors
-    /// Fails if one is missing or has another shape.
+    /// Fails if a parameter is missing or has another shape.
     pub fn load(&self, weights: &Weights) -> Result<(), WeightsError> {
         weights.check(&self.graph)?;
         let _guard = tch::no_grad_guard();
@@ -186,7 +186,7 @@ impl Net {
     }
 }
 
-/// What a convolution is trained in.
+/// Returns the number format in which a convolution is trained.
 fn kind(floats: Floats, kernel: usize, groups: usize) -> Kind {
     let float = match (groups, kernel) {
         (2.., _) => floats.depthwise,
@@ -199,12 +199,12 @@ fn kind(floats: Floats, kernel: usize, groups: usize) -> Kind {
     }
 }
 
-/// The same values, stored as NHWC; the shape stays NCHW.
+/// Returns the same values, stored as NHWC. The shape stays NCHW.
 pub(super) fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
-/// A tensor's numbers, row-major.
+/// Returns the numbers of a tensor, row-major.
 fn values(tensor: &Tensor) -> Vec<f32> {
     let flat = tensor.detach().to_device(Device::Cpu).contiguous().view(-1);
     let mut values = vec![0f32; flat.numel()];

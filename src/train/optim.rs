@@ -2,8 +2,8 @@ use crate::bounded::Weight;
 use nas_exporters::Role;
 use tch::Tensor;
 
-/// Learning rate after `step` of `steps`: a half cosine from `peak` to zero (Loshchilov & Hutter
-/// 2017, arXiv 1608.03983), after a linear rise over the first `warmup` steps.
+/// Returns the learning rate at `step` of `steps`: a linear rise over the first `warmup` steps, then a half cosine from
+/// `peak` to zero (Loshchilov & Hutter 2017, arXiv 1608.03983).
 pub fn cosine(peak: f64, step: usize, steps: usize, warmup: usize) -> f64 {
     if step < warmup {
         return peak * (step + 1) as f64 / warmup as f64;
@@ -12,14 +12,15 @@ pub fn cosine(peak: f64, step: usize, steps: usize, warmup: usize) -> f64 {
     peak * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
 }
 
-/// The weight decay of a parameter: that of convolution and linear weights, and none of biases and batch norm.
+/// Returns the weight decay of a parameter: `weight_decay` for convolution and linear weights, and none for biases and
+/// batch norm.
 pub fn decay_of(role: Role, weight_decay: Weight) -> f64 {
     if role == Role::Weight { weight_decay.get() } else { 0.0 }
 }
 
 /// Stochastic gradient descent with Nesterov momentum and weight decay, as PyTorch's `SGD`.
 ///
-/// tch's own optimizers cannot save their state, without which a resumed training gives another result.
+/// tch's own optimizers cannot save their state, without which a resumed training would give another result.
 pub struct Sgd {
     params: Vec<Slot>,
     momentum: f64,
@@ -33,7 +34,7 @@ struct Slot {
 }
 
 impl Sgd {
-    /// Of parameters with their names and weight decay.
+    /// Creates an optimizer for parameters, given with their names and weight decay.
     pub fn new<'a>(params: impl IntoIterator<Item = (String, &'a Tensor, f64)>, momentum: f64) -> Sgd {
         let slot = |(name, tensor, weight_decay): (String, &Tensor, f64)| Slot {
             name,
@@ -44,7 +45,7 @@ impl Sgd {
         Sgd { params: params.into_iter().map(slot).collect(), momentum }
     }
 
-    /// A step of some parameters, by index, along their gradients. The others do not move, nor does their momentum.
+    /// Moves some parameters, given by index, along their gradients. The others do not move, and keep their momentum.
     pub fn step_along(&mut self, grads: &[(usize, Tensor)], learning_rate: f64) {
         let _guard = tch::no_grad_guard();
         for (index, grad) in grads {
@@ -56,13 +57,13 @@ impl Sgd {
         }
     }
 
-    /// The tensors that make up the optimizer's state.
+    /// Returns the tensors that make up the optimizer's state.
     pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> {
         self.params.iter().map(|p| (format!("sgd.{}", p.name), p.velocity.shallow_clone()))
     }
 }
 
-/// Scales gradients so that their common norm is at most `max`.
+/// Scales gradients so that their total norm is at most `max`.
 pub fn clipped(grads: Vec<(usize, Tensor)>, max: f64) -> Vec<(usize, Tensor)> {
     let _guard = tch::no_grad_guard();
     if grads.is_empty() {
@@ -73,12 +74,12 @@ pub fn clipped(grads: Vec<(usize, Tensor)>, max: f64) -> Vec<(usize, Tensor)> {
     grads.into_iter().map(|(index, grad)| (index, grad * &scale)).collect()
 }
 
-/// Adam (Kingma & Ba 2015, arXiv 1412.6980) on one tensor, with weight decay added to the gradient, as
-/// PyTorch's `Adam`.
+/// Adam (Kingma & Ba 2015, arXiv 1412.6980) for one tensor, with weight decay added to the gradient, as PyTorch's
+/// `Adam`.
 pub struct Adam {
     mean: Tensor,
     square: Tensor,
-    /// One number: steps taken.
+    /// The number of steps taken, as a tensor.
     steps: Tensor,
     betas: (f64, f64),
     weight_decay: f64,
@@ -105,7 +106,7 @@ impl Adam {
         let _ = param.g_sub_(&(mean / (square.sqrt() + 1e-8) * learning_rate));
     }
 
-    /// The tensors that make up the optimizer's state.
+    /// Returns the tensors that make up the optimizer's state.
     pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> {
         let of = |name: &str, tensor: &Tensor| (format!("adam.{name}"), tensor.shallow_clone());
         [of("mean", &self.mean), of("square", &self.square), of("steps", &self.steps)].into_iter()

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 /// The norm that weight gradients are clipped to, as in the DARTS code.
 const CLIP: f64 = 5.0;
 
-/// The expected cost under `probabilities`, one tensor for each layer. Value and gradient are those of
-/// [`Polynomial::expected`] and [`Polynomial::gradient`], so that there is one formula for numbers and for tensors.
+/// Returns the expected cost under `probabilities`, with one tensor for each layer. The value and the gradient are
+/// those of [`Polynomial::expected`] and [`Polynomial::gradient`], so that numbers and tensors share one formula.
 pub fn expectation(cost: &Polynomial, probabilities: &[Tensor]) -> Tensor {
     let at: Vec<Vec<f64>> = probabilities.iter().map(numbers).collect();
     let slopes = cost.gradient(&at);
@@ -20,22 +20,23 @@ pub fn expectation(cost: &Polynomial, probabilities: &[Tensor]) -> Tensor {
     change.fold(Tensor::from(cost.expected(&at)), |sum, change| sum + change)
 }
 
-/// By constraint, E/L − 1: by what share the expected cost E exceeds the limit L.
+/// Returns E/L − 1 for each constraint: by what share the expected cost E exceeds the limit L.
 pub fn excesses(constraints: &[Constraint], probabilities: &[Tensor]) -> Vec<Tensor> {
     constraints.iter().map(|c| expectation(&c.cost.polynomial, probabilities) / c.limit.max(1.0) - 1.0).collect()
 }
 
-/// What the constraints add to the loss of alpha: λ·Σ max(0, E/L − 1), with E an expected cost and L its limit.
+/// Returns what the constraints add to the loss of alpha: λ·Σ max(0, E/L − 1), where E is an expected cost and L its
+/// limit.
 ///
-/// TF-NAS (Hu et al. 2020, arXiv 2008.05314, eq. 11) has |E/L − 1|. But a mixture that is still spread over all choices
-/// is cheap, and the absolute value then drives alpha to whatever is expensive, whether or not it classifies better;
-/// within the limit, cross-entropy alone decides here.
+/// TF-NAS (Hu et al. 2020, arXiv 2008.05314, eq. 11) uses |E/L − 1|. But a mixture that is still spread over all
+/// choices is cheap, and the absolute value would then drive alpha towards expensive choices, whether or not they
+/// classify better. Here, cross-entropy alone decides within the limit.
 pub fn penalty(constraints: &[Constraint], probabilities: &[Tensor], weight: f64) -> Tensor {
     let excesses = excesses(constraints, probabilities).into_iter();
     excesses.map(|excess| excess.clamp_min(0.0)).fold(Tensor::from(0f64), |sum, excess| sum + excess) * weight
 }
 
-/// Moves the weights by the gradient of the cross-entropy, and gives that loss and the logits, N×classes. `images` are
+/// Updates the weights by the gradient of the cross-entropy. Returns that loss and the logits, N×classes. `images` are
 /// N×C×H×W, `labels` N.
 pub fn weight_step(
     net: &Supernet,
@@ -50,14 +51,14 @@ pub fn weight_step(
     (loss.detach(), logits.detach())
 }
 
-/// The gradients of the parameters that a gate uses, by their index in [`Supernet::params`].
+/// Returns the gradients of the parameters that a gate uses, by their index in [`Supernet::params`].
 fn gradients(net: &Supernet, gate: Gate, loss: &Tensor) -> Vec<(usize, Tensor)> {
     let (indices, tensors): (Vec<usize>, Vec<&Tensor>) = net.used(gate).into_iter().unzip();
     let grads = Tensor::run_backward(&[loss], &tensors, false, false);
     indices.into_iter().zip(grads).filter(|(_, grad)| grad.defined()).collect()
 }
 
-/// Moves alpha by the gradient of the cross-entropy and of what the limits add to it, through the gate, and gives the
+/// Updates alpha by the gradient, through the gate, of the cross-entropy and of what the limits add to it. Returns the
 /// cross-entropy and the logits, N×classes.
 pub fn alpha_step(
     net: &Supernet,
@@ -73,9 +74,9 @@ pub fn alpha_step(
     (loss, logits)
 }
 
-/// Moves the weights by the mean gradient of several paths. The first one, the largest, learns from the labels; the
-/// others learn from its answers if `distilled`, else from the labels too (the sandwich rule and in-place distillation
-/// of Yu & Huang 2019, arXiv 1903.05134). Gives the loss and the logits of the first one.
+/// Updates the weights by the mean gradient of several paths. The first path, the largest, learns from the labels. The
+/// others learn from its answers if `distilled`, and otherwise also from the labels (the sandwich rule and in-place
+/// distillation of Yu & Huang 2019, arXiv 1903.05134). Returns the loss and the logits of the first path.
 pub fn sandwich_step(
     net: &Supernet,
     paths: &[Vec<usize>],

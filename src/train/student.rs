@@ -14,22 +14,23 @@ use tch::{Kind, Reduction, Tensor};
 pub(super) struct Student<'a> {
     net: Net,
     buffers: Buffers,
-    /// The moving average of each buffer, where there is one.
+    /// The moving average of each buffer, if there is one.
     average: Vec<Tensor>,
     sgd: Sgd,
     settings: &'a TrainSettings,
     teacher: Option<&'a Teacher>,
     shown: Shown<'a>,
-    /// The highest accuracy on the images that are kept back, so far.
+    /// The highest accuracy on the held-out images so far.
     best: Tensor,
 }
 
-/// Images that the accuracy of each epoch is of.
+/// The images on which the accuracy of each epoch is measured.
 #[derive(Clone)]
 pub(super) enum Shown<'a> {
-    /// Nothing is chosen by it.
+    /// Test images. Nothing is chosen by their accuracy.
     Test(Batches<'a>),
-    /// The weights of the best epoch are written to a file. The test images are used once, after the last epoch.
+    /// Held-out images. The weights of the best epoch are written to a file. Test images are used once, after the last
+    /// epoch.
     HeldOut { images: Batches<'a>, test: Option<Batches<'a>>, best: Option<PathBuf> },
 }
 
@@ -44,13 +45,13 @@ impl<'a> Student<'a> {
         Student { net, buffers, average, sgd, settings, teacher, shown, best: Tensor::from(-1f64) }
     }
 
-    /// The net, with the weights that were tested.
+    /// Returns the net, with the weights that were tested.
     pub fn net(self) -> Net {
         self.swap();
         self.net
     }
 
-    /// Exchanges the weights with their average, where there is one.
+    /// Exchanges the weights with their average, if there is one.
     fn swap(&self) {
         let _guard = tch::no_grad_guard();
         for (average, buffer) in self.average.iter().zip(self.buffers.all()) {
@@ -60,7 +61,8 @@ impl<'a> Student<'a> {
         }
     }
 
-    /// Moves the average towards the weights: in the first steps by more, since it starts at untrained weights.
+    /// Moves the average towards the weights. It moves further in the first steps, since it starts at untrained
+    /// weights.
     fn follow(&mut self, at: At) {
         let _guard = tch::no_grad_guard();
         let steps = at.done() as f64;
@@ -70,7 +72,7 @@ impl<'a> Student<'a> {
         }
     }
 
-    /// What is minimised: the distance from the labels, and from the teacher's answers, N×classes.
+    /// Returns the loss: the distance from the labels and from the teacher's answers, N×classes.
     fn loss(&self, logits: &Tensor, labels: &Tensor, answers: Option<&Tensor>) -> Tensor {
         let smoothing = self.settings.label_smoothing.get();
         let of_labels = logits.cross_entropy_loss(labels, None::<&Tensor>, Reduction::Mean, -100, smoothing);
@@ -79,8 +81,8 @@ impl<'a> Student<'a> {
         of_labels * (1.0 - weight) + self.divergence(logits, answers) * weight
     }
 
-    /// The divergence of the student's probabilities from the teacher's, both softened (Hinton et al. 2015, arXiv
-    /// 1503.02531, section 2).
+    /// Returns the divergence of the student's probabilities from the teacher's, both softened (Hinton et al. 2015,
+    /// arXiv 1503.02531, section 2).
     fn divergence(&self, logits: &Tensor, answers: &Tensor) -> Tensor {
         let temperature = self.settings.temperature.get();
         let soft = |logits: &Tensor| (logits / temperature).log_softmax(-1, Kind::Float);
@@ -88,7 +90,7 @@ impl<'a> Student<'a> {
         soft(logits).kl_div(&soft(answers), Reduction::Sum, true) * (temperature * temperature / images)
     }
 
-    /// The share that images keep where they are blended with others in a step.
+    /// Returns the share that images keep if they are blended with others in a step.
     fn blend(&self, at: At) -> Option<f64> {
         let mixup = self.settings.mixup.get();
         let beta = Beta::new(mixup, mixup).ok()?;
@@ -97,7 +99,7 @@ impl<'a> Student<'a> {
         Some(beta.inverse_cdf(rng.random()))
     }
 
-    /// After an epoch, on test images and on those that are kept back.
+    /// Returns the accuracies after an epoch, on test images and on held-out images.
     fn accuracies(&self, at: At) -> Result<(Option<Share>, Option<Share>), TrainError> {
         let (images, test, best) = match &self.shown {
             Shown::Test(images) => return Ok((Some(accuracy(&self.net, *images)), None)),

@@ -8,33 +8,34 @@ use tch::{Kind, Tensor};
 /// How the layers of a supernet are computed.
 #[derive(Clone, Copy, Debug)]
 pub enum Gate<'g> {
-    /// Σ pᵢ·opᵢ(x), with a tensor of probabilities for each layer (Liu et al. 2019, arXiv 1806.09055, eq. 2). Where
-    /// there are several widths, every choice gets the widest input of its layer, and each channel is multiplied by
-    /// the probability that the network has it (Wan et al. 2020, arXiv 2004.05565, section 3.1).
+    /// The mixture Σ pᵢ·opᵢ(x), with a tensor of probabilities for each layer (Liu et al. 2019, arXiv 1806.09055, eq.
+    /// 2). If there are several widths, every choice gets the widest input of its layer, and each channel is multiplied
+    /// by the probability that the network has it (Wan et al. 2020, arXiv 2004.05565, section 3.1).
     Mixture(&'g [Tensor]),
-    /// One choice of each layer.
+    /// One choice per layer.
     Path(&'g [usize]),
-    /// One choice of each layer, whose output is multiplied by a scalar tensor.
+    /// One choice per layer, with its output multiplied by a scalar tensor.
     Scaled(&'g [usize], &'g [Tensor]),
 }
 
-/// Every network of a space at once. Each network is a part of it: it has the first channels of the widest candidate,
-/// and kernels are the centre of the largest (Cai et al. 2020, arXiv 1908.09791; Yu et al. 2020, arXiv 2003.11142).
+/// All networks of a space at once. Each network is a part of it, with the first channels of the widest candidate and
+/// the centre of the largest kernel (Cai et al. 2020, arXiv 1908.09791; Yu et al. 2020, arXiv 2003.11142).
 pub struct Supernet {
     networks: Networks,
     placement: Placement,
-    /// By layer and choice, whose parameters it has: choices of one name share them.
+    /// By layer and choice, the prefix of the names of its parameters. Choices with the same prefix share parameters.
     owners: Vec<Vec<String>>,
-    /// With the largest size that any network needs, by name in rising order. None is a running statistic: each network
-    /// has its own.
+    /// The parameters, each with the largest size that any network needs, in the order of their names. Running
+    /// statistics are not among them, since each network has its own.
     params: Vec<(String, Param, Tensor)>,
     /// Architecture weights of the layers that have several choices, one after another.
     pub alpha: Tensor,
 }
 
 impl Supernet {
-    /// With an even alpha: all choices of a layer weigh the same. With `sharing`, the choices of a layer share the
-    /// parameters of one name where their ops are of one family; without it, each choice has its own.
+    /// Creates a supernet with an even alpha, so that all choices of a layer have the same weight. With `sharing`,
+    /// choices of a layer whose ops are of one family share the parameters of the same name. Without it, each choice
+    /// has its own.
     pub fn new(networks: &Networks, placement: Placement, sharing: bool) -> Supernet {
         let owners: Vec<Vec<String>> = (0..networks.len()).map(|layer| owners(networks, layer, sharing)).collect();
         let mut largest: BTreeMap<String, Param> = BTreeMap::new();
@@ -57,7 +58,7 @@ impl Supernet {
         Supernet { networks: networks.clone(), placement, owners, params, alpha }
     }
 
-    /// By layer, the logarithms of softmax(alpha).
+    /// Returns the logarithms of softmax(alpha), by layer.
     pub fn log_probabilities(&self) -> Vec<Tensor> {
         let mut at = 0;
         let of_layer = |choices: usize| {
@@ -70,19 +71,19 @@ impl Supernet {
         self.networks.choices().iter().map(Vec::len).map(of_layer).collect()
     }
 
-    /// By layer, softmax(alpha).
+    /// Returns softmax(alpha), by layer.
     pub fn probabilities(&self) -> Vec<Tensor> {
         self.log_probabilities().iter().map(Tensor::exp).collect()
     }
 
-    /// By layer that has several choices, alpha.
+    /// Returns alpha for each layer that has several choices.
     pub fn alpha_rows(&self) -> Vec<Vec<f64>> {
         let mut values = numbers(&self.alpha).into_iter();
         let searched = self.networks.searched().map(|layer| self.networks.choices()[layer].len());
         searched.map(|choices| values.by_ref().take(choices).collect()).collect()
     }
 
-    /// N×C×H×W → logits, N×classes, with batch norm by the batch. Only what the gate uses is computed.
+    /// Computes the logits, N×classes, of N×C×H×W, with batch norm by the batch. Only what the gate uses is computed.
     pub fn forward(&self, x: &Tensor, gate: Gate) -> Tensor {
         match gate {
             Gate::Mixture(probabilities) => self.mixture(x, probabilities),
@@ -97,7 +98,7 @@ impl Supernet {
 
     fn mixture(&self, x: &Tensor, probabilities: &[Tensor]) -> Tensor {
         let mut x = x.shallow_clone();
-        // 1×C×1×1: with which probability the network has each channel of x.
+        // 1×C×1×1: the probability that the network has each channel of x.
         let mut has: Option<Tensor> = None;
         for (layer, probabilities) in probabilities.iter().enumerate() {
             let choices = &self.networks.choices()[layer];
@@ -129,14 +130,14 @@ impl Supernet {
         x
     }
 
-    /// A choice on the widest input that its layer may get.
+    /// Returns a choice with the widest input that its layer may get.
     fn widest(&self, layer: usize, choice: usize) -> &Variant {
         let variants = &self.networks.variants()[layer];
         let of_choice = variants.iter().filter(|variant| variant.choice == choice);
         of_choice.max_by_key(|variant| variant.layer.input.channels).unwrap_or(&variants[0])
     }
 
-    /// The network of these choices, one of each layer. Its parameters are parts of the supernet's; its running
+    /// Returns the network with these choices, one per layer. Its parameters are parts of the supernet's. Its running
     /// statistics are its own, and start anew.
     pub fn path(&self, choices: &[usize]) -> Path {
         let layers = self.networks.layers_of(choices);
@@ -151,7 +152,7 @@ impl Supernet {
         Net::with(variant.layer.graph(), self.placement, |param| self.part(owner, param))
     }
 
-    /// The part of a parameter that a smaller layer has: its first channels, and the centre of its kernel.
+    /// Returns the part of a parameter that a smaller layer has: its first channels, and the centre of its kernel.
     fn part(&self, owner: &str, param: &Param) -> Tensor {
         let (_, largest, tensor) = &self.params[self.index(owner, param)];
         let mut part = tensor.shallow_clone();
@@ -165,12 +166,12 @@ impl Supernet {
         part
     }
 
-    /// All parameters but alpha, by name, in a fixed order.
+    /// Returns all parameters except alpha, with their names, in a fixed order.
     pub fn params(&self) -> impl Iterator<Item = (&str, &Param, &Tensor)> {
         self.params.iter().map(|(name, param, tensor)| (name.as_str(), param, tensor))
     }
 
-    /// The parameters that a gate uses, with their index in [`Supernet::params`].
+    /// Returns the parameters that a gate uses, with their index in [`Supernet::params`].
     pub fn used(&self, gate: Gate) -> Vec<(usize, &Tensor)> {
         let choices = match gate {
             Gate::Mixture(_) => return self.params.iter().map(|(.., tensor)| tensor).enumerate().collect(),
@@ -185,6 +186,8 @@ impl Supernet {
         indices.map(|index| (index, &self.params[index].2)).collect()
     }
 
+    /// Returns the index of a parameter.
+    ///
     /// # Panics
     /// Panics if no network has that parameter.
     fn index(&self, owner: &str, param: &Param) -> usize {
@@ -204,13 +207,13 @@ pub struct Path {
 }
 
 impl Path {
-    /// N×C×H×W → logits, N×classes.
+    /// Computes the logits, N×classes, of N×C×H×W.
     pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         self.layers.iter().fold(x.shallow_clone(), |x, net| net.forward(&x, norm))
     }
 
-    /// Sets the running statistics of batch norm to the mean over some batches: those of other paths, which trained the
-    /// same weights, do not fit this one (Yu & Huang 2019, arXiv 1903.05134, section 3.3).
+    /// Sets the running statistics of batch norm to their mean over some batches. The statistics of other paths, which
+    /// trained the same weights, do not fit this one (Yu & Huang 2019, arXiv 1903.05134, section 3.3).
     pub fn calibrate(&self, batches: impl IntoIterator<Item = Batch>) {
         let _guard = tch::no_grad_guard();
         for (seen, batch) in batches.into_iter().enumerate() {
@@ -218,7 +221,7 @@ impl Path {
         }
     }
 
-    /// Mean cross-entropy and share of right answers, by the running statistics, or by those of each batch.
+    /// Evaluates the path, with batch norm by the running statistics or by those of each batch.
     pub fn evaluate(&self, batches: impl IntoIterator<Item = Batch>, norm: Norm) -> super::Seen {
         let _guard = tch::no_grad_guard();
         let mut seen = super::Seen::default();
@@ -237,17 +240,17 @@ impl Path {
     }
 }
 
-/// By choice, the name below which its parameters are stored.
+/// Returns, for each choice, the prefix of the names of its parameters.
 fn owners(networks: &Networks, layer: usize, sharing: bool) -> Vec<String> {
     let (name, choices) = (networks.layer_name(layer), &networks.choices()[layer]);
     match sharing {
         true => choices.iter().map(|choice| format!("{name}.{}", choice.op.family())).collect(),
-        // A colon would be fine in a name; a dot separates its parts.
+        // A colon may occur in a name, but a dot separates its parts.
         false => names_of(choices).iter().map(|choice| format!("{name}.{choice}")).collect(),
     }
 }
 
-/// N×C×H×W → N×channels×H×W, with zeros in the channels that are missing.
+/// Pads N×C×H×W to N×channels×H×W, with zeros in the missing channels.
 fn filled_up(x: &Tensor, channels: usize) -> Tensor {
     match channels as i64 - x.size()[1] {
         0 => x.shallow_clone(),
@@ -255,7 +258,7 @@ fn filled_up(x: &Tensor, channels: usize) -> Tensor {
     }
 }
 
-/// The numbers of a tensor, row-major.
+/// Returns the numbers of a tensor, row-major.
 pub(super) fn numbers(tensor: &Tensor) -> Vec<f64> {
     let flat = tensor.detach().to_kind(Kind::Double).to_device(tch::Device::Cpu).contiguous().view(-1);
     let mut values = vec![0f64; flat.numel()];

@@ -13,21 +13,21 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-/// The logits of a network for every view of every training image. Shifts and flips are finitely many, so that they are
-/// computed once; a step of a training then only looks them up.
+/// The logits of a network for every view of every training image. The number of shifts and flips is finite, so the
+/// logits are computed once, and a step of a training only looks them up.
 pub struct Teacher {
-    /// (images · views) × classes, in 16-bit floats; the views of an image follow each other.
+    /// (images · views) × classes, in 16-bit floats. The views of an image are consecutive.
     logits: Tensor,
     views: usize,
 }
 
-/// A trained network whose answers are learned.
+/// A trained network from whose answers another one learns.
 pub struct Taught {
     pub dir: ModelDir,
     pub trained: Trained,
 }
 
-/// Images of a batch whose logits are computed.
+/// Images per batch when logits are computed.
 const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 /// The name of the tensor in the file.
@@ -37,7 +37,8 @@ impl Teacher {
     /// Reads the logits, or computes them and writes them to a file beside the network.
     ///
     /// # Errors
-    /// Fails if a file cannot be read or written, the weights do not fit the network, or the program is interrupted.
+    /// Fails if a file cannot be read or written, if the weights do not fit the network, or if the program is
+    /// interrupted.
     pub fn of(taught: &Taught, dataset: &Dataset, augment: Augment, device: Device) -> Result<Teacher, TrainError> {
         let Taught { dir, trained } = taught;
         let augment = Augment { cutout: 0, ..augment };
@@ -56,7 +57,7 @@ impl Teacher {
         Ok(Teacher { logits: logits.to_device(device), views: augment.views() })
     }
 
-    /// N×classes.
+    /// Returns the logits for the views in a batch, N×classes.
     pub fn answers(&self, batch: &Batch) -> Tensor {
         let row = |(image, view): (&usize, &usize)| (image * self.views + view) as i64;
         let rows: Vec<i64> = batch.indices.iter().zip(&batch.views).map(row).collect();
@@ -64,7 +65,7 @@ impl Teacher {
     }
 }
 
-/// The logits of all images in all views, in 16-bit floats, on the CPU.
+/// Returns the logits of all images in all views, in 16-bit floats, on the CPU.
 fn answers(
     net: &Net,
     dataset: &Dataset,

@@ -1,6 +1,6 @@
-//! Algorithms that train architecture weights, alpha, beside the weights of the networks.
+//! Algorithms that train architecture weights, called alpha, alongside the weights of the networks.
 //!
-//! They alternate, batch by batch, a step of the weights on the training split with a step of alpha on the held-out
+//! Batch by batch, they alternate a step of the weights on the training split with a step of alpha on the held-out
 //! split (Liu et al. 2019, arXiv 1806.09055).
 
 use super::{Algorithm, Search};
@@ -21,10 +21,10 @@ use tch::{Device, Kind, Tensor};
 const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 
 /// Temperatures of the Gumbel-softmax at the first and at the last epoch that trains alpha. LightNAS starts at 5 and
-/// ends below 0.01; at 0.1 a sample is one-hot already.
+/// ends below 0.01, but at 0.1 a sample is already one-hot.
 const TEMPERATURES: (f64, f64) = (5.0, 0.1);
 
-/// A layer is undecided whose entropy is more than this share of that of an even choice.
+/// A layer is undecided if its entropy is more than this share of the entropy of an even choice.
 const UNDECIDED: f64 = 0.5;
 
 pub(super) struct Alpha<'a> {
@@ -32,7 +32,8 @@ pub(super) struct Alpha<'a> {
     net: Supernet,
     sgd: Sgd,
     adam: Adam,
-    /// By constraint, its multiplier in `gradient`; on the CPU, as what they are computed from.
+    /// The multiplier of each constraint in `gradient`. They are on the CPU, like the numbers from which they are
+    /// computed.
     multipliers: Tensor,
 }
 
@@ -44,12 +45,12 @@ impl<'a> Alpha<'a> {
         Alpha { search, net, sgd, adam, multipliers }
     }
 
-    /// By layer, the log-probability of each choice.
+    /// Returns the log-probability of each choice, by layer.
     pub fn log_probabilities(&self) -> Vec<Vec<f64>> {
         self.net.log_probabilities().iter().map(numbers).collect()
     }
 
-    /// Warns of layers whose choice is hardly better than another one.
+    /// Warns about layers whose choice is hardly better than another one.
     pub fn warn_undecided(&self) {
         let networks = &self.search.searched.networks;
         let entropies = self.entropies();
@@ -66,7 +67,7 @@ impl<'a> Alpha<'a> {
         }
     }
 
-    /// Of softmax(alpha), by layer that has several choices, in nats.
+    /// Returns the entropy of softmax(alpha), in nats, for each layer that has several choices.
     fn entropies(&self) -> Vec<f64> {
         let networks = &self.search.searched.networks;
         let log = self.log_probabilities();
@@ -79,7 +80,7 @@ impl<'a> Alpha<'a> {
         cosine(peak, at.done(), epochs * at.steps, 0)
     }
 
-    /// How far the steps that train alpha are, from 0 to 1.
+    /// Returns the progress of the steps that train alpha, from 0 to 1.
     fn progress(&self, at: At) -> f64 {
         let warmup = self.search.settings.warmup_epochs * at.steps;
         let all = self.search.settings.epochs.get() * at.steps;
@@ -90,8 +91,8 @@ impl<'a> Alpha<'a> {
         tensors(batch, Shape::from(self.search.data.train.shape), self.net.alpha.device())
     }
 
-    /// The held-out batch of a step. An epoch goes through the held-out split as often as it needs to, each time in a
-    /// new order, which no epoch of the training split has.
+    /// Returns the held-out batch of a step. An epoch goes through the held-out split as often as necessary, each time
+    /// in a new order that no epoch of the training split has.
     fn held_out(&self, at: At) -> Batch {
         let held_out = self.search.held_out_batches();
         let batches = held_out.indices.len().div_ceil(held_out.size.get());
@@ -100,8 +101,9 @@ impl<'a> Alpha<'a> {
         held_out.epoch(!self.search.settings.seed, stream, self.search.augment).batch(step)
     }
 
-    /// By layer, 0 for each choice that a step may use, and minus infinity for the others. `skip` is left out now and
-    /// then, since it learns nothing and so is ahead at first (Chen et al. 2019, arXiv 1904.12760, section 3.2).
+    /// Returns, by layer, 0 for each choice that a step may use, and minus infinity for the others. `skip` is sometimes
+    /// left out, since it has nothing to learn and would be ahead at first (Chen et al. 2019, arXiv 1904.12760, section
+    /// 3.2).
     fn allowed(&self, at: At, rng: &mut ChaCha8Rng) -> Vec<Tensor> {
         let dropout = self.search.settings.skip_dropout.get() * (1.0 - self.progress(at));
         let sampled = self.search.settings.algorithm == Algorithm::Gradient;
@@ -109,7 +111,7 @@ impl<'a> Alpha<'a> {
             let without_skip = rng.random::<f64>() < dropout && choices.iter().any(|choice| computes(choice.op));
             let allowed = |op| match op {
                 CandidateOp::Skip => !without_skip,
-                // A network with a zero answers the same to every image.
+                // A network with a `zero` gives every image the same answer.
                 CandidateOp::Zero => !sampled,
                 _ => true,
             };
@@ -120,14 +122,14 @@ impl<'a> Alpha<'a> {
         self.search.searched.networks.choices().iter().map(of_layer).collect()
     }
 
-    /// By layer, softmax(alpha) over the choices that are allowed.
+    /// Returns softmax(alpha) over the choices that are allowed, by layer.
     fn probabilities(&self, allowed: &[Tensor]) -> Vec<Tensor> {
         let log = self.net.log_probabilities();
         log.iter().zip(allowed).map(|(log, allowed)| (log + allowed).softmax(-1, Kind::Float)).collect()
     }
 
-    /// A path, and by layer the weight of its choice: 1, with the gradient of the Gumbel-softmax (Jang et al. 2017,
-    /// arXiv 1611.01144, straight-through).
+    /// Samples a path. Returns it with the weight of each choice, which is 1 and has the gradient of the Gumbel-softmax
+    /// (Jang et al. 2017, arXiv 1611.01144, straight-through).
     fn sample(&self, at: At, allowed: &[Tensor], rng: &mut ChaCha8Rng) -> (Vec<usize>, Vec<Tensor>) {
         let (first, last) = TEMPERATURES;
         let temperature = first * (last / first).powf(self.progress(at));
@@ -143,7 +145,7 @@ impl<'a> Alpha<'a> {
         self.net.log_probabilities().into_iter().zip(allowed).map(&mut of_layer).unzip()
     }
 
-    /// Moves alpha, through all choices or through a sampled path.
+    /// Updates alpha, through all choices or through a sampled path.
     fn alpha_step(&mut self, at: At, batch: &Batch, rng: &mut ChaCha8Rng, metrics: &mut Metrics) {
         let settings = self.search.settings;
         let allowed = self.allowed(at, rng);
@@ -165,8 +167,8 @@ impl<'a> Alpha<'a> {
         metrics.held_out.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
     }
 
-    /// Σ λᵢ·(Eᵢ/Lᵢ − 1), whose multipliers then ascend by that excess and stay positive: dual ascent on the limits
-    /// (Luo et al. 2022, arXiv 2208.10658, section 3.3).
+    /// Returns Σ λᵢ·(Eᵢ/Lᵢ − 1). The multipliers λᵢ then rise in proportion to these excesses, but never become
+    /// negative: dual ascent on the limits (Luo et al. 2022, arXiv 2208.10658, section 3.3).
     fn multiplied(&mut self, probabilities: &[Tensor]) -> Tensor {
         let excesses = excesses(self.search.searched.widest(), probabilities);
         let terms = excesses.iter().zip(numbers(&self.multipliers)).map(|(excess, multiplier)| excess * multiplier);
@@ -179,7 +181,7 @@ impl<'a> Alpha<'a> {
     }
 }
 
-/// Whether the op has weights of its own.
+/// Returns whether the op has weights of its own.
 fn computes(op: CandidateOp) -> bool {
     !matches!(op, CandidateOp::Skip | CandidateOp::Zero)
 }
@@ -262,7 +264,7 @@ impl Task for Alpha<'_> {
         }
     }
 
-    /// Whether the best network within the limits was the same after so many epochs.
+    /// Returns whether the best network within the limits has stayed the same for `patience` epochs.
     fn is_done(&self, log: &[SearchEpoch]) -> bool {
         let patience = self.search.settings.patience;
         if patience == 0 || log.len() <= self.search.settings.warmup_epochs + patience {
@@ -284,13 +286,13 @@ impl Task for Alpha<'_> {
     }
 }
 
-/// By how much the weights are moved to and fro for a derivative by finite differences, divided by the norm of the
-/// direction: the value of the DARTS code.
+/// How far the weights are moved in either direction for a derivative by finite differences, divided by the norm of the
+/// direction. This is the value of the DARTS code.
 const FINITE_DIFFERENCE: f64 = 0.01;
 
 impl Alpha<'_> {
-    /// Moves alpha by the gradient of the held-out loss after a step of the weights (Liu et al. 2019, equations 7
-    /// and 8). The weights stay as they were.
+    /// Updates alpha by the gradient of the held-out loss after a step of the weights (Liu et al. 2019, equations 7 and
+    /// 8). The weights themselves stay as they are.
     fn unrolled_step(
         &mut self,
         at: At,
@@ -318,7 +320,7 @@ impl Alpha<'_> {
             loss.backward();
             let grad = |weight: &Tensor| {
                 let grad = weight.grad();
-                // A mixture does not use the weights that a choice has on a narrower input only.
+                // A mixture does not use the weights that a choice has only on a narrower input.
                 if grad.defined() { grad.copy() } else { grad }
             };
             weights.iter().map(grad).collect::<Vec<_>>()

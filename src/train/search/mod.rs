@@ -1,4 +1,4 @@
-//! Searching: training a supernet by one of the algorithms, and proposing networks within some limits.
+//! Search: trains a supernet by one of the algorithms, and proposes networks within some limits.
 
 mod alpha;
 mod oneshot;
@@ -19,8 +19,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use trials::Trials;
 
-/// A search of the networks of a space, on the training images of a data set: most train weights, and the rest are held
-/// out to choose by.
+/// A search among the networks of a space, on the training images of a data set. Most of the images train weights, and
+/// the rest are held out to choose networks by.
 pub struct Search<'a> {
     searched: &'a Searched,
     data: &'a Data,
@@ -31,11 +31,11 @@ pub struct Search<'a> {
     held_out: Vec<usize>,
     normalisation: Normalisation,
     unfinished: Unfinished,
-    /// Where nets are, and what their convolutions are trained in.
+    /// Where nets are computed, and the number formats of their convolutions.
     placement: Placement,
 }
 
-/// What the first part of a search gives.
+/// The result of the first part of a search.
 pub struct TrainedSupernet {
     pub log: Vec<SearchEpoch>,
     scores: Scores,
@@ -45,29 +45,30 @@ pub struct TrainedSupernet {
 pub struct Proposed {
     /// Best first.
     pub candidates: Vec<Candidate>,
-    /// The best network without the limits; none where only networks within them have scores.
+    /// The best network without the limits. `None` if only networks within them have scores.
     pub unconstrained: Option<Candidate>,
     /// What was found out about each network.
     pub rows: Vec<CandidateRow>,
 }
 
-/// What candidates are scored by before any is trained from scratch.
+/// How candidates are scored before any of them is trained from scratch.
 enum Scores {
     /// By layer, the log-probability of each choice.
     Alpha(Vec<Vec<f64>>),
     /// The accuracy of a network with the weights of the supernet.
     Weights(Supernet),
-    /// Nothing.
+    /// There are no scores.
     None,
 }
 
-/// The best network without limits: a model of the scores may err, and be no better than what was found.
+/// Returns the best network without limits. A model of the scores may err, so that its best network is no better than
+/// those that were found.
 fn best_of_both(found: &[Candidate], predicted: Option<Candidate>) -> Option<Candidate> {
     let found = found.first().cloned();
     found.into_iter().chain(predicted).max_by(|a, b| a.score.total_cmp(&b.score))
 }
 
-/// The random numbers of a step.
+/// Returns the random number generator of a step.
 fn rng(seed: u64, at: At) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(((at.epoch as u64) << 32) + at.step as u64);
@@ -75,6 +76,8 @@ fn rng(seed: u64, at: At) -> ChaCha8Rng {
 }
 
 impl<'a> Search<'a> {
+    /// Prepares a search.
+    ///
     /// # Errors
     /// Fails if the settings do not fit the data.
     pub fn new(
@@ -108,11 +111,11 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Trains the supernet, where the algorithm has one. Resumes from a checkpoint of the same settings and data; the
-    /// constraints are part of these only where the loss has them.
+    /// Trains the supernet, if the algorithm has one. Resumes from a checkpoint of the same settings and data. The
+    /// constraints must be the same only if the loss contains them.
     ///
     /// # Errors
-    /// Fails if the loss is no longer finite, or a file cannot be written.
+    /// Fails if the loss is no longer finite, or if a file cannot be written.
     pub fn train(&self) -> Result<TrainedSupernet, TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
@@ -128,7 +131,7 @@ impl<'a> Search<'a> {
                 let sharing = settings.components.has(Component::Sharing);
                 let supernet = Supernet::new(&self.searched.networks, self.placement, sharing);
                 let mut task = Oneshot::new(self, supernet);
-                // Which latencies are covered depends on the cost, and on no limit.
+                // Which latencies are covered depends on the cost, but not on any limit.
                 let costs: Vec<_> =
                     self.searched.widest().iter().map(|constraint| &constraint.cost.polynomial).collect();
                 let log = self.epochs(&costs[..1]).run(&mut task)?;
@@ -139,10 +142,10 @@ impl<'a> Search<'a> {
         Ok(TrainedSupernet { log, scores })
     }
 
-    /// Proposes networks within `limits`, by what was trained.
+    /// Proposes networks within `limits`, based on what was trained.
     ///
     /// # Errors
-    /// Fails if no network is within the limits, or a training fails.
+    /// Fails if no network is within the limits, or if a training fails.
     pub fn candidates(&self, trained: &TrainedSupernet, limits: &Limits) -> Result<Proposed, TrainError> {
         let (settings, networks) = (self.settings, &self.searched.networks);
         let (number, finalists) = (settings.candidates.get(), settings.finalists.get());
@@ -187,7 +190,7 @@ impl<'a> Search<'a> {
             }
             (Scores::None, _) => (sample(networks, limits, number, &mut rng, |_| Ok::<_, TrainError>(0.0))?, None),
         };
-        // Random networks have no scores yet, and all of them are trained.
+        // Random networks have no scores yet, so all of them are trained.
         if settings.algorithm != Algorithm::Random {
             candidates.truncate(finalists);
         }
@@ -197,12 +200,12 @@ impl<'a> Search<'a> {
         Ok(Proposed { candidates, unconstrained, rows: trials.close() })
     }
 
-    /// What trains: `cpu` or `cuda`.
+    /// Returns the processor that trains: `cpu` or `cuda`.
     pub fn processor(&self) -> &'static str {
         self.placement.processor()
     }
 
-    /// [`Data::fingerprint`], which reads all images.
+    /// Returns [`Data::fingerprint`], which was computed once since it reads all images.
     pub fn data_digest(&self) -> &str {
         &self.data_digest
     }
@@ -222,7 +225,7 @@ impl<'a> Search<'a> {
         Batches { indices: &self.held_out, ..self.train_batches() }
     }
 
-    /// Identifies all that a result depends on, with what it depends on besides the settings and the data.
+    /// Returns the digest of everything that a result depends on: the settings, the data, and `on`.
     fn key(&self, on: impl serde::Serialize) -> Digest {
         let Networks { space, input, classes, .. } = &self.searched.networks;
         Digest::of(&(space, input, classes, on, self.settings, &self.data_digest))

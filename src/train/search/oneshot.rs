@@ -13,10 +13,10 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-/// Of so many random paths, the one nearest to a random latency is trained.
+/// The number of random paths of which the one nearest to a random latency is trained.
 const DRAWS: usize = 8;
 
-/// Random paths of a sandwich, beside the largest and the smallest (Yu et al. 2020, arXiv 2003.11142).
+/// Random paths of a sandwich, besides the largest and the smallest (Yu et al. 2020, arXiv 2003.11142).
 const RANDOM_PATHS: usize = 2;
 
 pub(super) struct Oneshot<'a> {
@@ -25,9 +25,9 @@ pub(super) struct Oneshot<'a> {
     sgd: Sgd,
     /// By layer, the choices that a path may have.
     live: Vec<Vec<usize>>,
-    /// Of the first cost, that of the cheapest and of the dearest network.
+    /// The first cost of the cheapest and of the most expensive network.
     range: (f64, f64),
-    /// The networks of the fewest and of the most multiply-accumulates.
+    /// The networks with the fewest and with the most multiply-accumulates.
     smallest: Vec<usize>,
     largest: Vec<usize>,
 }
@@ -49,8 +49,8 @@ impl<'a> Oneshot<'a> {
         self.net
     }
 
-    /// A path whose latency is spread evenly over the range of the space. One whose choices are drawn evenly is of a
-    /// middling latency nearly always.
+    /// Returns a path whose latency is spread evenly over the range of the space. Paths of evenly drawn choices nearly
+    /// always have a medium latency.
     fn path(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
         let (cheapest, dearest) = self.range;
         let wanted = cheapest + rng.random::<f64>() * (dearest - cheapest);

@@ -1,4 +1,4 @@
-//! What is found out about single networks: with the weights of a supernet, and by short trainings from scratch.
+//! What is found out about single networks, with the weights of a supernet and by short trainings from scratch.
 
 use super::{Component, Search};
 use crate::artifact::{self, Digest};
@@ -12,24 +12,26 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Images of a batch that a network is scored with.
+/// Images per batch when a network is scored.
 const SCORED_BATCH: usize = 256;
 
-/// Images that the statistics of batch norm are taken of.
+/// The number of images from which the statistics of batch norm are computed.
 const CALIBRATION_IMAGES: usize = 1024;
 
-/// Everything that was found out about networks so far, in a file, so that a search resumes.
+/// Everything that was found out about networks so far, stored in a file so that a search can resume.
 pub(super) struct Trials<'a> {
     search: &'a Search<'a>,
     path: PathBuf,
     rows: Vec<CandidateRow>,
-    /// The index of a network's row, by its choices and how many epochs it was trained.
+    /// The index of a network's row, by its choices and the number of epochs it was trained for.
     known: HashMap<(Vec<String>, usize), usize>,
     /// A signal ends the search between two networks, or at a step of a training.
     _deferred: Deferred,
 }
 
 impl<'a> Trials<'a> {
+    /// Reads what was found out before, if anything.
+    ///
     /// # Errors
     /// Fails if the file is damaged.
     pub fn open(search: &'a Search<'a>, key: Digest) -> Result<Trials<'a>, TrainError> {
@@ -40,28 +42,28 @@ impl<'a> Trials<'a> {
         Ok(Trials { search, path, rows, known, _deferred: Deferred::new() })
     }
 
-    /// All rows, in the order in which they were found. Removes the checkpoints of the short trainings.
+    /// Returns all rows in the order in which they were found, and removes the checkpoints of the short trainings.
     pub fn close(self) -> Vec<CandidateRow> {
         let unfinished = self.search.unfinished.trial();
         for row in self.rows.iter().filter(|row| row.epochs > 0) {
             let key = self.key(&row.ops);
             for path in [unfinished.checkpoint(&key), unfinished.log(&key)] {
-                // What is left takes space, and is not used again.
+                // These files take space and are not used again.
                 let _ = std::fs::remove_file(path);
             }
         }
         self.rows
     }
 
-    /// Of the short training of a network.
+    /// Returns the key of the short training of a network.
     fn key(&self, ops: &[String]) -> Digest {
         self.search.key((ops, self.search.settings.trial(), "trial"))
     }
 
-    /// The score of a network with the weights of the supernet: minus its cross-entropy on held-out images.
+    /// Returns the score of a network with the weights of the supernet: minus its cross-entropy on held-out images.
     ///
     /// # Errors
-    /// Fails if the search is interrupted, or a file cannot be written.
+    /// Fails if the search is interrupted, or if a file cannot be written.
     pub fn score(&mut self, supernet: &Supernet, choices: &[usize]) -> Result<f64, TrainError> {
         let search = self.search;
         let row = self.row(self.genotype(choices).names(), 0, |ops| {
@@ -85,8 +87,9 @@ impl<'a> Trials<'a> {
         Ok(-row.loss)
     }
 
-    /// The score of a network that is trained from scratch up to an epoch of the short training: minus the mean of its
-    /// training losses so far, which ranks networks better than their accuracy then (Ru et al. 2021, arXiv 2006.04492).
+    /// Trains a network from scratch up to an epoch of the short training, and returns its score: minus the mean of its
+    /// training losses so far. This ranks networks better than their accuracy at that point (Ru et al. 2021, arXiv
+    /// 2006.04492).
     ///
     /// # Errors
     /// Fails if the training fails.
@@ -117,9 +120,9 @@ impl<'a> Trials<'a> {
         Ok(-row.loss)
     }
 
-    /// Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all candidates are trained for an epoch, the
-    /// better half of them for as many again, and so on until the short training ends. Gives them best first; those
-    /// that were trained longer come before the others.
+    /// Compares candidates by successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all of them are trained
+    /// for one epoch, the better half for as many epochs again, and so on until the short training ends. Returns them
+    /// best first; those that were trained longer come before the others.
     ///
     /// # Errors
     /// Fails if a training fails.
@@ -147,7 +150,7 @@ impl<'a> Trials<'a> {
         Genotype::new(self.search.searched.networks.clone(), choices.to_vec())
     }
 
-    /// What is known of a network; found out by `find` and stored if it is not.
+    /// Returns what is known about a network. If nothing is known, calls `find` and stores the result.
     fn row(
         &mut self,
         ops: Vec<String>,
@@ -171,7 +174,7 @@ impl<'a> Trials<'a> {
     }
 }
 
-/// The epochs at which candidates are compared: 1, 2, 4 and so on, and the last.
+/// Returns the epochs at which candidates are compared: 1, 2, 4 and so on, and the last.
 fn rungs(last: usize) -> Vec<usize> {
     let doubled = std::iter::successors(Some(1), |epochs| Some(2 * epochs));
     doubled.take_while(|epochs| *epochs < last).chain([last]).collect()
