@@ -18,7 +18,7 @@ pub struct MeasureFlags {
     /// Inference runtime, tract or ort; may be repeated [default: those of the device]
     #[arg(long = "runtime")]
     runtimes: Vec<Runtime>,
-    /// Threads on which the runtime computes an inference on the device; a latency table belongs to one number
+    /// Threads that the runtime uses for an inference on the device; a latency table is for one number of threads
     #[arg(long, default_value_t = Threads::of(1))]
     threads: Threads,
     /// Folder of the latency tables
@@ -44,7 +44,7 @@ impl MeasureFlags {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub struct BoardFlags {
-    /// Pin the probe to these cores, such as --pin=2,3; without a list, to those that the device file names
+    /// Pin the probe to these cores, such as --pin=2,3; without a list, to the cores that the device file names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pin: Option<Cores>,
     /// Set this scaling governor while measuring, and restore the old one afterwards
@@ -100,7 +100,7 @@ impl std::str::FromStr for Cores {
     }
 }
 
-/// Which networks are measured.
+/// Which networks to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SpaceFlags {
     /// Search space: a built-in name (chain, chain_small, residual, mobile, mobile_224, proxylessnas) or a TOML file
@@ -138,14 +138,14 @@ use crate::train::{
     search::{Algorithm, Components, SearchSettings},
 };
 
-/// Declares the flags of a training, each of which changes what a preset says.
+/// Declares the flags of a training, each of which overrides a setting of the preset.
 #[cfg(feature = "torch")]
 macro_rules! train_flags {
     ({ $($(#[$doc:meta])* $name:ident: $kind:ty,)* } switches { $($(#[$switch_doc:meta])* $switch:ident,)* }) => {
         #[derive(Clone, Debug, clap::Args)]
         #[command(next_help_heading = "Training")]
         pub struct TrainFlags {
-            /// Recipe that other flags change: reference, fast or best; docs/training.md has what each of them does
+            /// Recipe that other flags change: reference, fast or best; docs/training.md describes each of them
             #[arg(long, default_value_t = Preset::default())]
             preset: Preset,
             $($(#[$doc])* #[arg(long)] $name: Option<$kind>,)*
@@ -170,27 +170,27 @@ train_flags!({
     epochs: EpochCount,
     /// Images per step
     batch_size: BatchSize,
-    /// Peak learning rate; usual are 0.01 to 0.1, and less if the training diverges
+    /// Peak learning rate; usual values are 0.01 to 0.1, or less if the training diverges
     learning_rate: LearningRate,
     /// How the learning rate changes: cosine, or one_cycle (linear rise in the first fifth, linear fall)
     schedule: Schedule,
     /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usual is 0.9
     momentum: Momentum,
-    /// Weight decay: by how much convolution and linear weights are drawn to 0, against overfitting; usual are 1e-5 to
-    /// 1e-3, more for few images
+    /// Weight decay: how strongly convolution and linear weights are pulled towards 0, against overfitting; usual are
+    /// 1e-5 to 1e-3, more for few images
     weight_decay: Weight,
-    /// Share of the target that is spread over all classes, against overconfidence; usual are 0 to 0.2
+    /// Share of the target that is spread over all classes, against overconfidence; usual values are 0 to 0.2
     label_smoothing: Share,
-    /// The most that the norm of the gradient may be; 0 for no limit
+    /// Largest norm of the gradient; 0 for no limit
     clip: Weight,
-    /// What a step leaves of the moving average of the weights, which is tested and exported in their place; 0 for no
-    /// average, usual are 0.99 to 0.9999
+    /// Share of the moving average of the weights that a step keeps; the average is tested and exported in place of the
+    /// weights. 0 for no average; usual values are 0.99 to 0.9999
     ema: Momentum,
     /// Shift training images by up to this many pixels; no more than their size
     padding: usize,
-    /// What shifted images have at their border: mean (the mean colour) or mirrored
+    /// What fills the border of shifted images: mean (the mean colour) or mirrored
     border: Border,
-    /// Cut a square of this many pixels a side out of each training image; 0 for none
+    /// Cut a square with a side of this many pixels out of each training image; 0 for none
     cutout: usize,
     /// Blend training images in pairs, with a share drawn from Beta(MIXUP, MIXUP); 0 for none. It tends to harm very
     /// small networks
@@ -199,20 +199,20 @@ train_flags!({
     teacher_weight: Share,
     /// Temperature at which answers are compared with those of --teacher
     temperature: Temperature,
-    /// Share of the training images that is kept back: the log shows the accuracy on them, best.safetensors has the
-    /// weights of the best epoch, and test images are used after the last epoch only
+    /// Share of the training images to hold out: the log shows the accuracy on them, best.safetensors has the weights
+    /// of the best epoch, and test images are used only after the last epoch
     held_out: Share,
     /// Seed of all random numbers
     seed: u64,
     /// Processor that libtorch trains on: cpu, cuda, or auto for the first GPU that it can use
     torch_device: TorchDevice,
-    /// What convolutions are trained in: fp32, bf16, or auto, which measures what is faster on this machine; all else,
-    /// and inference, are in fp32. Results are reproducible only with the same one
+    /// Number format in which convolutions are trained: fp32, bf16, or auto, which measures which one is faster on this
+    /// machine; everything else, and inference, is in fp32. Results are reproducible only with the same format
     arithmetic: Arithmetic,
 } switches {
     /// Do not mirror training images, as is right for digits and letters
     no_flip,
-    /// Train as many images of each class as of any other, where some classes have few
+    /// Train on equally many images of each class, if some classes have few
     balanced,
 });
 
@@ -250,33 +250,34 @@ search_flags!({
     warmup_epochs: usize,
     /// Images per step
     batch_size: BatchSize,
-    /// Share of the training images that networks are chosen by, and weights are not trained on
+    /// Share of the training images to hold out: they decide between networks, and weights are not trained on them
     held_out: HeldOut,
-    /// Peak learning rate of the weights, which a cosine lowers to 0; usual are 0.01 to 0.1
+    /// Peak learning rate of the weights, which a cosine lowers to 0; usual values are 0.01 to 0.1
     learning_rate: LearningRate,
     /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usual is 0.9
     momentum: Momentum,
-    /// Weight decay: by how much convolution and linear weights are drawn to 0, against overfitting; usual are 1e-5 to
-    /// 1e-3, more for few images
+    /// Weight decay: how strongly convolution and linear weights are pulled towards 0, against overfitting; usual are
+    /// 1e-5 to 1e-3, more for few images
     weight_decay: Weight,
-    /// Learning rate of alpha, the scores by which mixture and gradient choose; usual are 3e-4 to 3e-2
+    /// Learning rate of alpha, the scores by which mixture and gradient choose; usual values are 3e-4 to 3e-2
     alpha_learning_rate: LearningRate,
-    /// Weight decay of alpha: draws the scores of a layer together, against an early decision; usual are 0 to 1e-3
+    /// Weight decay of alpha: pulls the scores of a layer together, against an early decision; usual values are 0 to
+    /// 1e-3
     alpha_weight_decay: Weight,
-    /// λ, the weight of the limits in the loss of alpha: constant in mixture; in gradient, by how much it grows in a
-    /// step whose networks cost twice as much as they may
+    /// λ, the weight of the limits in the loss of alpha: constant in mixture; in gradient, how much it grows in a step
+    /// whose networks cost twice the limit
     latency_weight: Weight,
-    /// Probability with which skip is left out of a step of mixture and gradient at first; it falls to 0
+    /// Probability with which a step of mixture and gradient leaves out skip at first; it falls to 0
     skip_dropout: Share,
-    /// End mixture and gradient when the best network is the same after so many epochs; 0 for never
+    /// End mixture and gradient when the best network has stayed the same for this many epochs; 0 for never
     patience: usize,
-    /// Parts of the algorithm that are used: sandwich, distillation, recalibration, sharing (all of oneshot) and
-    /// reranking, separated by commas, or none
+    /// Parts of the algorithm to use: sandwich, distillation, recalibration, sharing (all for oneshot) and reranking,
+    /// separated by commas, or none
     components: Components,
-    /// Networks that are compared for each target: by the supernet in oneshot, by short trainings in surrogate, random
-    /// and evolution
+    /// Number of networks to compare for each target: by the supernet in oneshot, by short trainings in surrogate,
+    /// random and evolution
     candidates: NetworkCount,
-    /// Of these, the best, which are told apart by short trainings
+    /// Number of the best of these, which are then compared by short trainings
     finalists: NetworkCount,
     /// Passes over the training split in a short training
     trial_epochs: EpochCount,
@@ -286,8 +287,8 @@ search_flags!({
     seed: u64,
     /// Processor that libtorch trains on: cpu, cuda, or auto for the first GPU that it can use
     torch_device: TorchDevice,
-    /// What convolutions are trained in: fp32, bf16, or auto, which measures what is faster on this machine; all else,
-    /// and inference, are in fp32. Results are reproducible only with the same one
+    /// Number format in which convolutions are trained: fp32, bf16, or auto, which measures which one is faster on this
+    /// machine; everything else, and inference, is in fp32. Results are reproducible only with the same format
     arithmetic: Arithmetic,
 } switches {
     /// Do not mirror training images, as is right for digits and letters
