@@ -7,15 +7,15 @@ use std::path::PathBuf;
 
 /// Measure exported networks on a device, and compare the latencies with the predictions
 ///
-/// Measures the run's networks, and any other ONNX files with fixed shapes, float inputs and weights inside the file, in
-/// turn. Writes bench.jsonl to the run's folder.
+/// Measures the run's networks in turn with any other ONNX files, which need fixed shapes, float inputs, and their
+/// weights inside the file. Writes bench.jsonl to the run's folder.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
     #[arg(long, default_value = "runs/default")]
     run: PathBuf,
-    /// Other ONNX files to measure together with the networks of the run: with fixed shapes, float inputs, and weights
-    /// inside the file
+    /// Other ONNX files to measure together with the run's networks; they need fixed shapes, float inputs, and their
+    /// weights inside the file
     models: Vec<PathBuf>,
     /// Rounds in which all networks are measured in turn
     #[arg(long, default_value_t = Rounds::of(10))]

@@ -9,7 +9,7 @@ pub struct Args {
 impl Args {
     pub fn run(self) -> anyhow::Result<()> {
         let mut command = super::Cli::command();
-        // It panics where it cannot write.
+        // `generate` panics if it cannot write, so it writes to memory.
         let mut script = vec![];
         clap_complete::generate(self.shell, &mut command, "nas", &mut script);
         super::output::write(&script)

@@ -10,25 +10,25 @@ use std::path::PathBuf;
 
 /// Evaluate trained networks on the test images of a data set
 ///
-/// Evaluates the weights of the run's networks in libtorch; with --runtime or a flag of the device, its exported models
-/// there; and with --onnx, any ONNX file. Writes eval.json and confusion.svg beside each network, or NAME.eval.json and
-/// NAME.confusion.svg beside NAME.onnx.
+/// Evaluates the weights of the run's networks in libtorch. With --runtime or a flag of the device, evaluates the
+/// exported models on the device; with --onnx, evaluates any ONNX file. Writes eval.json and confusion.svg beside each
+/// network, or NAME.eval.json and NAME.confusion.svg beside NAME.onnx.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
     #[arg(long, default_value = "runs/default")]
     run: PathBuf,
-    /// An ONNX file to evaluate in the place of the run's networks. If it was not written by `nas export`, the classes
-    /// and the normalisation are those of the run
+    /// An ONNX file to evaluate in place of the run's networks. If it was not written by `nas export`, the classes and
+    /// the normalisation of the run are used
     #[arg(long, value_name = "FILE")]
     onnx: Option<PathBuf>,
     /// Data set whose test images are classified
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
-    /// Evaluate only so many test images: the first ones, which may be of a few classes only
+    /// Evaluate only this many test images: the first ones, which may be of only a few classes
     #[arg(long)]
     images: Option<NonZeroUsize>,
-    /// Inference runtime, tract or ort [default: libtorch; the first of the device with --device or --onnx]
+    /// Inference runtime, tract or ort [default: libtorch, or the first of the device with --device or --onnx]
     #[arg(long)]
     runtime: Option<Runtime>,
     /// Device: a name that `nas devices` lists, or a TOML file [default: host]
@@ -44,7 +44,7 @@ impl Args {
         let data = Data::load(&data)?;
         let board = board.settings();
         let on_device = onnx.is_some() || runtime.is_some() || device.is_some() || board != BoardSettings::default();
-        // Beside a file of its own, nothing in the run changes.
+        // Evaluating a separate file changes nothing in the run.
         let _lock = if onnx.is_none() { Some(RunDir(run.clone()).lock()?) } else { None };
         let device = device.unwrap_or_else(|| "host".into());
         let on = on_device.then_some(OnDevice { onnx, device, runtime, board });

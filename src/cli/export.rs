@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Write a run's trained networks as ONNX, checked in both runtimes
 ///
 /// Batch norm is folded into the convolutions. Each network is run in tract and ONNX Runtime on test images, and its
-/// file is written only if every logit is within 1e-4 of that of libtorch.
+/// file is written only if every logit is within 1e-4 of libtorch's.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run

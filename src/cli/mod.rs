@@ -52,7 +52,7 @@ enum Verb {
 }
 
 impl Cli {
-    /// Whether the result is printed as JSON.
+    /// Returns whether the result is printed as JSON.
     pub fn json(&self) -> bool {
         self.json
     }
@@ -88,7 +88,7 @@ fn trains(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     run()
 }
 
-/// A command line that cannot be meant: exit code 2.
+/// A command line that makes no sense: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -99,7 +99,7 @@ pub fn main(json: bool, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     crate::environment::report_too_large_files();
     end_without_memory();
     let Err(error) = utf8(json).and_then(|()| run()) else { return ExitCode::SUCCESS };
-    // Where stderr cannot be written, the exit code still says it.
+    // If stderr cannot be written, the exit code still reports the error.
     let _ = writeln!(std::io::stderr(), "error: {}", output::shown(&format!("{error:#}")));
     #[cfg(feature = "torch")]
     if let Some(signal) = crate::train::interruption() {
@@ -108,8 +108,8 @@ pub fn main(json: bool, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
-/// Ends the program where the current folder was deleted. It is called before libraries are initialised, since that of
-/// libtorch's MKL fails there with a message that names another cause.
+/// Ends the program if the current folder was deleted. This is called before libraries are initialised, since
+/// libtorch's MKL would fail in such a folder with a message that names another cause.
 pub extern "C" fn check_folder() {
     if let Err(error) = std::env::current_dir() {
         let line = format!("error: the current folder cannot be used ({error}); change to one that exists");
@@ -118,7 +118,7 @@ pub extern "C" fn check_folder() {
     }
 }
 
-/// libtorch panics where it gets no memory, which is no fault of the program: one line says so.
+/// Reports in one line that libtorch ran out of memory. libtorch panics then, though the program is not at fault.
 fn end_without_memory() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -129,13 +129,13 @@ fn end_without_memory() {
     }));
 }
 
-/// How much memory libtorch did not get, by its message.
+/// Returns how much memory libtorch failed to allocate, according to its message.
 fn out_of_memory(message: &str) -> Option<&str> {
     let (_, after) = message.split_once("can't allocate memory: you tried to allocate ")?;
     after.split('.').next()
 }
 
-/// JSON is text, so a result must not name a path that is none.
+/// Rejects arguments that are not UTF-8 if the result is JSON, which could not name them.
 fn utf8(json: bool) -> anyhow::Result<()> {
     let mut args = std::env::args_os();
     match args.find(|arg| json && arg.to_str().is_none()) {

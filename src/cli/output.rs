@@ -6,18 +6,18 @@ use std::fmt::Display;
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Writes the result to stdout. If the reader has gone away, as in `| head`, that is not an error.
+/// Writes the result to stdout. It is not an error if the reader has gone away, as in `| head`.
 pub fn print(json: bool, result: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     let text = if json { serde_json::to_string_pretty(result)? } else { shown(&text()) };
     write(format!("{}\n", text.trim_end()).as_bytes())
 }
 
-/// A text for a terminal: files of others may hold characters that a terminal would obey.
+/// Escapes a text for a terminal, since files from others may contain characters that a terminal would obey.
 pub fn shown(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// As [`print`].
+/// Writes bytes to stdout. As in [`print`], it is not an error if the reader has gone away.
 pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -34,7 +34,8 @@ pub fn or_dash(value: Option<impl Display>) -> String {
     value.map_or("-".into(), |value| value.to_string())
 }
 
-/// The date of a number of seconds since 1970, in UTC: `2026-11-24T13:05:00Z`; after the year 9999, the number itself.
+/// Formats a number of seconds since 1970, in UTC, as `2026-11-24T13:05:00Z`. After the year 9999, the result is the
+/// number itself.
 pub fn date(seconds: u64) -> String {
     const YEAR_10000: u64 = 253_402_300_800;
     match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {
@@ -43,7 +44,7 @@ pub fn date(seconds: u64) -> String {
     }
 }
 
-/// A table for people.
+/// Formats a table for people.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header).add_rows(rows);

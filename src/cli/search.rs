@@ -11,8 +11,9 @@ use std::path::PathBuf;
 
 /// Search for the best network within a target latency
 ///
-/// Trains a supernet of all choices on the data, with the predicted latency in its loss, and writes genotype.json and
-/// search.jsonl to the run's folder. If it is interrupted, the same command resumes.
+/// Searches among the networks whose predicted latency meets the target; --algorithm says how they are trained and
+/// compared. Writes genotype.json, search.jsonl and candidates.jsonl to the run's folder. If it is interrupted, the
+/// same command resumes.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run
@@ -39,25 +40,27 @@ pub struct Args {
 #[command(next_help_heading = "Limits")]
 struct LimitFlags {
     /// Target latency, such as 1.5ms, or 40% of the way from the space's fastest to its slowest network; for another
-    /// device or runtime jetson=10ms, jetson:tract=10ms or :tract=2ms. If it is repeated, the network meets all of them
+    /// device or runtime, jetson=10ms, jetson:tract=10ms or :tract=2ms. If it is repeated, the network meets all
+    /// targets
     #[arg(long, value_name = "TARGET", required_unless_present = "targets")]
     target_latency: Vec<TargetFor>,
-    /// Several targets, such as 0.3ms,0.5ms,0.8ms: one supernet gives a network for each, in the folder targets/NAME
+    /// Several targets, such as 0.3ms,0.5ms,0.8ms: the search finds a network for each, in the folder targets/NAME
     #[arg(long, value_name = "TARGETS", value_delimiter = ',', conflicts_with = "target_latency")]
     targets: Vec<Target>,
-    /// At most so many parameters, such as 300k
+    /// At most this many parameters, such as 300k
     #[arg(long, value_name = "NUMBER")]
     max_params: Option<Count>,
-    /// At most so many multiply-accumulates, such as 40M
+    /// At most this many multiply-accumulates, such as 40M
     #[arg(long, value_name = "NUMBER")]
     max_macs: Option<Count>,
-    /// At most so much memory for activations, such as 512KiB
+    /// At most this much memory for activations, such as 512KiB
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<Bytes>,
-    /// By how much of the first target a network may be below it
+    /// By how much a network may be below the first target, as a share of the target
     #[arg(long, value_name = "SHARE", default_value_t)]
     band: Percent,
-    /// Measure so many of the best networks on the device, and take the best that was measured to meet the target
+    /// Measure this many of the best networks on the device, and take the best one whose measured latency meets the
+    /// target
     #[arg(long, value_name = "NUMBER")]
     measure_top: Option<NonZeroUsize>,
 }

@@ -32,20 +32,20 @@ pub struct Args {
     /// Train a published network, in the subfolder `baseline` of the run's folder
     #[arg(long, value_parser = PossibleValuesParser::new(Network::baselines()))]
     arch: Option<String>,
-    /// Factor of the channels of the published network; 1 is its published size
+    /// Width multiplier of the published network; 1 is its published size
     #[arg(long, default_value_t = Width::of(0.5), requires = "arch")]
     width: Width,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, folder:DIR@64 (scaled to 64x64), or only DIR
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
-    /// Learn from the answers of the network of this run too, which is usually larger
+    /// Also learn from the answers of the network of this run, which is usually larger
     #[arg(long, value_name = "RUN")]
     teacher: Option<PathBuf>,
     #[command(flatten)]
     settings: TrainFlags,
 }
 
-/// The network of a run, as a teacher.
+/// Returns the network of a run, as a teacher.
 fn taught(run: &Path) -> anyhow::Result<Taught> {
     let run = RunDir(run.into());
     let dir = run.found();

@@ -20,7 +20,7 @@ pub struct Args {
 struct Diff {
     a: PathBuf,
     b: PathBuf,
-    /// Facts of the headers, and the time of the last row, that differ.
+    /// Facts in the headers that differ, and the time of the last row if it differs.
     facts: Vec<Fact>,
     isolated: Vec<Pair>,
     in_situ: Vec<Pair>,
@@ -158,7 +158,7 @@ fn in_situ(opened: &Opened) -> BTreeMap<Layer, Latency> {
     model.adds().into_iter().map(|(layer, adds)| (layer, adds.latency)).collect()
 }
 
-/// The layers that both tables have, the slowest in A first.
+/// Returns the layers that both tables have, slowest in A first.
 fn pairs(a: &BTreeMap<Layer, Latency>, b: &BTreeMap<Layer, Latency>) -> Vec<Pair> {
     let pair = |(&layer, &a_ns): (&Layer, &Latency)| {
         let b_ns = *b.get(&layer)?;

@@ -21,12 +21,12 @@ pub struct Args {
     force: bool,
 }
 
-/// A line; a value that is not known is empty.
+/// A line of the CSV file. An unknown value is empty.
 #[derive(Serialize)]
 struct Line {
     /// `layer`, `network` or `call`.
     kind: &'static str,
-    /// The layer; of a network, the ops between stem and head, separated by commas; of a call, its shape.
+    /// The layer; for a network, the ops between stem and head, separated by commas; for a call, its shape.
     subject: String,
     latency_ns: Option<f64>,
     gap_ns: Option<f64>,

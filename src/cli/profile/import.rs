@@ -27,7 +27,7 @@ pub struct Args {
     /// File to write [default: in <profiles>/<device>/]
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Replace a file that exists
+    /// Replace an existing file
     #[arg(long)]
     pub force: bool,
 }

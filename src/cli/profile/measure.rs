@@ -8,13 +8,13 @@ use crate::run::{Profile, Profiled, profile};
 pub struct Args {
     #[command(flatten)]
     space: SpaceFlags,
-    /// Whole networks to fit the latency model to, at least 20 [default: three for each layer of the space, and 60]
+    /// Whole networks to fit the latency model to, at least 20 [default: 60, and three for each layer of the space]
     #[arg(long)]
     networks: Option<FittedNetworks>,
-    /// Measure isolated layers only: predictions are then their plain sum, which misses by 6 to 60 %
+    /// Measure isolated layers only; predictions are then their plain sum, which is off by 6 to 60 %
     #[arg(long, conflicts_with = "networks")]
     isolated: bool,
-    /// Measure models again that throttling or other programs disturbed
+    /// Measure those models again that throttling or other programs disturbed
     #[arg(long)]
     again: bool,
     #[command(flatten)]

@@ -16,7 +16,7 @@ pub struct Args {
     /// File to write the merged table to
     #[arg(long)]
     out: PathBuf,
-    /// Replace a file that exists
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
 }

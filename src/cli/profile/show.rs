@@ -23,9 +23,9 @@ struct Shown {
     /// Seconds since 1970, UTC, of the first row and the last.
     measured_at: Option<[u64; 2]>,
     rows: usize,
-    /// Rows that are ignored because the code now makes another model of their subject.
+    /// Rows that are ignored because the code now makes a different model of their subject.
     stale: usize,
-    /// Distinct networks, including those that are kept from every fit.
+    /// Distinct networks, including those that are kept out of every fit.
     networks: usize,
     unseen_networks: usize,
     layers: Vec<ShownLayer>,
@@ -34,22 +34,22 @@ struct Shown {
     leave_one_out_error: Option<f64>,
     /// What all networks have in common.
     base_ns: Option<Latency>,
-    /// What a call of the runtime costs by itself: the least of all shapes.
+    /// The cost of a call of the runtime itself, for the shape for which it is lowest.
     call_ns: Option<Latency>,
-    /// The least and the most of all whole networks.
+    /// The lowest and the highest value of all whole networks.
     peak_bytes: Option<[u64; 2]>,
     energy_uj: Option<[f64; 2]>,
     note: Option<String>,
 }
 
-/// What a layer adds comes from the model, its latency as an isolated layer from its own rows.
+/// A layer, with what it adds according to the model, and with its latency in isolation according to its own rows.
 #[derive(Serialize)]
 struct ShownLayer {
     layer: Layer,
     adds_ns: Option<Latency>,
     /// Half of the 95 % confidence interval.
     adds_error_ns: Option<Latency>,
-    /// Fitted networks that contain it.
+    /// The number of fitted networks that contain it.
     networks: Option<usize>,
     places: Option<usize>,
     latency_ns: Option<Latency>,
@@ -75,7 +75,7 @@ struct ShownEffect {
     error_ns: Latency,
 }
 
-/// Number of effects that are shown for an interaction.
+/// The number of effects that are shown for an interaction.
 const EFFECTS: usize = 3;
 
 impl Args {
@@ -205,7 +205,7 @@ impl Shown {
     }
 }
 
-/// Sorted by what they add, then by their isolated latencies, the slowest first.
+/// Returns the layers, slowest first, sorted by what they add and then by their isolated latencies.
 fn layers(facts: &BTreeMap<&Subject, Facts>, adds: &BTreeMap<Layer, Adds>) -> Vec<ShownLayer> {
     let alone = facts.keys().filter_map(|s| if let Subject::Layer(layer) = s { Some(*layer) } else { None });
     let all: BTreeSet<Layer> = alone.chain(adds.keys().copied()).collect();
