@@ -14,7 +14,7 @@ pub struct Cost {
 }
 
 impl Graph {
-    /// Counts the live nodes.
+    /// Counts the cost of the live nodes.
     pub fn cost(&self) -> Cost {
         let graph = self.live();
         let params = graph

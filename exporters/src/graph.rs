@@ -264,7 +264,7 @@ impl Graph {
         format!("{:x}", Sha256::digest(json))
     }
 
-    /// A graph that is only its input.
+    /// Creates a graph that consists only of its input.
     pub fn new(input: Shape) -> Self {
         let node = Node { name: "input".into(), op: Op::Input, inputs: vec![], shape: input };
         Graph { nodes: vec![node], output: NodeId(0) }
@@ -335,7 +335,7 @@ impl Graph {
         self.output
     }
 
-    /// The graph without the nodes that its output does not depend on.
+    /// Returns the graph without the nodes that its output does not depend on.
     pub fn live(&self) -> Graph {
         let mut live = vec![false; self.nodes.len()];
         live[0] = true;
@@ -409,7 +409,7 @@ impl Graph {
     }
 }
 
-/// The output shape of an op; `None` if it does not take these inputs.
+/// Returns the output shape of an op, or `None` if the op does not take these inputs.
 fn output_shape(op: Op, inputs: &[Shape]) -> Option<Shape> {
     let window = |kernel: usize, stride: usize| kernel % 2 == 1 && kernel <= 127 && (1..=127).contains(&stride);
     match (op, inputs) {

@@ -27,11 +27,11 @@ pub enum EncodeError {
     Input { name: String, what: String },
 }
 
-/// The ONNX file of an untrained network, which is what is measured of a graph. Its pseudo-random weights are
-/// the same on every machine.
+/// Returns the ONNX file of an untrained network, with which a graph is measured. Its pseudo-random weights are the
+/// same on every machine.
 ///
 /// # Errors
-/// [`EncodeError::Precision`]
+/// [`EncodeError::Precision`] if the precision cannot be written.
 pub fn untrained(graph: &Graph, precision: Precision) -> Result<Vec<u8>, EncodeError> {
     encode(graph, &Weights::random(graph, 0), precision)
 }
@@ -39,15 +39,15 @@ pub fn untrained(graph: &Graph, precision: Precision) -> Result<Vec<u8>, EncodeE
 /// What an ONNX file says about its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
-    /// As its nodes and initializers show.
+    /// Number format of its nodes and initializers.
     pub precision: Precision,
-    /// The sizes of its input: the number of images in an inference, then those of an image.
+    /// The sizes of its input: the number of images per inference, then the sizes of an image.
     pub input: Vec<usize>,
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Inspected {
-    /// Images in an inference: the first size of its input.
+    /// Returns the number of images per inference, which is the first size of the input.
     pub fn images(&self) -> usize {
         self.input.first().copied().unwrap_or(1)
     }
@@ -70,7 +70,7 @@ pub fn inspect(model: &[u8]) -> Result<Inspected, EncodeError> {
     Ok(Inspected { precision: precision(&model), input: input(&model.graph)?, metadata })
 }
 
-/// The sizes of the first input that is not a weight.
+/// Returns the sizes of the first input that is not a weight.
 fn input(graph: &GraphProto) -> Result<Vec<usize>, EncodeError> {
     let is_weight = |input: &&ValueInfoProto| graph.initializer.iter().any(|tensor| tensor.name == input.name);
     let no_input = || EncodeError::NotOnnx("it has no input".into());
@@ -85,7 +85,7 @@ fn input(graph: &GraphProto) -> Result<Vec<usize>, EncodeError> {
     sizes.filter(|sizes| !sizes.is_empty()).ok_or_else(|| wrong("has no fixed shape"))
 }
 
-/// The same model with an entry of metadata.
+/// Returns the model with an additional entry of metadata.
 ///
 /// # Errors
 /// [`EncodeError::NotOnnx`]
@@ -109,7 +109,7 @@ fn precision(model: &ModelProto) -> Precision {
     }
 }
 
-/// The ONNX file of a network. Dead nodes are removed, and batch norms are folded into convolutions.
+/// Returns the ONNX file of a network. Dead nodes are removed, and batch norms are folded into convolutions.
 ///
 /// # Errors
 /// Fails if a parameter of `graph` is missing in `weights` or misshapen, or if the precision cannot be written.

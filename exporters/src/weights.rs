@@ -27,8 +27,10 @@ impl Weights {
         self.0.insert(name.into(), Tensor { dims, values });
     }
 
+    /// Returns a parameter by its name.
+    ///
     /// # Errors
-    /// [`WeightsError::Missing`]
+    /// [`WeightsError::Missing`] if there is none.
     pub fn get(&self, name: &str) -> Result<&Tensor, WeightsError> {
         self.0.get(name).ok_or_else(|| WeightsError::Missing { name: name.into() })
     }
@@ -52,8 +54,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Weights for measuring an untrained network: uniform, with a scale that keeps activations near one (He
-    /// et al. 2015, arXiv:1502.01852), so that no runtime has to compute with denormals.
+    /// Creates weights for measuring an untrained network: uniform, with a scale that keeps activations near one (He et
+    /// al. 2015, arXiv:1502.01852), so that no runtime has to compute with denormals.
     pub fn random(graph: &Graph, seed: u64) -> Weights {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut weights = Weights::default();

@@ -1,4 +1,4 @@
-//! ONNX files, as they are read after they were written.
+//! ONNX files, read back after they were written.
 #![allow(clippy::unwrap_used)]
 
 use nas_exporters::{EncodeError, Graph, Op, Precision, Shape, Weights, WeightsError, fold_batch_norm, onnx};
@@ -77,8 +77,8 @@ fn values(t: &TensorProto) -> Vec<f32> {
     t.raw_data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// The rows of a latency table are bound to graphs, not to their ONNX files, so that a change of this format
-/// does not invalidate them by itself.
+/// The rows of a latency table are bound to graphs, not to their ONNX files, so changing this format does not by itself
+/// invalidate them.
 #[test]
 fn the_format_matches_the_golden_file() {
     let g = network();
