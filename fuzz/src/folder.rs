@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {
+    /// Creates the folder.
+    ///
     /// # Panics
-    /// Panics if it cannot be created.
+    /// Panics if the folder cannot be created.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Folder {
         Folder(tempfile::tempdir().unwrap_or_else(|e| panic!("cannot create a temporary folder: {e}")))
@@ -15,10 +17,10 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// Writes a file; returns its path.
+    /// Writes a file and returns its path.
     ///
     /// # Panics
-    /// Panics if it cannot be written.
+    /// Panics if the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         let written = std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")));
@@ -26,7 +28,7 @@ impl Folder {
         path
     }
 
-    /// Removes all that is in it.
+    /// Removes everything in the folder.
     pub fn clear(&self) {
         for entry in std::fs::read_dir(self.0.path()).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -1,11 +1,11 @@
-//! Mutations of JSON lines that keep them JSON, so that they get behind the parser.
+//! Mutations of JSON lines that keep them valid JSON, so that they get past the parser.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-/// Mutates one value in one of the lines; now and then only bytes. `data`, `size` and `max_size` are those of
+/// Mutates one value in one of the lines, or now and then only bytes. `data`, `size` and `max_size` are those of
 /// libFuzzer's `LLVMFuzzerCustomMutator`.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     let mutated = if super::of_bytes(seed) { None } else { mutated(&data[..size], &mut super::rng(seed)) };

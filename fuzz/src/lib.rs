@@ -13,7 +13,7 @@ pub use probe::Probe;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// Whether a mutation of bytes is due, instead of one that keeps the syntax: one time in eight.
+/// Returns whether bytes are mutated, one time in eight, instead of keeping the syntax.
 fn of_bytes(seed: u32) -> bool {
     seed.is_multiple_of(8)
 }
@@ -22,7 +22,7 @@ fn rng(seed: u32) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed.into())
 }
 
-/// Puts `mutated` in the place of the input, if it fits; else mutates its bytes.
+/// Replaces the input by `mutated` if that fits. Otherwise, mutates the bytes of the input.
 fn replace(data: &mut [u8], size: usize, mutated: Option<Vec<u8>>, max_size: usize) -> usize {
     match mutated {
         Some(bytes) if !bytes.is_empty() && bytes.len() <= max_size && bytes.len() <= data.len() => {

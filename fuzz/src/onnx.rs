@@ -1,4 +1,4 @@
-//! Mutations of ONNX models that keep them protocol buffers.
+//! Mutations of ONNX models that keep them valid protocol buffers.
 
 use onnx_protobuf::{AttributeProto, GraphProto, Message, ModelProto, NodeProto, TensorProto};
 use rand::Rng;
@@ -43,7 +43,7 @@ const OPS: [&str; 34] = [
 ];
 const SIZES: [i64; 14] = [0, 1, 2, 3, 7, 16, 1 << 10, 1 << 20, 1 << 31, 1 << 32, 1 << 40, i64::MAX, -1, i64::MIN];
 
-/// Mutates one field of the model; now and then only bytes. As [`super::mutate_json_lines`].
+/// Mutates one field of the model, or now and then only bytes. The arguments are those of [`super::mutate_json_lines`].
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     let mutated = if super::of_bytes(seed) { None } else { mutated(&data[..size], &mut super::rng(seed)) };
     super::replace(data, size, mutated, max_size)

@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// What the probe, and the process in which it loads a model first, may each take.
+/// The memory that the probe, and the process in which it first loads a model, may each take.
 const MOST_BYTES: u64 = 1 << 30;
-/// What the probe is told that each part of a request may take.
+/// The limit that the probe is given for each part of a request.
 const TIMEOUT: Duration = Duration::from_millis(500);
-/// Within this, the probe answers: a request has three parts, and ten seconds to open a runtime.
+/// The time within which the probe must answer: a request has three parts, and opening a runtime may take ten seconds.
 const DEADLINE: Duration = Duration::from_secs(13);
 
-/// After so many requests, another probe is started.
+/// The number of requests after which another probe is started.
 const MOST_REQUESTS: usize = 1000;
 
 /// A real probe, `NAS_PROBE` or `target/release/nas-probe`, which is killed when this process ends.
@@ -33,12 +33,14 @@ impl Drop for Probe {
 }
 
 impl Probe {
+    /// Starts a probe.
+    ///
     /// # Panics
-    /// Panics if it does not start.
+    /// Panics if the probe does not start.
     pub fn start(folder: &Folder) -> Probe {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let named = |variable: &str, usual: &str| std::env::var_os(variable).map_or(root.join(usual), PathBuf::from);
-        // A board with little memory: the allocations of a model fail there, and must not end the probe.
+        // This resembles a board with little memory. Allocations of a model fail there, and must not end the probe.
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -d 1048576; exec \"$@\"", "sh"]);
         command.arg(named("NAS_PROBE", "target/release/nas-probe"));
@@ -60,15 +62,15 @@ impl Probe {
         probe
     }
 
-    /// Those that it has found.
+    /// Returns the runtimes that the probe has found.
     pub fn runtimes(&self) -> Vec<Runtime> {
         self.runtimes.clone()
     }
 
-    /// Whether it served a request.
+    /// Sends a request, and returns whether the probe served it.
     ///
     /// # Panics
-    /// Panics if it ends, does not answer in time, or takes too much memory.
+    /// Panics if the probe ends, does not answer in time, or takes too much memory.
     pub fn ask(&mut self, request: &Request) -> bool {
         let line = serde_json::to_string(request).unwrap_or_default() + "\n";
         let doing = match request {
@@ -105,13 +107,13 @@ impl Probe {
         }
     }
 
-    /// Whether it may be asked again. A probe that is late says so and ends, and one that has many models loaded takes
-    /// memory for them.
+    /// Returns whether the probe may be asked again. A probe that is late says so and ends, and one that has many
+    /// models loaded takes memory for them.
     pub fn goes_on(&self) -> bool {
         self.asked < MOST_REQUESTS && !self.failed_to_measure
     }
 
-    /// Panics, without a probe that goes on.
+    /// Panics if `holds` is false, after killing the probe and its children.
     fn check(&mut self, holds: bool, message: impl Fn() -> String) {
         if !holds {
             // The panic ends this process without dropping anything.
@@ -120,7 +122,7 @@ impl Probe {
         }
     }
 
-    /// The probe and its children, those first.
+    /// Returns the probe and its children, children first.
     fn processes(&self) -> Vec<u32> {
         let id = self.child.id();
         let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
@@ -134,7 +136,7 @@ fn kill(process: u32) -> std::io::Result<std::process::ExitStatus> {
     Command::new("kill").args(["-KILL", &process.to_string()]).status()
 }
 
-/// 0 for a process that has ended.
+/// Returns the peak memory of a process, or 0 if it has ended.
 fn peak_bytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

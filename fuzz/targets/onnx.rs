@@ -1,4 +1,4 @@
-//! The input is an ONNX model: its precision is read, and a probe stores it, loads it in a process of its own, and
+//! The input is an ONNX model. Its precision is read, and a probe stores it, loads it in a separate process, and
 //! measures it. The probe must answer in time, and neither it nor that process may take more than 1 GiB.
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The input is a table that others published, as YAML: what is imported is a latency table.
+//! The input is a table that others published, as YAML. What is imported must be a latency table.
 #![no_main]
 
 use edge_nas::table::{LatencyTable, PublishedTable};

@@ -1,4 +1,5 @@
-//! The input is the files of a run's folder, each after a line `--- NAME`. They are read, and the report is made of them.
+//! The input is the files of a run's folder, each after a line `--- NAME`. They are read, and a report is made from
+//! them.
 #![no_main]
 
 use edge_nas::artifact::{self, Digest};
@@ -41,7 +42,7 @@ fn join_training(dir: &ModelDir) {
     }
 }
 
-/// The same for a search.
+/// Does the same for a search.
 fn join_search(dir: &RunDir) {
     let genotype = artifact::read_json::<Genotype>(&dir.genotype(), "");
     if let (Ok(genotype), Ok::<Vec<SearchEpoch>, _>(log)) = (genotype, artifact::read_lines(&dir.search_log())) {

@@ -1,4 +1,4 @@
-//! The input is the file of a latency table: what is loaded can be estimated, predicted from, merged and written.
+//! The input is the file of a latency table. A table that loads can be estimated, predicted from, merged and written.
 #![no_main]
 
 use edge_nas::artifact::Digest;
@@ -9,7 +9,7 @@ use nas_fuzz::Folder;
 use std::sync::LazyLock;
 
 static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
-/// A line after which the input goes on as the file of validations.
+/// The line after which the input continues as the file of validations.
 const VALIDATIONS: &str = "--- validations\n";
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
     write_and_read(&table);
 });
 
-/// A table merged with itself is the table, and what is written can be read.
+/// A table merged with itself is the same table, and a table that was written can be read.
 fn write_and_read(table: &LatencyTable) {
     let Ok(again) = LatencyTable::load(table.path(), "nas profile") else { panic!("it loads once, but not again") };
     let merged = match Merged::of(table, &[again]) {

@@ -1,5 +1,5 @@
-//! The input is lines of the protocol: each is read as a request and as a reply, and all of them are what a probe
-//! answers to the host.
+//! The input is lines of the protocol. Each is read as a request and as a reply, and all of them together are what a
+//! probe answers to the host.
 #![no_main]
 
 use edge_nas::device::{Board, Device, Model, Session, Source};
@@ -17,7 +17,7 @@ static BOARD: LazyLock<Board> = LazyLock::new(|| match Device::load("host") {
     Ok(device) => Board::local(device),
     Err(error) => panic!("{error}"),
 });
-/// A session ends within this, whatever the probe answers.
+/// A session must end within this time, whatever the probe answers.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
@@ -31,7 +31,7 @@ fuzz_target!(init: start(), |input: &[u8]| {
         if let Ok(request) = serde_json::from_slice::<Request>(line) {
             read_again(&request);
             if let Request::Graphs { graphs, .. } = request {
-                // What the probe does with them.
+                // The probe makes these files from the graphs.
                 graphs.iter().for_each(|graph| drop(onnx::untrained(&graph.graph, graph.precision)));
             }
         }
@@ -47,7 +47,7 @@ fuzz_target!(init: start(), |input: &[u8]| {
     }
 });
 
-/// Names a probe that writes the replies, whatever it is asked, and ends.
+/// Provides a probe that writes the replies, whatever it is asked, and ends.
 fn start() {
     let probe = FOLDER.write("probe", format!("#!/bin/sh\nexec cat {}\n", FOLDER.path("replies").display()).as_bytes());
     if let Err(error) = std::fs::set_permissions(&probe, std::fs::Permissions::from_mode(0o755)) {
@@ -58,13 +58,13 @@ fn start() {
 }
 
 fn read_again<T: Serialize + DeserializeOwned>(value: &T) {
-    // A value may hold a NaN, which equals nothing, so that the lines are compared.
+    // A value may contain a NaN, which equals nothing, so the lines are compared.
     let line = serde_json::to_string(value).unwrap_or_else(|e| panic!("{e}"));
     let again: T = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
     assert_eq!(line, serde_json::to_string(&again).unwrap_or_default());
 }
 
-/// What the host does with a probe, as far as the replies let it.
+/// Does what the host does with a probe, as far as the replies allow.
 fn talk() {
     let Ok(mut session) = Session::open(&BOARD) else { return };
     let _ = (session.cores(), session.require(Runtime::Tract).map(|info| info.version.clone()));
