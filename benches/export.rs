@@ -12,7 +12,7 @@ fn main() {
 
 const CIFAR10: Shape = Shape { channels: 3, height: 32, width: 32 };
 
-/// The network that the original report found in `chain`.
+/// A network of `chain` that a search found.
 fn genotype() -> Graph {
     let ops = "conv_3x3:32,skip,conv_3x3:64,conv_3x3,conv_3x3:128,conv_3x3";
     let networks = Networks::new(SearchSpace::load("chain").unwrap(), CIFAR10, [10]).unwrap();

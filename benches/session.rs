@@ -1,6 +1,6 @@
-//! A table of 60 layers over SSH with round trips of 20 ms, and over this machine's own link, which
-//! costs next to nothing: the difference is what reaching a board costs. A real sshd, this machine's
-//! own userland; see docs/benchmarks.md.
+//! A table of 60 layers, measured over SSH with round trips of 20 ms and over this machine's own link, which costs next
+//! to nothing. The difference is the cost of reaching a board. The sshd is real, and the userland is this machine's
+//! own; see docs/benchmarks.md.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/board/mod.rs"]
@@ -17,7 +17,7 @@ use nas_exporters::{Precision, Shape};
 use nas_probe::{MeasurePlan, Runtime};
 
 const LAYERS: usize = 60;
-/// One row each.
+/// One row for each layer.
 const PLAN: Plan = Plan {
     measure: MeasurePlan { warmup_ns: 50_000_000, min_sample_ns: 1_000_000, samples: 100, limit_ns: 300_000_000 },
     fewest: 1,
@@ -35,7 +35,7 @@ fn here() -> device::Board {
     board
 }
 
-/// From reaching the board to a complete table.
+/// Measures a complete table, including the connection to the board.
 fn table_of(board: &device::Board) {
     let conv: CandidateOp = "conv_3x3".parse().unwrap();
     let input = Shape::new(16, 16, 16);
@@ -59,7 +59,7 @@ fn ssh_20ms(bencher: divan::Bencher) {
     let Some(rig) = Board::plain(&[]) else { return };
     let link = rig.proxy(&["--delay", "10"]);
     let board = device::Board { site: Some(rig.site(link.port())), ..here() };
-    // The probe is uploaded the first time only.
+    // The probe is uploaded only the first time.
     table_of(&board);
     bencher.bench_local(|| table_of(&board));
 }

@@ -1,7 +1,7 @@
 //! Times training steps on request, for `scripts/against-pytorch`: reads lines such as `mixture N` from stdin, takes N
-//! steps, and answers with a line of their milliseconds as JSON. One thread, batches of 64 images of 3×32×32. The first
-//! argument is the arithmetic of convolutions. `mixture` and `path` are steps of a supernet, `chain` and `mobilenet_v2`
-//! of a network that is trained from scratch.
+//! steps, and answers with a line of their durations in milliseconds, as JSON. It uses one thread and batches of 64
+//! images of 3×32×32. The first argument is the arithmetic of convolutions. `mixture` and `path` are steps of a
+//! supernet; `chain` and `mobilenet_v2` are steps of a network that is trained from scratch.
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::bounded::{Threads, Weight, Width};
@@ -27,11 +27,11 @@ layers = [
 ]
 "#;
 
-/// The choices of the path: those of `PATH` of `scripts/against-pytorch`, between stem and head.
+/// The choices of the path between stem and head: those of `PATH` in `scripts/against-pytorch`.
 const PATH: [usize; 8] = [0, 0, 1, 2, 3, 0, 2, 0];
 
 fn main() {
-    // `cargo bench` passes `--bench`, and has nothing to ask.
+    // `cargo bench` passes `--bench` and asks for nothing.
     let Some(Ok(arithmetic)) = std::env::args().nth(1).map(|arg| arg.parse::<Arithmetic>()) else { return };
     fix(Threads::of(1), 0);
     let space: SearchSpace = toml::from_str(SPACE).unwrap();

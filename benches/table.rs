@@ -1,4 +1,4 @@
-//! The latency table: read, made a model, and asked for the best network within a target.
+//! The latency table: loading it, creating a model from it, and finding the best network within a target.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/table/mod.rs"]
@@ -19,7 +19,8 @@ fn main() {
     divan::main();
 }
 
-/// `chain` with one width for each layer and two layers more, on CIFAR-10, and a table of its 51 rows, each of 100 samples.
+/// Returns `chain` with one width per layer and two more layers, on CIFAR-10, and a table of its 51 rows of 100 samples
+/// each.
 fn networks_and_table() -> (Networks, TempDir, PathBuf) {
     let mut space = SearchSpace::load("chain").unwrap();
     let widths = [32, 32, 32, 64, 64, 128, 128].map(|width| vec![width].into());

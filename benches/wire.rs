@@ -15,7 +15,7 @@ fn request() -> Request {
     Request::Infer { id: 1, model, inputs: vec![TensorData { shape: vec![1, 3, 32, 32], values }] }
 }
 
-/// What a measurement of 100 samples is answered by.
+/// The reply to a measurement of 100 samples.
 fn reply() -> Reply {
     let ns = (0..100).map(|i| 94_123.25 + (i as f64 * 0.37).sin() * 1e3).collect();
     let conditions = Conditions { load1: Some(0.5), khz: Some(1_500_000), ..Default::default() };
