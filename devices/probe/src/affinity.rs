@@ -68,7 +68,7 @@ pub fn allow(_: &[usize]) -> io::Result<()> {
 /// Pins the process to `cores`, each of which must be in `all`. Returns them sorted and without duplicates.
 ///
 /// # Errors
-/// One line, which names a core that is not in `all`, or the error of the system.
+/// A one-line message that names a core that is not in `all`, or the error of the system.
 pub fn pin(cores: &[usize], all: &[usize]) -> Result<Vec<usize>, String> {
     let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let mut cores = cores.to_vec();

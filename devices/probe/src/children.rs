@@ -1,5 +1,5 @@
-//! Programs that the probe starts: each in a process group of its own, which never outlives the probe, and with a limit
-//! of time and of output.
+//! Programs that the probe starts. Each runs in its own process group, which never outlives the probe, and with limits
+//! on its time and output.
 
 use std::{
     io::{self, Read},
@@ -14,7 +14,7 @@ use std::{
 
 /// Only this many bytes at the end of a child's stdout and stderr are kept.
 const KEPT: usize = 64 << 10;
-/// How often a child that has closed its output is asked whether it has ended.
+/// How often to check whether a child that has closed its output has ended.
 const ENDING: Duration = Duration::from_millis(5);
 
 /// Process groups of the children that run now.
@@ -52,7 +52,7 @@ pub fn output(command: &mut Command, limit: Duration) -> io::Result<Output> {
     Ok(Output { status, stdout: out.text(), stderr: err.text() })
 }
 
-/// Kills all children with what they have started. No child is started while the guard lives.
+/// Kills all children with everything that they have started. No child is started while the guard is alive.
 pub fn kill_all() -> impl Drop {
     let running = running();
     running.iter().for_each(|group| kill(*group));
@@ -85,14 +85,14 @@ impl Drop for Running {
     fn drop(&mut self) {
         let group = self.0.id() as libc::pid_t;
         let mut running = running();
-        // What the child started may still be in its group.
+        // Programs that the child started may still be in its group.
         kill(group);
         let _ = self.0.wait();
         running.retain(|other| *other != group);
     }
 }
 
-/// The time that is left.
+/// Returns the time that is left.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] if there is none.
@@ -130,7 +130,7 @@ impl<R: Read + AsRawFd> Tail<R> {
         self.from.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    /// Takes what is there, without waiting.
+    /// Reads what is there, without waiting.
     fn read(&mut self) {
         let mut chunk = [0; 4096];
         while let Some(from) = &mut self.from {
@@ -164,7 +164,7 @@ fn wait(fds: &[RawFd], limit: Duration) -> io::Result<()> {
     }
 }
 
-/// Makes the kernel kill the child when this process ends, also if nothing in it can kill the group any more.
+/// Makes the kernel kill the child when this process ends, even if nothing in it can kill the group any more.
 #[cfg(target_os = "linux")]
 fn end_with_this(child: &mut Command) {
     let parent = std::process::id();

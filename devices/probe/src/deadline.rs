@@ -19,14 +19,16 @@ pub struct Late {
 }
 
 impl Deadline {
-    /// `doing` names the part, as in "loading the model".
+    /// Creates a deadline. `doing` names the part, as in "loading the model".
     pub fn new(doing: &'static str, limit: Duration) -> Deadline {
         let now = Instant::now();
-        // A limit of centuries is none.
+        // A limit of centuries is no limit.
         let until = now.checked_add(limit).unwrap_or(now + Duration::from_secs(u32::MAX.into()));
         Deadline { doing, limit, until }
     }
 
+    /// Checks that the deadline has not passed.
+    ///
     /// # Errors
     /// Fails if the deadline was before `now`.
     pub fn check(&self, now: Instant) -> Result<(), Late> {

@@ -51,7 +51,7 @@ impl Governor {
     /// first written to the note in `folder`. Returns them, joined by commas if they differ.
     ///
     /// # Errors
-    /// As in [`Error`]; the files then have their previous text.
+    /// See [`Error`]. The files then have their previous text.
     pub fn set(&self, files: &[PathBuf], governor: &str, folder: &Path) -> Result<String, Error> {
         let mut held = self.held();
         held.take();
@@ -73,7 +73,7 @@ impl Governor {
         self.held().take();
     }
 
-    /// Restores the governors from before [`Governor::set`]. None is set while the guard lives.
+    /// Restores the governors from before [`Governor::set`]. None is set while the guard is alive.
     pub fn end(&self) -> impl Drop {
         let mut held = self.held();
         held.take();
@@ -147,7 +147,7 @@ fn put_back(was: &[(PathBuf, String)]) -> bool {
     let changed = |(path, text): &&(PathBuf, String)| read(path).ok().as_ref() != Some(text);
     for (path, text) in was.iter().filter(changed) {
         if let Err(error) = put(path, text) {
-            // Nobody may read stderr any more.
+            // It is possible that nobody reads stderr any more.
             let _ = writeln!(io::stderr(), "nas-probe: {error}");
             all = false;
         }

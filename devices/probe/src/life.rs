@@ -1,5 +1,5 @@
-//! Ends the probe, with all that it has started, once nobody waits for it or a request takes too long, whatever it is
-//! doing at that moment.
+//! Ends the probe, with everything that it has started, once nobody waits for it or a request takes too long, whatever
+//! it is doing at that moment.
 
 use crate::{
     children,
@@ -23,7 +23,7 @@ use std::{
 
 /// How long a part of a request may take, unless a setup says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How often the parent and the deadline are looked at; that stdout is closed is seen at once.
+/// How often the parent and the deadline are checked. A closed stdout is noticed at once.
 const PERIOD: Duration = Duration::from_secs(1);
 /// A model that returns within this time after its deadline fails only its request.
 const GRACE: Duration = Duration::from_secs(1);
@@ -81,13 +81,13 @@ impl Life {
         self.state().timeout
     }
 
-    /// A request begins.
+    /// Begins a request.
     pub fn begin(&self, id: u64) {
         let mut state = self.state();
         state.request = Some((id, Deadline::new("the request", state.timeout)));
     }
 
-    /// The next part of the request begins, for which the time `planned` was planned.
+    /// Begins the next part of the request, for which the time `planned` was planned.
     pub fn part(&self, doing: &'static str, planned: Duration) -> Deadline {
         let mut state = self.state();
         let deadline = Deadline::new(doing, planned.saturating_add(state.timeout));
@@ -97,7 +97,7 @@ impl Life {
         deadline
     }
 
-    /// The request is served, and its reply is about to be sent.
+    /// Ends the request, whose reply is about to be sent.
     pub fn done(&self) {
         self.state().request = None;
     }
@@ -126,7 +126,7 @@ impl Life {
     }
 }
 
-/// Undoes all that must not outlive the process, and then ends it.
+/// Undoes everything that must not outlive the process, and then ends it.
 fn undo(governor: &Governor, end: impl FnOnce()) -> ! {
     // The locks are held until the process ends, so that nothing is started or set in the meantime.
     let _children = children::kill_all();
@@ -136,10 +136,10 @@ fn undo(governor: &Governor, end: impl FnOnce()) -> ! {
     exit("")
 }
 
-/// Ends the process although another thread runs a model: exit handlers of the runtimes would wait for it.
+/// Ends the process even if another thread runs a model. Exit handlers of the runtimes would wait for that thread.
 fn exit(why: &str) -> ! {
     if !why.is_empty() {
-        // Nobody may read stderr any more.
+        // It is possible that nobody reads stderr any more.
         let _ = writeln!(io::stderr(), "nas-probe: {why}");
     }
     // SAFETY: the call takes a plain number and does not return.
@@ -159,12 +159,12 @@ fn reply_late(id: u64, late: Late) {
     }
 }
 
-/// Waits for a time; returns at once, and true, if nobody can read any more what is written to this descriptor.
+/// Waits for a time. Returns true, at once, if nobody can read any more what is written to this descriptor.
 fn is_closed(fd: RawFd, wait: Duration) -> bool {
     poll(fd, 0, wait) & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
-/// The events of a descriptor; 0 if there are none in the given time.
+/// Returns the events of a descriptor, or 0 if there are none in the given time.
 fn poll(fd: RawFd, events: libc::c_short, wait: Duration) -> libc::c_short {
     let mut polled = libc::pollfd { fd, events, revents: 0 };
     let millis = i32::try_from(wait.as_millis() + 1).unwrap_or(i32::MAX);

@@ -20,7 +20,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Starts empty, with a limit that depends on the free memory; `None` if that is not known.
+    /// Starts without models. The limit depends on the free memory, which is `None` if it is not known.
     pub fn new(free_bytes: Option<u64>) -> Loaded {
         let room = free_bytes.map_or(LEAST_ROOM, |free| LEAST_ROOM.max(free / PART_OF_FREE));
         Loaded { models: HashMap::new(), room }

@@ -82,7 +82,7 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody may read stderr any more.
+            // It is possible that nobody reads stderr any more.
             let _ = writeln!(io::stderr(), "nas-probe: {error}");
             ExitCode::FAILURE
         }

@@ -25,7 +25,7 @@ const RECENT: usize = 1024;
 /// pinned to, and is empty if it is not pinned.
 ///
 /// # Errors
-/// Those of the model; [`Error::Late`] if the first inference or the measurement takes longer than `life` allows.
+/// The errors of the model; [`Error::Late`] if the first inference or the measurement takes longer than `life` allows.
 pub fn measure(
     model: &mut dyn Model,
     plan: &MeasurePlan,
@@ -119,7 +119,7 @@ pub mod tests {
     use nas_probe::{Sensors, TensorData};
     use std::path::Path;
 
-    /// A model that spins for the time that the function gives for the number of the run.
+    /// A model that spins for the time that the function returns for the number of the run.
     pub struct Spins<F>(u32, F);
 
     pub fn spins(time: Duration) -> Spins<impl Fn(u32) -> Duration> {

@@ -30,11 +30,11 @@ use std::{
 pub const PEAK: &str = "--peak";
 
 const RUNS: usize = 3;
-/// Parts of the child's work that each have the timeout: loading, the first inference, and the others.
+/// Parts of the child's work that may each take the timeout: loading, the first inference, and the others.
 const PARTS: u32 = 3;
-/// How long the child may take beyond that, to open a runtime and to say that it is late.
+/// How much longer the child may take, to open a runtime and to say that it is late.
 const GRACE: Duration = Duration::from_secs(10);
-/// How runtimes and Rust say that they got no memory.
+/// How runtimes and Rust report that they ran out of memory.
 const NO_MEMORY: [&str; 4] = ["memory allocation of", "bad_alloc", "bad allocation", "Failed to allocate memory"];
 
 /// What the child prints, as JSON.
@@ -46,29 +46,29 @@ struct Peak {
 /// Limits of the child.
 #[derive(Clone, Copy)]
 pub struct Limits {
-    /// Of each part of its work.
+    /// Limit of each part of its work.
     pub timeout: Duration,
-    /// Of its data, as RLIMIT_DATA counts them, in bytes.
+    /// Limit of its data, as RLIMIT_DATA counts them, in bytes.
     pub memory: Option<u64>,
 }
 
 impl Limits {
-    /// Three quarters of the memory that is free.
+    /// Limits memory to three quarters of what is free.
     pub fn new(timeout: Duration, free_bytes: Option<u64>) -> Limits {
         Limits { timeout, memory: free_bytes.map(|free| free / 4 * 3) }
     }
 
-    /// How long the child may take.
+    /// Returns how long the child may take.
     pub fn longest(&self) -> Duration {
         self.timeout.saturating_mul(PARTS).saturating_add(GRACE)
     }
 }
 
-/// Peak resident memory, in bytes, of a new process that loads the model of a file and runs it.
+/// Returns the peak resident memory, in bytes, of a new process that loads the model of a file and runs it.
 ///
 /// # Errors
-/// Why the process could not be run; or what it says itself; or its exit status, with the last line that it wrote to
-/// stderr.
+/// The reason why the process could not be run, the message of the process, or its exit status with the last line that
+/// it wrote to stderr.
 pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path, limits: Limits) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|e| format!("can't find this program: {e}"))?;
     let mut child = Command::new(program);
@@ -107,7 +107,7 @@ pub fn peak(options: &Options, runtime: Runtime, threads: usize, model: &Path, l
 /// Runs a model as the arguments after [`PEAK`] say, and prints the peak memory of this process.
 ///
 /// # Errors
-/// One line about what failed.
+/// A one-line message that says what failed.
 pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
     let [runtime, threads, model, millis, bytes] = args else {
         return Err(format!("{PEAK} takes a runtime, threads, a model, milliseconds and bytes"));
@@ -143,10 +143,10 @@ pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
     Ok(())
 }
 
-/// Limits the private memory that this process can write. A process that gets no memory leaves no core file.
+/// Limits the private memory that this process can write. A process that runs out of memory leaves no core file.
 fn limit_memory(bytes: u64) -> io::Result<()> {
     for (what, most) in [(libc::RLIMIT_DATA, bytes), (libc::RLIMIT_CORE, 0)] {
-        // What does not fit into the number of a 32-bit system is no limit there.
+        // A limit that does not fit into the number type of a 32-bit system is no limit there.
         #[allow(clippy::useless_conversion)]
         let most = libc::rlim_t::try_from(most).unwrap_or(libc::RLIM_INFINITY);
         // SAFETY: zeros are a valid rlimit, and the calls read or fill it.

@@ -9,7 +9,7 @@ const MOST_VALUES: usize = 1 << 28;
 /// Sets the inputs of a model to fixed pseudo-random values in [-1, 1].
 ///
 /// # Errors
-/// Those of the model; [`Error::Input`] if an input is too large.
+/// The errors of the model; [`Error::Input`] if an input is too large.
 pub fn feed(model: &mut dyn Model) -> Result<(), Error> {
     let shapes = model.input_shapes()?;
     for (index, shape) in shapes.iter().enumerate() {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Name of the file in the folder of models that is locked by the probe that measures, and says which one it is.
+/// Name of a file in the folder of models. The probe that measures locks it, and writes into it which process it is.
 const FILE: &str = "measuring.lock";
 /// A probe whose host has just gone needs a moment to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,14 +24,14 @@ pub enum Error {
     Io { path: String, error: io::Error },
 }
 
-/// The device, occupied by this process until this is dropped.
+/// The device, which this process occupies until this is dropped.
 pub struct Occupied(#[allow(dead_code)] File);
 
 impl Occupied {
-    /// Waits a few seconds if another process has it.
+    /// Occupies the device. Waits a few seconds if another process occupies it.
     ///
     /// # Errors
-    /// As in [`Error`]; the first one names the other process.
+    /// See [`Error`]. The first variant names the other process.
     pub fn new(folder: &Path) -> Result<Occupied, Error> {
         let failed = |error| Error::Io { path: folder.join(FILE).display().to_string(), error };
         let mut file = private::open(folder, FILE).map_err(failed)?;
@@ -59,14 +59,14 @@ impl Occupied {
     }
 }
 
-/// This process, as `process 1234 of pi, started from 192.168.1.2`.
+/// Describes this process, as in `process 1234 of pi, started from 192.168.1.2`.
 fn describe() -> String {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut text = format!("process {}", std::process::id());
     if let Some(user) = variable("USER").or_else(|| variable("LOGNAME")) {
         text += &format!(" of {user}");
     }
-    // The address, the port, and the board's own port.
+    // The variable contains the client's address and port, and the board's own port.
     if let Some(client) = variable("SSH_CLIENT").as_deref().and_then(|client| client.split(' ').next()) {
         text += &format!(", started from {client}");
     }

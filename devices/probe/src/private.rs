@@ -22,7 +22,8 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 /// enter is closed to them.
 ///
 /// # Errors
-/// Fails if the folder or the file belongs to another user, if the file is not a regular one, or the error of the system.
+/// Fails if the folder or the file belongs to another user, or if the file is not a regular one. Also returns the
+/// errors of the system.
 pub fn open(folder: &Path, name: &str) -> io::Result<File> {
     make_folder(folder)?;
     let found = fs::metadata(folder)?;
@@ -36,7 +37,7 @@ pub fn open(folder: &Path, name: &str) -> io::Result<File> {
 /// Opens a file of a folder for reading, if only this user can have written it.
 ///
 /// # Errors
-/// As [`open`]; also if others can enter the folder or read the file, or if it does not exist.
+/// Same as [`open`]. Also fails if others can enter the folder or read the file, or if the file does not exist.
 pub fn existing(folder: &Path, name: &str) -> io::Result<File> {
     open_checked(folder, name, OpenOptions::new().read(true))
 }

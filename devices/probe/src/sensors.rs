@@ -23,7 +23,7 @@ const COOLING_BY_CLOCK: [&str; 3] = ["thermal-cpufreq-", "cpufreq-", "Processor"
 /// How long the command of a power rail may take.
 const COMMAND: Duration = Duration::from_secs(2);
 
-/// The files to read, after they were looked up.
+/// The files to read, once they have been looked up.
 pub struct Watch {
     root: PathBuf,
     governor: Vec<PathBuf>,
@@ -114,7 +114,7 @@ impl Watch {
         text(&self.root.join("proc/meminfo")).ok().as_deref().and_then(free)
     }
 
-    /// The present state. A value that is out of its bounds is not reported.
+    /// Reads the present state. A value that is out of its bounds is not reported.
     pub fn read(&mut self) -> Conditions {
         let governors: Vec<_> = self.governor.iter().filter_map(|file| Some(printable(&text(file).ok()?))).collect();
         let load = text(&self.root.join("proc/loadavg")).ok();
@@ -131,14 +131,14 @@ impl Watch {
         read.plausible()
     }
 
-    /// Whether any of the files that can be read reports throttling; `None` if none can be read.
+    /// Returns whether any of the readable files reports throttling, or `None` if none can be read.
     fn throttled(&mut self) -> Option<bool> {
         let reports: Vec<_> = self.throttle.iter_mut().filter_map(ThrottleFile::read).collect();
         (!reports.is_empty()).then(|| reports.contains(&true))
     }
 
-    /// The sum of all rails, in milliwatts; `None` if one of them cannot be read, since a partial sum is
-    /// misleading.
+    /// Returns the sum of all rails, in milliwatts, or `None` if one of them cannot be read, since a partial sum would
+    /// be misleading.
     fn power(&self) -> Option<f64> {
         (!self.power.is_empty()).then(|| self.power.iter().map(Source::milliwatts).sum())?
     }
@@ -237,8 +237,8 @@ fn source(root: &Path, rail: &Rail, notes: &mut Vec<String>) -> Source {
     }
 }
 
-/// The sum, in milliwatts, of all rails that have both a line `NAME_A current(N)=0.5A` and a line
-/// `NAME_V volt(N)=3.3V`.
+/// Returns the sum, in milliwatts, of all rails that have both a line `NAME_A current(N)=0.5A` and a line `NAME_V
+/// volt(N)=3.3V`.
 fn adc(output: &str) -> Option<f64> {
     let readings = |of: &'static str| {
         output.lines().filter_map(move |line| {

@@ -39,8 +39,10 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// Starts the probe.
+    ///
     /// # Errors
-    /// If the standard files of Linux cannot be looked up.
+    /// Fails if the standard files of Linux cannot be looked up.
     pub fn start(options: Options, governor: Arc<Governor>, life: Arc<Life>) -> Result<Probe, String> {
         let mut watch = generic()?;
         if let Some(folder) = &options.models {
@@ -95,8 +97,8 @@ impl Probe {
         }
     }
 
-    /// The reply to one line; `None` for a line that was too long to be kept. Invalid lines and panics are answered by
-    /// [`Reply::Failed`].
+    /// Returns the reply to one line. `None` stands for a line that was too long to be kept. Invalid lines and panics
+    /// are answered by [`Reply::Failed`].
     pub fn answer(&mut self, line: Option<&[u8]>) -> Reply {
         let failed = |id, error: String| Reply::Failed { id, error: one_line(&error) };
         let Some(line) = line else {
@@ -249,7 +251,7 @@ impl Drop for Probe {
     }
 }
 
-/// What is known of a line that is not a request.
+/// What is known about a line that is not a request.
 #[derive(serde::Deserialize)]
 struct Numbered {
     id: u64,

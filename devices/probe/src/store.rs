@@ -50,13 +50,15 @@ pub struct ModelFile {
 }
 
 impl Store {
-    /// The folder is created when the first model is stored.
+    /// Creates a store without models. The folder is created when the first model is stored.
     pub fn new(folder: Option<PathBuf>) -> Store {
         Store { folder, graphs: HashMap::new() }
     }
 
+    /// Returns the folder of models.
+    ///
     /// # Errors
-    /// [`Error::NoFolder`].
+    /// [`Error::NoFolder`] if there is none.
     pub fn folder(&self) -> Result<&Path, Error> {
         self.folder.as_deref().ok_or(Error::NoFolder)
     }
@@ -79,7 +81,7 @@ impl Store {
         Ok(())
     }
 
-    /// The file of a model. It is made from the graph of the model if there is one.
+    /// Returns the file of a model. It is made from the graph of the model if there is one.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::Name`], [`Error::Absent`], [`Error::Graph`], [`Error::Write`];
@@ -109,7 +111,7 @@ impl Store {
         if path.is_file() { Ok(ModelFile { path, bytes, temporary: None }) } else { Err(Error::Absent) }
     }
 
-    /// Those of `models` that are not stored completely. Their digests are checked, since a power failure may
+    /// Returns those of `models` that are not stored completely. Their digests are checked, since a power failure may
     /// leave an incomplete file.
     ///
     /// # Errors

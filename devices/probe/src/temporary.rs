@@ -9,7 +9,7 @@ use std::{
 
 static FILES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// A file, whether it exists yet or not, that is removed when this is dropped, or when the probe ends.
+/// A file, whether it exists yet or not, that is removed when this is dropped or when the probe ends.
 pub struct Temporary(PathBuf);
 
 impl Temporary {
@@ -31,7 +31,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes all temporary files. None is named while the guard lives.
+/// Removes all temporary files. No new one is registered while the guard is alive.
 pub fn remove_all() -> impl Drop {
     let files = files();
     files.iter().for_each(|path| drop(fs::remove_file(path)));

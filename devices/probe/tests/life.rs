@@ -1,4 +1,4 @@
-//! What ends a probe and the programs that it started, whatever it is doing.
+//! What ends a probe and the programs that it has started, whatever it is doing.
 #![cfg(all(feature = "ort", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -20,14 +20,14 @@ use tempfile::TempDir;
 const PLAN: MeasurePlan =
     MeasurePlan { warmup_ns: 1_000_000, min_sample_ns: 100_000, samples: 8, limit_ns: 100_000_000 };
 
-/// A folder for models with one that never ends, and the arguments of a probe that can run it.
+/// A folder for models, of which one never ends, and the arguments of a probe that can run it.
 struct Rig {
     folder: TempDir,
     library: PathBuf,
 }
 
 impl Rig {
-    /// `None`, with a message, if this machine has no ONNX Runtime.
+    /// Returns `None`, with a message, if this machine has no ONNX Runtime.
     fn new() -> Option<Rig> {
         let Some(library) = ort_library() else {
             println!("SKIPPED: no ORT_DYLIB_PATH and no .deps/onnxruntime/libonnxruntime.so");
@@ -104,7 +104,7 @@ fn a_probe_ends_with_its_host_also_while_a_model_runs() {
             }
         }
         std::thread::sleep(Duration::from_millis(300));
-        // A plain end of the requests ends nothing.
+        // The end of the requests alone ends nothing.
         probe.stdin = None;
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!(probe.child.try_wait().unwrap(), None);
@@ -120,7 +120,7 @@ fn a_probe_ends_with_its_parent() {
     let model = rig.put(&mut rig.probe(), onnx::endless());
     let requests = rig.folder.path().join("requests");
     fs::write(&requests, serde_json::to_string(&Request::Measure { id: 1, model, plan: PLAN }).unwrap()).unwrap();
-    // Nothing is closed: the parent alone is gone.
+    // Nothing is closed; only the parent is gone.
     let script = r#"in=$1; shift; "$0" "$@" <"$in" >"$in.out" & wait"#;
     let mut shell = Command::new("sh");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_nas-probe")]).arg(&requests).args(rig.args()).stdin(Stdio::null());
@@ -198,9 +198,9 @@ fn one_probe_measures_at_a_time_and_the_other_is_told_which() {
     assert!(matches!(alone(&mut first), Reply::Ready { .. }));
     let refused = alone(&mut second);
     assert!(error(&refused).contains(&format!("process {}", first.child.id())), "{refused:?}");
-    // What times nothing is not refused.
+    // A setup that measures nothing is not refused.
     assert!(matches!(second.limit(Duration::from_secs(60), false), Reply::Ready { .. }));
-    // A probe that is about to end is waited for.
+    // The setup waits for a probe that is about to end.
     let delayed = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(1));
         first.signal("KILL");

@@ -35,7 +35,7 @@ pub trait Model {
 /// A runtime that works on this device.
 pub struct Opened {
     pub version: String,
-    /// As in [`nas_probe::RuntimeInfo::providers`].
+    /// Same as [`nas_probe::RuntimeInfo::providers`].
     pub providers: Vec<String>,
     /// Why each other requested provider is not used: one line per provider, which names it.
     pub refused: Vec<String>,
@@ -49,7 +49,7 @@ pub type Load = dyn Fn(&Path, usize) -> Result<Box<dyn Model>, Error>;
 /// the execution providers in order of preference.
 ///
 /// # Errors
-/// Why the runtime cannot be used on this device.
+/// The reason why the runtime cannot be used on this device.
 #[cfg_attr(not(feature = "ort"), allow(unused_variables))]
 pub fn open(runtime: Runtime, library: Option<&Path>, providers: &[String]) -> Result<Opened, String> {
     match runtime {

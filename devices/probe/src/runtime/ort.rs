@@ -50,7 +50,7 @@ pub fn open(library: Option<&Path>, asked: &[String]) -> Result<Opened, String> 
     Ok(Opened { version, providers, refused, load: Box::new(load) })
 }
 
-/// The version that the library reports, which ort knows but does not expose.
+/// Returns the version that the library reports, which ort knows but does not expose.
 fn version(library: &Path) -> Option<String> {
     let path = CString::new(library.as_os_str().as_bytes()).ok()?;
     // SAFETY: `ort::init_from` has loaded and checked the library, so dlopen only adds a reference. The
@@ -96,7 +96,7 @@ fn builder(environment: &Environment, providers: &[String], threads: usize) -> o
     Ok(builder.with_execution_providers(providers)?)
 }
 
-/// An execution provider by its name.
+/// Returns an execution provider by its name.
 ///
 /// # Errors
 /// Fails if there is no provider of that name.

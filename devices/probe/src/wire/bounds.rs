@@ -4,7 +4,7 @@ use super::printable;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::fmt::Display;
 
-/// A text that a terminal can show.
+/// Reads a text in the form in which a terminal can show it.
 pub fn text<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     Ok(printable(&String::deserialize(d)?))
 }
@@ -17,7 +17,7 @@ pub fn some_text<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::E
     Ok(Option::<String>::deserialize(d)?.map(|text| printable(&text)))
 }
 
-/// At least 1.
+/// Reads a number that is at least 1.
 pub fn positive<'de, D: Deserializer<'de>, T>(d: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de> + Display + PartialOrd + From<u8>,
@@ -25,17 +25,17 @@ where
     checked(T::deserialize(d)?, |n| *n >= T::from(1), "must be at least 1")
 }
 
-/// Durations of inferences in nanoseconds: positive, and at most [`LONGEST_NS`].
+/// Reads durations of inferences in nanoseconds, which are positive and at most [`LONGEST_NS`].
 pub fn durations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f64>, D::Error> {
     let ns = Vec::<f64>::deserialize(d)?;
     let is = |ns: &f64| *ns > 0.0 && *ns <= LONGEST_NS;
     ns.into_iter().map(|ns| checked(ns, is, "is not a duration in nanoseconds")).collect()
 }
 
-/// Some eleven days.
+/// About eleven days.
 const LONGEST_NS: f64 = 1e15;
 
-/// A share of cores or a load: not negative.
+/// Reads a number of cores or a load, which is not negative.
 pub fn load<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
     optional(d, is_load, "is not a load")
 }
@@ -56,17 +56,17 @@ pub fn is_load(load: &f64) -> bool {
     (0.0..=1e6).contains(load)
 }
 
-/// Up to 1 THz.
+/// Accepts clocks up to 1 THz.
 pub fn is_khz(khz: &u64) -> bool {
     (1..=1_000_000_000).contains(khz)
 }
 
-/// From absolute zero to 1000 °C.
+/// Accepts temperatures from absolute zero to 1000 °C.
 pub fn is_millicelsius(millicelsius: &i64) -> bool {
     (-273_150..=1_000_000).contains(millicelsius)
 }
 
-/// Up to 1 MW; a rail that feeds back is negative.
+/// Accepts powers up to 1 MW. The power of a rail that feeds back is negative.
 pub fn is_milliwatts(power: &f64) -> bool {
     power.abs() <= 1e9
 }

@@ -14,7 +14,7 @@ pub enum Runtime {
 impl Runtime {
     pub const ALL: [Runtime; 2] = [Runtime::Tract, Runtime::Ort];
 
-    /// The name used in files, flags and reports.
+    /// Returns the name that is used in files, flags and reports.
     pub fn name(self) -> &'static str {
         match self {
             Runtime::Tract => "tract",
@@ -67,12 +67,12 @@ pub struct Hello {
     pub cpu: String,
     /// Cores that this process may use.
     pub cores: usize,
-    /// As the standard files of Linux report them.
+    /// Conditions, as the standard files of Linux report them.
     pub conditions: Conditions,
 }
 
 impl Hello {
-    /// The version of a runtime; `None` if the probe cannot use it on this device.
+    /// Returns the version of a runtime, or `None` if the probe cannot use it on this device.
     pub fn version(&self, runtime: Runtime) -> Option<&str> {
         self.runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.as_str())
     }
@@ -115,7 +115,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Without what is out of its bounds, as a broken sensor reports it.
+    /// Removes values that are out of their bounds, as a broken sensor reports them.
     pub fn plausible(self) -> Conditions {
         Conditions {
             khz: self.khz.filter(bounds::is_khz),

@@ -5,7 +5,7 @@ pub const MOST_REQUEST_BYTES: u64 = 1 << 30;
 /// Maximum length of a reply.
 pub const MOST_REPLY_BYTES: u64 = 64 << 20;
 
-/// What was read of a stream of lines.
+/// What was read from a stream of lines.
 #[derive(Debug, PartialEq)]
 pub enum Line {
     /// A line, without its end.
@@ -33,8 +33,8 @@ pub fn read_line(from: &mut impl BufRead, most: u64) -> io::Result<Line> {
     Ok(Line::Whole(line))
 }
 
-/// A text from elsewhere as a terminal can show it: control characters, and those that reorder or hide text, are written
-/// as `\u{…}`, since a terminal would obey them.
+/// Returns a text from elsewhere as a terminal can show it. Control characters, and characters that reorder or hide
+/// text, are written as `\u{…}`, since a terminal would obey them.
 pub fn printable(text: &str) -> String {
     let obeyed = |c: char| {
         let hides =

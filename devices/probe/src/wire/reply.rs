@@ -9,7 +9,7 @@ pub enum Reply {
     Ready {
         id: u64,
         conditions: Conditions,
-        /// The cores that the probe is pinned to; empty if it is not pinned.
+        /// The cores that the probe is pinned to. If empty, it is not pinned.
         pinned: Vec<usize>,
         /// The governor before the request set one; `None` if the request sets none.
         #[serde(default, deserialize_with = "bounds::some_text")]
@@ -59,7 +59,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The id of the request; `None` for a hello.
+    /// Returns the id of the request, or `None` for a hello.
     pub fn id(&self) -> Option<u64> {
         match self {
             Reply::Hello(_) => None,

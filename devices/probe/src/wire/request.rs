@@ -72,8 +72,8 @@ pub struct DeployedGraph {
     pub precision: Precision,
 }
 
-/// A model, with how to run it. The probe keeps loaded models, so that a second request for the same one does
-/// not load it again.
+/// A model and how to run it. The probe keeps loaded models, so a second request for the same model does not load it
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRef {

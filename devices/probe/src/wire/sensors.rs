@@ -44,7 +44,7 @@ pub enum ThrottleKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rail {
-    /// For messages.
+    /// Name for messages.
     pub name: String,
     pub milliwatts: Option<String>,
     pub millivolts: Option<String>,
@@ -57,7 +57,7 @@ impl Sensors {
     /// Checks that masks and rails are complete and unambiguous.
     ///
     /// # Errors
-    /// One line that names the throttle file or the power rail.
+    /// A one-line message that names the throttle file or the power rail.
     pub fn check(&self) -> Result<(), String> {
         for Throttle { file, kind, mask } in &self.throttle {
             match (kind, mask) {

@@ -6,7 +6,7 @@ use nas_exporters::{Graph, Op, Precision, Shape};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
-/// Checks that these messages are written as the lines of a golden file, and that the lines are read as the
+/// Checks that these messages are written as the lines of a golden file, and that the lines are read back as the
 /// messages.
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(file: &str, messages: &[T]) {
     let written: String = messages.iter().map(|m| serde_json::to_string(m).unwrap() + "\n").collect();
