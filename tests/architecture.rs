@@ -1,11 +1,11 @@
-//! The imports between the rooms of `src/`, held to the table in docs/ARCHITECTURE.md.
+//! The imports between the rooms of `src/`, compared with the table in docs/ARCHITECTURE.md.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms and what they may import, in the order of the table.
+/// Returns the rooms and what they may import, in the order of the table.
 fn documented() -> Vec<(String, BTreeSet<String>)> {
     let text = include_str!("../docs/ARCHITECTURE.md");
     let table = text.split_once("| room | holds | imports |\n").expect("the table of rooms").1;
@@ -26,14 +26,14 @@ fn sources(path: &Path) -> Vec<PathBuf> {
     entries.iter().flat_map(|path| sources(path)).collect()
 }
 
-/// The modules that a file names behind `crate::`; its tests are not part of the structure.
+/// Returns the modules that a file names behind `crate::`. Its tests are not part of the structure.
 fn imports(file: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(file).unwrap();
     let code = text.split("#[cfg(test)]\n").next().unwrap();
     code.split("crate::").skip(1).flat_map(first_names).collect()
 }
 
-/// `a` of `a::b`, and `a` and `d` of `{a::{b, c}, d}`.
+/// Returns `a` for `a::b`, and `a` and `d` for `{a::{b, c}, d}`.
 fn first_names(path: &str) -> BTreeSet<String> {
     let name = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_string();
     let Some(group) = path.strip_prefix('{') else { return [name(path)].into() };
@@ -95,7 +95,7 @@ fn the_modules_of_the_other_crates_form_no_circle() {
         }
         let names: BTreeSet<String> = left.keys().cloned().collect();
         left.iter_mut().for_each(|(name, imports)| imports.retain(|import| import != name && names.contains(import)));
-        // Takes away what imports nothing that is left, until nothing is left.
+        // Removes modules that import nothing that is left, until nothing is left.
         while !left.is_empty() {
             let free: Vec<String> = left.iter().filter(|(_, i)| i.is_empty()).map(|(name, _)| name.clone()).collect();
             assert!(!free.is_empty(), "{folder}: a circle within {left:?}");
@@ -105,7 +105,7 @@ fn the_modules_of_the_other_crates_form_no_circle() {
     }
 }
 
-/// Of libtorch only `train` knows, of flags only `cli`, and how a board is reached only `device`.
+/// Only `train` knows of libtorch, only `cli` of flags, and only `device` of how a board is reached.
 #[test]
 fn each_of_these_crates_has_one_home() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

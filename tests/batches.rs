@@ -37,7 +37,7 @@ fn splits_are_disjoint_balanced_and_reproducible_by_seed() {
 
 const CROP_AND_FLIP: Augment = Augment { padding: 4, border: Border::Mean, flip: true, cutout: 0 };
 
-/// The first `count` images of the embedded set as batches of 64.
+/// Runs `run` with the first `count` images of the embedded set as batches of 64.
 fn with_batches<R>(count: usize, run: impl FnOnce(Batches) -> R) -> R {
     let train = embedded();
     let normalisation = Normalisation::of(&train, &all(&train)).unwrap();
@@ -58,7 +58,7 @@ fn an_epoch_depends_only_on_its_seed_and_number() {
     });
 }
 
-/// A training can therefore resume at any step.
+/// This is why a training can resume at any step.
 #[test]
 fn a_batch_does_not_depend_on_earlier_batches() {
     with_batches(200, |batches| {
@@ -103,7 +103,7 @@ fn batches_are_normalised() {
     });
 }
 
-/// The reference for augmentation: every augmented image must be equal to this, for some shift and flip.
+/// The reference for augmentation: every augmented image must equal the result for some shift and flip.
 fn shifted(image: &[f32], side: i64, down: i64, right: i64, flip: bool) -> Vec<f32> {
     let mut out = Vec::new();
     for y in 0..side {
@@ -136,7 +136,7 @@ fn augmented_images_are_shifted_and_mirrored_originals() {
     });
 }
 
-/// A batch names the view of each image, and the view can be made again.
+/// A batch says which view each image shows, and the view can be made again.
 #[test]
 fn views_are_what_augmented_images_show() {
     with_batches(64, |batches| {
@@ -229,6 +229,6 @@ fn a_balanced_epoch_has_as_many_images_of_each_class() {
 #[test]
 fn batches_that_are_made_ahead_are_the_same_in_the_same_order() {
     assert_eq!(ahead(0..100, |numbers| numbers.collect::<Vec<_>>()), (0..100).collect::<Vec<_>>());
-    // Who stops early does not wait for the rest.
+    // A consumer that stops early does not wait for the rest.
     assert_eq!(ahead(0.., |mut numbers| numbers.nth(3)), Some(3));
 }

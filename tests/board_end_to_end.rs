@@ -34,7 +34,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// `None`, with a message, if this machine cannot emulate the board; in CI that is a panic.
+    /// Returns `None`, with a message, if this machine cannot emulate the board. In CI, this panics.
     fn new(options: &[&str]) -> Option<Rig> {
         let board = Board::up(options)?;
         let ws = Workspace::new();
@@ -42,7 +42,7 @@ impl Rig {
         Some(Rig { board, ws })
     }
 
-    /// `nas`, for which the board is a Raspberry Pi 4.
+    /// Returns `nas`, for which the board is a Raspberry Pi 4.
     fn nas(&self, args: &str) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::new(NAS);
         command.args(args.split_whitespace()).current_dir(self.ws.dir());
@@ -56,7 +56,7 @@ impl Rig {
         self.nas(&format!("profile --device raspberry-pi-4 --ssh {ssh} --space tiny.toml --data folder:images --isolated --runtime {runtime}"))
     }
 
-    /// Number of models in the rows of a table.
+    /// Returns the number of models in the rows of a table.
     fn models(rows: &[Value]) -> usize {
         rows.iter().map(|row| row["key"].to_string()).collect::<BTreeSet<_>>().len()
     }
@@ -114,7 +114,7 @@ fn outputs_on_the_board_equal_those_of_this_machine() {
     let ops = "conv_3x3,sep_conv_5x5,skip,max_pool_3x3,conv_5x5,avg_pool_3x3";
     let graph = Genotype::parse(networks, ops).unwrap().graph();
     let file = Source::File(onnx::encode(&graph, &Weights::random(&graph, 7), Precision::Fp32).unwrap());
-    // The board must make the same bytes from the graph as this machine, or else it refuses to run them.
+    // The board must make the same bytes from the graph as this machine. Otherwise, it refuses to run them.
     let model =
         [("file".to_string(), file), ("graph".to_string(), Source::Graph { graph, precision: Precision::Fp32 })];
     let mut rng = ChaCha8Rng::seed_from_u64(7);
@@ -181,7 +181,7 @@ fn a_jump_of_the_boards_clock_does_not_change_latencies() {
     }
 }
 
-/// The clock of the virtual machine counts instructions, so that the same work takes the same time in it, whatever this
+/// The clock of the virtual machine counts instructions, so the same work takes the same time in it, whatever this
 /// machine does meanwhile. The latencies in the table must equal those that the probe reports when it is run on the
 /// board by hand.
 #[test]

@@ -28,7 +28,7 @@ layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }, { channels = 8
 "#;
 /// A bare call, stem, head, and three candidates in three layers, two of which are a skip that does nothing.
 const MODELS: usize = 10;
-/// Rows that each model has at least.
+/// The least number of rows that each model has.
 const ROUNDS: usize = 6;
 
 /// A board, and a folder with its device file, in which commands run.
@@ -45,7 +45,7 @@ impl Rig {
         Some(Rig { board: Board::plain(options)?, ws })
     }
 
-    /// A program with the environment of the board's owner.
+    /// Returns a program with the environment of the board's owner.
     fn program(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.ws.dir()).env("HOME", self.board.home());
@@ -53,7 +53,7 @@ impl Rig {
         command
     }
 
-    /// `nas-profile` for the tiny space, on the board at `port`.
+    /// Returns `nas-profile` for the tiny space, on the board at `port`.
     fn profile(&self, port: u16) -> Command {
         let mut command = self.program(NAS_PROFILE);
         command
@@ -65,19 +65,19 @@ impl Rig {
         command
     }
 
-    /// The error line of a command that must fail.
+    /// Returns the error line of a command that must fail.
     fn error(&self, command: &mut Command) -> String {
         error_of(command.output().unwrap())
     }
 
-    /// The complete rows of the table.
+    /// Returns the complete rows of the table.
     fn rows(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.ws.path(TABLE)).unwrap_or_default();
         let complete = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         complete.lines().skip(1).map(Into::into).collect()
     }
 
-    /// Runs the command again, which must keep the rows `before` and complete the table.
+    /// Runs the command again. It must keep the rows `before` and complete the table.
     fn assert_completes(&self, before: &[String]) {
         let output = self.profile(self.board.port()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -100,7 +100,7 @@ impl Rig {
         std::fs::write(folder.join("sites.toml"), format!("[plain]\n{toml}\n")).unwrap();
     }
 
-    /// `nas bench` on the board, of a model whose first inference never ends.
+    /// Returns `nas bench` on the board, for a model whose first inference never ends.
     fn bench_endless(&self, args: &str) -> Command {
         std::fs::write(self.ws.path("endless.onnx"), onnx::endless()).unwrap();
         let mut command = self.program(NAS);
@@ -110,13 +110,13 @@ impl Rig {
         command
     }
 
-    /// The probe and its children on the board.
+    /// Returns the process ids of the probe and its children on the board.
     fn probes(&self) -> String {
         self.board
             .run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in *nas-probe*) echo ${p#/proc/};; esac; done")
     }
 
-    /// A script that can be uploaded in place of the probe.
+    /// Writes a script that can be uploaded in place of the probe.
     fn fake_probe(&self, script: &str) -> PathBuf {
         self.ws.write("fake", &format!("#!/bin/sh\n{script}\n"));
         let path = self.ws.path("fake");
@@ -150,7 +150,7 @@ fn wait_for(done: impl Fn() -> bool, mut check: impl FnMut()) {
     }
 }
 
-/// The error line of a command that must fail with exit code 1 and nothing on stdout.
+/// Returns the error line of a command that must fail with exit code 1 and with nothing on stdout.
 fn error_of(output: Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -310,7 +310,7 @@ fn a_missing_incompatible_or_wrong_probe_is_reported() {
 #[test]
 fn a_model_that_a_runtime_rejects_does_not_prevent_other_rows() {
     let rig = rig!();
-    // tract supports one thread only.
+    // tract supports only one thread.
     let error = rig.error(rig.profile(rig.board.port()).args("--runtime ort --runtime tract --threads 2".split(' ')));
     assert!(error.contains(&format!("{MODELS} of {MODELS} models")) && error.contains("1 thread"), "{error}");
     let measured = rig.ws.read("profiles/plain/tiny.3x8x8.ort.fp32.2threads.jsonl");
@@ -569,7 +569,7 @@ fn boards_of_one_kind_share_the_work() {
     assert!(output.status.success(), "{stderr}");
     assert_complete(&rig.rows());
     assert!(stderr.contains("one board is left out: cannot reach pi@127.0.0.1:1"), "{stderr}");
-    // On a busy machine the boards may seem to differ in speed, and then a warning names the one that is left out.
+    // On a busy machine, the boards may seem to differ in speed. A warning then names the one that is left out.
     let left_out = stderr.contains("is left out");
     // The folder is created for the first model that is measured there.
     assert_eq!(other.run("ls -d .cache/edge-nas/models").trim(), ".cache/edge-nas/models", "{stderr}");

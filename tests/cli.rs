@@ -146,7 +146,7 @@ fn the_commands_that_errors_suggest_fix_them() {
     let measure = |error: String| {
         let (program, args) = error.rsplit('`').nth(1).unwrap().split_once(' ').unwrap();
         assert_eq!(program, "nas-profile");
-        // On a busy machine there may be warnings.
+        // On a busy machine, there may be warnings.
         let quiet = predicate::str::is_empty().or(predicate::str::starts_with("warning: "));
         ws.command(NAS_PROFILE, args).assert().success().stderr(quiet);
     };
@@ -235,7 +235,7 @@ fn a_command_that_cannot_write_leaves_no_files() {
     ws.nas(&format!("{TRAIN} {OPS} skip")).assert().success();
     ws.nas("export --run r --data folder:images --images 1").assert().success();
     ws.write("experiment.toml", "name = \"t\"\ntarget_latency = \"1ms\"\n");
-    // In the cache, the probe's lock has the number of the process that measured last.
+    // In the cache, the lock of the probe contains the id of the process that measured last.
     let files = || {
         let mut files = ws.files(".");
         files.retain(|path, _| !path.starts_with("./cache"));

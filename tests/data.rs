@@ -101,7 +101,7 @@ fn a_channel_with_a_single_value_cannot_be_normalised() {
 #[test]
 fn the_real_cifar10_has_the_published_statistics() {
     let Some(dir) = std::env::var_os("CIFAR10_DIR") else {
-        // Not eprintln, which the test harness hides.
+        // Not eprintln!, which the test harness captures.
         let line = "skipped: set CIFAR10_DIR to the folder of CIFAR-10's binary version to run this test";
         return writeln!(std::io::stderr(), "{line}").unwrap();
     };
@@ -292,7 +292,7 @@ fn a_class_that_cannot_be_told_or_tested_is_an_error() {
     assert_fails(dir.path(), &["class `automobile`", "no test images"]);
 }
 
-/// They merged into one class.
+/// Replacing their invalid bytes would merge these classes into one.
 #[test]
 fn classes_whose_names_are_not_utf8_are_named_in_an_error() {
     use std::os::unix::ffi::OsStrExt;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Whether a process has this text among its arguments.
+/// Returns whether a process has this text among its arguments.
 fn is_running(argument: &Path) -> bool {
     let argument = argument.to_str().unwrap();
     fs::read_dir("/proc").unwrap().flatten().any(|process| {
@@ -20,7 +20,8 @@ fn is_running(argument: &Path) -> bool {
     })
 }
 
-/// With a model whose first inference never ends, and one that needs more memory than any machine has.
+/// Creates a workspace with a model whose first inference never ends, and one that needs more memory than any machine
+/// has.
 fn workspace() -> Workspace {
     let ws = Workspace::new();
     fs::write(ws.path("endless.onnx"), onnx::endless()).unwrap();

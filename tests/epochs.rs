@@ -1,4 +1,4 @@
-//! A training that is interrupted at any step resumes from its checkpoint to the same bits.
+//! A training that is interrupted at any step resumes from its checkpoint and gives the same bits.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
@@ -80,7 +80,7 @@ impl Task for Small {
     }
 }
 
-/// Trains in `dir`, with a checkpoint after every step, and gives the log and all tensors.
+/// Trains in `dir`, with a checkpoint after every step, and returns the log and all tensors.
 fn train(data: &Data, dir: &Path, mut task: Small) -> (Vec<Line>, Vec<(String, Vec<f64>)>) {
     let indices: Vec<usize> = (0..IMAGES).collect();
     let normalisation = Normalisation::of(&data.train, &indices).unwrap();

@@ -8,14 +8,14 @@ use nas_exporters::onnx;
 use onnx_protobuf::{Message, ModelProto};
 use serde_json::{Value, json};
 
-/// On the embedded images, a network that is trained in seconds.
+/// Trains a network on the embedded images in seconds.
 const EMBEDDED: &str = "train --run r --space tiny.toml --genotype conv_3x3,max_pool_3x3,conv_3x3 --epochs 1 \
                         --arithmetic fp32";
-/// On the images of a workspace.
+/// Trains a network on the images of a workspace.
 const IMAGES: &str = "train --run r --data folder:images --epochs 2 --batch-size 16 --arithmetic fp32";
 const OPS: &str = "--space tiny.toml --genotype conv_3x3,skip,skip";
 
-/// The evaluations of a command.
+/// Returns the evaluations of a command.
 fn evaluated(ws: &Workspace, args: &str) -> Vec<Value> {
     ws.json(&format!("eval {args}")).as_array().unwrap().clone()
 }
@@ -25,7 +25,8 @@ fn counts(evaluation: &Value) -> Vec<u64> {
     rows.iter().flat_map(|row| row.as_array().unwrap().iter().map(|count| count.as_u64().unwrap())).collect()
 }
 
-/// An upper bound of the images that two evaluations disagree about, where they disagree in one direction.
+/// Returns an upper bound on the number of images about which two evaluations disagree, if they disagree in one
+/// direction.
 fn moved(a: &Value, b: &Value) -> u64 {
     counts(a).iter().zip(counts(b)).map(|(a, b)| a.abs_diff(b)).sum()
 }
@@ -66,7 +67,7 @@ fn weights_and_exports_agree_in_both_runtimes() {
         }
     }
 
-    // The file alone says what its input and output mean, and the result is beside it.
+    // The file alone says what its input and output mean, and the result is written beside it.
     std::fs::rename(ws.path("r/model.onnx"), ws.path("moved.onnx")).unwrap();
     let file = evaluated(&ws, "--onnx moved.onnx --runtime tract --run nowhere --images 150").remove(0);
     assert_eq!((&file["model"], &file["images"], &file["test_images"]), (&"moved".into(), &150.into(), &2000.into()));
@@ -101,7 +102,7 @@ fn the_report_shows_evaluations_of_the_present_networks_only() {
     assert_eq!(page.matches("aria-label=\"Confusion matrix").count(), 1, "only the baseline was evaluated");
 }
 
-/// The ONNX file after a change.
+/// Writes the ONNX file with a change.
 fn changed(ws: &Workspace, name: &str, change: impl FnOnce(&mut ModelProto)) {
     let mut model = ModelProto::parse_from_bytes(&std::fs::read(ws.path("r/model.onnx")).unwrap()).unwrap();
     change(&mut model);

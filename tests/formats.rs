@@ -1,4 +1,4 @@
-//! docs/formats.md, held to the code.
+//! docs/formats.md, compared with the code.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -18,10 +18,10 @@ use toml::Table;
 
 const FORMATS: &str = include_str!("../docs/formats.md");
 
-/// All that an experiment file must have.
+/// Everything that an experiment file must have.
 const MINIMAL: &str = "name = \"minimal\"\ntarget_latency = \"40%\"\n";
 
-/// The first block of a language below a heading.
+/// Returns the first block of a language below a heading.
 fn block(heading: &str, language: &str) -> &'static str {
     let after = |text: &'static str, what: &str| text.split_once(what).map(|(_, after)| after);
     let section = after(FORMATS, &format!("\n{heading}\n")).and_then(|text| text.split("\n## ").next());
@@ -30,7 +30,7 @@ fn block(heading: &str, language: &str) -> &'static str {
     block.unwrap_or_else(|| panic!("{heading}: no {language}"))
 }
 
-/// A line of the experiment example, in force where it is a key or a section that is commented out.
+/// Returns a line of the experiment example, uncommented if it is a key or a section.
 fn in_force(line: &str) -> &str {
     let is_name = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let is_key = |text: &str| text.split_once(" = ").is_some_and(|(key, _)| is_name(key));
@@ -40,7 +40,7 @@ fn in_force(line: &str) -> &str {
     }
 }
 
-/// The keys of a section of an experiment file, by the error that an unknown one gives.
+/// Returns the known keys of a section of an experiment file, taken from the error for an unknown key.
 fn known(ws: &Workspace, section: &str) -> BTreeSet<String> {
     let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
     ws.write("unknown.toml", &format!("{MINIMAL}{header}unheard_of = 1\n"));
@@ -50,7 +50,7 @@ fn known(ws: &Workspace, section: &str) -> BTreeSet<String> {
     expected.split('`').skip(1).step_by(2).map(String::from).collect()
 }
 
-/// A section has exactly the known keys, and so do those within it.
+/// Checks that a section has exactly the known keys, and so do the sections within it.
 fn check(ws: &Workspace, section: &str, documented: &Table) {
     let keys: BTreeSet<String> = documented.keys().cloned().collect();
     assert_eq!(keys, known(ws, section), "documented and known keys of [{section}]");
@@ -81,7 +81,7 @@ fn the_experiment_example_has_the_defaults() {
     assert_eq!(example, defaults);
 }
 
-/// The example below a heading has lines as the code writes them.
+/// Checks that the example below a heading has lines as the code writes them, and returns them.
 fn lines<T: Serialize + DeserializeOwned>(heading: &str) -> Vec<T> {
     let line = |text: &str| {
         let value: T = serde_json::from_str(text).unwrap_or_else(|e| panic!("{heading}: {e}: {text}"));
@@ -91,7 +91,7 @@ fn lines<T: Serialize + DeserializeOwned>(heading: &str) -> Vec<T> {
     block(heading, "json").lines().map(line).collect()
 }
 
-/// The example below a heading is a file as the code writes it, but for its line breaks.
+/// Checks that the example below a heading is a file as the code writes it, apart from line breaks, and returns it.
 fn file<T: Serialize + DeserializeOwned>(heading: &str) -> T {
     let text = block(heading, "json");
     let value: T = serde_json::from_str(text).unwrap_or_else(|e| panic!("{heading}: {e}"));

@@ -1,11 +1,11 @@
-//! The examples of docs/guide.md that need nothing but this machine, in their order, with small settings.
+//! The examples of docs/guide.md that need only this machine, in their order, with small settings.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::{NAS, Workspace};
 
-/// What keeps an example short, by what it starts with: another space and data set, fewer networks, epochs and rounds.
+/// Flags that shorten an example, by its beginning: another space and data set, and fewer networks, epochs and rounds.
 const SHORTER: [(&str, &str); 8] = [
     ("nas profile validate --", "--networks 3 --data folder:images"),
     ("nas profile --", "--networks 20 --data folder:images"),
@@ -17,7 +17,7 @@ const SHORTER: [(&str, &str); 8] = [
     ("nas profile show", ""),
 ];
 
-/// A file that an example names by a word, or that takes too long.
+/// Words in examples that stand for a file or take too long, and their replacements.
 const REPLACED: [(&str, &str); 5] = [
     ("--space chain_small", "--space chain_small.toml"),
     ("chain_small.1x28x28", "chain_small.3x8x8"),
@@ -26,8 +26,8 @@ const REPLACED: [(&str, &str); 5] = [
     ("scripts/quickstart.toml", "quick.toml"),
 ];
 
-/// The commands of the last column of the table of verbs, then those of the text that follows it, and those about
-/// searching.
+/// Returns the commands in the last column of the table of verbs, then those in the text that follows it, and then
+/// those about searching.
 fn examples() -> Vec<String> {
     let guide = include_str!("../docs/guide.md");
     let (_, verbs) = guide.split_once("## The verbs").unwrap();

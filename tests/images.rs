@@ -27,7 +27,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// Loads it, after it was filled up with grey images of this size; the image `train/cat/a.*` is the first.
+    /// Fills the folder up with grey images of this size, and loads it. The image `train/cat/a.*` comes first.
     fn load(&self, width: u32, height: u32, suffix: &str) -> Result<Data, String> {
         let grey = RgbImage::from_pixel(width, height, Rgb([99; 3]));
         for name in ["train/dog/z.png", "test/cat/z.png", "test/dog/z.png"] {
@@ -101,10 +101,10 @@ fn images_of_any_size_are_scaled_to_squares() {
 
     let data = folder.load(40, 30, "@3").unwrap();
     assert_eq!((data.train.shape, data.test.shape), ([3, 3, 3], [3, 3, 3]));
-    // The centre of the wide one has three pixels a side.
+    // The centre of the wide image is three pixels wide and high.
     let (columns, rows) = ([1, 2, 3].repeat(3), [[0; 3], [1; 3], [2; 3]].concat());
     assert_eq!(data.train.image(0), [columns, rows, vec![7; 9]].concat());
-    // Rows 1 to 7 of the high one are averaged: no value is that of a single row, but in the middle.
+    // Rows 1 to 7 of the high image are averaged: except in the middle, no value is that of a single row.
     let rows: Vec<u8> = data.train.image(1)[..9].chunks(3).map(|row| row[0]).collect();
     assert!((18..=22).contains(&rows[0]) && rows[1] == 40 && (58..=62).contains(&rows[2]), "{rows:?}");
     assert_eq!(data.test.image(0), [99; 27]);

@@ -1,4 +1,4 @@
-//! `nas-profile import`: latency tables out of published ones.
+//! `nas-profile import`: latency tables from published ones.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -24,7 +24,7 @@ fn import(ws: &Workspace, args: &str) -> Command {
     ws.command(NAS_PROFILE, &format!("import {args}"))
 }
 
-/// What it prints as JSON, and the keys that it lists as left out.
+/// Returns what the command prints as JSON, and the keys that it lists as left out.
 fn imported(ws: &Workspace, args: &str) -> (Value, Vec<String>) {
     let output = import(ws, args).arg("--json").assert().success().get_output().clone();
     let listed = String::from_utf8(output.stderr).unwrap().lines().map(String::from).collect();
@@ -83,7 +83,7 @@ fn a_table_of_proxylessnas_becomes_a_latency_table() {
     assert_eq!(table.estimates()[&rows[1].subject], of_first);
 }
 
-/// The YAML of all layers of the space, each with a mean of its own: the `n`th takes `n` + 1/8 ms.
+/// Returns the YAML of all layers of the space, each with its own mean: the `n`th takes `n` + 1/8 ms.
 fn whole_table(networks: &Networks) -> String {
     let mut yaml = String::new();
     for (n, layer) in networks.distinct_layers().iter().filter(|layer| !layer.is_identity()).enumerate() {
@@ -106,7 +106,8 @@ fn whole_table(networks: &Networks) -> String {
     yaml
 }
 
-/// The convolutions of a network of the space, each with its kernel and expansion; a dash is a layer that is left out.
+/// Returns the genotype of a network of the space, given the kernel and the expansion of each convolution. A dash
+/// stands for a layer that is left out.
 fn genotype(networks: &Networks, blocks: &str) -> Genotype {
     let name = |block: &str| match block {
         "-" => "skip".to_string(),
@@ -123,7 +124,7 @@ fn of_the_space() -> Networks {
     Networks::new(SearchSpace::load("proxylessnas").unwrap(), Shape::new(3, 224, 224), [1000]).unwrap()
 }
 
-/// A published table predicts by its plain sum, and a search derives networks within a target from it.
+/// A published table predicts by its plain sum, and a search based on it derives networks within a target.
 #[test]
 fn a_whole_published_table_predicts_and_is_searched() {
     let (ws, networks) = (Workspace::new(), of_the_space());
@@ -143,11 +144,11 @@ fn a_whole_published_table_predicts_and_is_searched() {
     let scores = scores_of(&networks, |layer, choice| ((layer * 7 + choice) as f64 * 0.73).sin());
     let found = derive(&networks, &scores, &[Constraint::new(Cost::latency(&model), limit.ns())]).unwrap();
     assert!(model.predict(&found.choices) <= limit);
-    // From below, closely: there are 10^15 networks.
+    // The prediction is close to the limit, since there are 10^15 networks.
     assert!(model.predict(&found.choices).ns() > 0.95 * limit.ns());
 }
 
-/// With the table that its authors published, which does not ship, since it has no licence.
+/// This uses the table that its authors published, which is not part of this repository since it has no licence.
 #[test]
 fn proxylessnas_is_predicted_from_the_published_table() {
     let Some(yaml) = std::env::var_os("PROXYLESSNAS_YAML") else {
@@ -221,7 +222,7 @@ fn an_existing_file_is_replaced_with_force_only() {
     assert_eq!(load(&ws, "own.jsonl").published().len(), 3);
 }
 
-/// Names become parts of a path.
+/// These names become parts of a path.
 #[test]
 fn names_that_are_no_file_names_are_wrong_usage() {
     let ws = Workspace::new();

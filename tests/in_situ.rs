@@ -1,4 +1,4 @@
-//! Which networks are measured, against a board that pulls a strided skip forward through the layer before it.
+//! Which networks are measured, tried on a board that pulls a strided skip forward through the layer before it.
 #![allow(clippy::unwrap_used)]
 
 mod table;
@@ -16,14 +16,14 @@ use table::{COMMAND, header_of, row};
 const INPUT: Shape = Shape { channels: 3, height: 32, width: 32 };
 const CLASSES: usize = 10;
 const NETWORKS: usize = 160;
-/// What is left of a layer that a strided skip is pulled through.
+/// The share that is left of a layer through which a strided skip is pulled.
 const LEFT: f64 = 0.25;
 
 fn networks() -> Networks {
     Networks::new(SearchSpace::load("chain_small").unwrap(), INPUT, [CLASSES]).unwrap()
 }
 
-/// Nanoseconds of a layer with its neighbours' doings left out.
+/// Returns the nanoseconds of a layer without the influence of its neighbours.
 fn alone(layer: &Layer) -> f64 {
     let ops = ["skip", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "conv_3x3", "conv_5x5"];
     let name = layer.op.to_string();
@@ -54,7 +54,7 @@ fn measured(table: &mut LatencyTable, subjects: &[Subject]) {
     subjects.iter().for_each(|subject| table.append(measure(subject)).unwrap());
 }
 
-/// A table of the layers and of the networks that are measured first.
+/// Creates a table with the layers and the networks that are measured first.
 fn begun(networks: &Networks, number: usize) -> (tempfile::TempDir, LatencyTable) {
     let dir = tempfile::tempdir().unwrap();
     let mut table = LatencyTable::open(&dir.path().join("t.jsonl"), header_of(networks), COMMAND).unwrap();
@@ -72,7 +72,7 @@ fn choices(networks: &Networks, ops: &[&str]) -> Vec<usize> {
     Genotype::parse(networks.clone(), &ops.join(",")).unwrap().choices
 }
 
-/// Relative error of the prediction for a network.
+/// Returns the relative error of the prediction for a network.
 fn error(table: &LatencyTable, networks: &Networks, choices: &[usize]) -> f64 {
     let model = LatencyModel::new(table, networks).unwrap();
     (model.predict(choices).ns() / truth(&networks.layers_of(choices)) - 1.0).abs()
@@ -92,7 +92,7 @@ fn the_rest_of_the_networks_is_new_and_chosen_once() {
     assert!(chosen.iter().all(|network| !known.contains(network)));
     assert_eq!(rest(&table, &networks), chosen);
 
-    // Interrupted after ten: those stay, and as many are added as were left.
+    // Interrupted after ten: these stay, and as many others are added as were left.
     measured(&mut table, &chosen[..10]);
     let again: BTreeSet<Subject> = rest(&table, &networks).into_iter().collect();
     assert_eq!(again.len(), chosen.len());
@@ -103,7 +103,7 @@ fn the_rest_of_the_networks_is_new_and_chosen_once() {
     assert!(whole.iter().eq(chosen[..10].iter().chain(&left).collect::<BTreeSet<_>>()));
 }
 
-/// A pair that one network in 343 has, even where the first is the stem, which is in all.
+/// Pairs that one network in 343 has, even if the first of the pair is the stem, which all networks have.
 #[test]
 fn rare_pairs_are_predicted() {
     let networks = networks();
@@ -123,7 +123,8 @@ fn rare_pairs_are_predicted() {
     assert!(after < 0.02 && after < before, "{before} -> {after}");
 }
 
-/// One op throughout, the cheapest and the dearest network: searches choose extremes, where fits see random ones.
+/// One op throughout, and the cheapest and the most expensive network. Searches choose such extremes, while fits see
+/// random networks.
 #[test]
 fn the_corners_are_predicted_and_never_below_what_a_call_costs() {
     let networks = networks();
@@ -141,7 +142,8 @@ fn the_corners_are_predicted_and_never_below_what_a_call_costs() {
     }
 }
 
-/// What they cost depends on a choice of a layer that is not next to them, and so does what their neighbours do.
+/// The cost of these layers depends on a choice in a layer that is not next to them, and so does the effect of their
+/// neighbours.
 #[test]
 fn layers_of_the_same_width_are_predicted_on_each_width() {
     let text = r#"
@@ -172,7 +174,7 @@ fn layers_of_the_same_width_are_predicted_on_each_width() {
     assert!(validation.random.mape < 0.01 && derived.mape < 0.02, "{validation:?}");
     assert!(derived.networks >= 10, "{derived:?}");
 
-    // What is said of the layers of a network adds up to its prediction, interactions and what all share aside.
+    // What the layers add to a network sums up to its prediction, apart from interactions and what all networks share.
     let adds = |choices: &[usize]| networks.searched().map(|layer| model.row(layer, choices)).sum::<Latency>();
     let [deep, shallow] = [
         ["conv_3x3:8", "conv_3x3", "conv_3x3", "conv_3x3:24", "conv_3x3", "conv_3x3"],
@@ -184,7 +186,7 @@ fn layers_of_the_same_width_are_predicted_on_each_width() {
     assert!((said / predicted - 1.0).abs() < 0.05, "{said} {predicted}");
 }
 
-/// Of a space of 49 networks, none twice.
+/// The space has 49 networks, and none of them is measured twice.
 #[test]
 fn a_small_space_runs_out_of_networks() {
     let mut space = SearchSpace::load("chain_small").unwrap();
@@ -199,7 +201,7 @@ fn a_small_space_runs_out_of_networks() {
     assert_eq!(whole, 49);
 }
 
-/// Only the classifier differs, so that a handful of networks is enough.
+/// Only the classifier differs, so a handful of networks is enough.
 #[test]
 fn another_number_of_classes_takes_a_few_networks() {
     let networks = networks();

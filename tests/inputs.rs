@@ -1,4 +1,4 @@
-//! What enters by flags and by files is refused where it cannot be meant, before anything is written.
+//! Flags and files that make no sense are rejected before anything is written.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -15,7 +15,7 @@ const TRAIN: &str = "train --data folder:images --run r --space tiny.toml --geno
 const SEARCH: &str = "search --data folder:images --run r --space tiny.toml --target-latency 50%";
 const PROFILE: &str = "profile --space tiny.toml --input 3x8x8 --classes 3";
 
-/// Numbers that a flag must refuse, each with the key of the experiment that must refuse it as well.
+/// Numbers that a flag must reject, each with the key of the experiment that must reject it as well.
 const NUMBERS: [(&str, &str, &str, &[&str]); 20] = [
     (TRAIN, "--epochs", "train.epochs", &["0", "-1", "1000000000"]),
     (TRAIN, "--batch-size", "train.batch_size", &["0", "1000000000000"]),
@@ -39,7 +39,7 @@ const NUMBERS: [(&str, &str, &str, &[&str]); 20] = [
     ("bench", "--rounds", "bench.rounds", &["0", "100000000"]),
 ];
 
-/// The line of a command that must fail with this exit code, and write nothing to stdout.
+/// Returns the message of a command that must fail with this exit code and write nothing to stdout.
 #[track_caller]
 fn refused(ws: &Workspace, args: &str, code: i32) -> String {
     let output = ws.nas(args).assert().code(code).stdout("").get_output().clone();
@@ -65,7 +65,7 @@ fn numbers_out_of_bounds_are_refused_as_flags_and_in_experiments() {
     assert_eq!(ws.read("r/weights.safetensors"), "earlier");
 }
 
-/// Otherwise the choice would be that of an alpha that was never trained.
+/// Otherwise, the choice would be based on an alpha that was never trained.
 #[test]
 fn a_search_must_train_alpha() {
     let ws = Workspace::profiled();
@@ -125,7 +125,7 @@ fn sizes_that_would_exhaust_the_memory_are_refused() {
     assert!(!ws.path("profiles").exists(), "something was written");
 }
 
-/// What [`Networks::new`] takes is a graph; what it refuses would be none.
+/// A network that [`Networks::new`] accepts has a graph. What it rejects would have none.
 #[test]
 fn a_network_within_the_limits_has_a_graph() {
     let ops = [
@@ -218,7 +218,7 @@ fn a_target_that_limits_nothing_is_mentioned() {
     assert!(said.contains(" after 1 epoch, "), "{said}");
 }
 
-/// Runs a command of the shell in the workspace, with `$NAS` and `$NAS_PROFILE`, and gives its exit code and stderr.
+/// Runs a shell command in the workspace, with `$NAS` and `$NAS_PROFILE`, and returns its exit code and stderr.
 fn shell(ws: &Workspace, command: &str) -> (Option<i32>, String) {
     let shell = Command::new("bash")
         .args(["-c", &format!("set -o pipefail; {command}")])
@@ -239,7 +239,7 @@ fn output_that_cannot_be_written_is_no_panic() {
     assert_eq!(shell(&ws, "$NAS train --epochs 0 2>/dev/full").0, Some(2));
     let (code, said) = shell(&ws, "$NAS completions bash >/dev/full");
     assert!(code == Some(1) && said.starts_with("error: ") && said.contains("No space left"), "{code:?} {said}");
-    // A search warns that nobody validated the table.
+    // A search warns if nobody validated the table.
     let search = format!("$NAS {SEARCH} --epochs 1 --warmup-epochs 0 2>/dev/full");
     assert_eq!(shell(&ws, &search).0, Some(0));
     assert!(ws.path("r/genotype.json").exists());

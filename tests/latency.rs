@@ -1,4 +1,4 @@
-//! What a latency model makes of a table: predictions, expectations, targets.
+//! What a latency model derives from a table: predictions, expectations, targets.
 #![allow(clippy::unwrap_used)]
 
 mod table;
@@ -57,13 +57,13 @@ fn cases() -> impl Strategy<Value = Case> {
     let widths = proptest::sample::subsequence(vec![1usize, 2, 3], 1..3).prop_map(Channels::Widths);
     let channels = prop_oneof![widths, Just(Channels::Same)];
     let layer = (ops, channels, 1..3usize).prop_map(|(ops, channels, stride)| LayerSpec { ops, channels, stride });
-    // Few round numbers among them, so that sums tie.
+    // There are a few round numbers among them, so that sums tie.
     let ns = prop_oneof![1e2..1e6, (1..4u32).prop_map(|n| f64::from(n) * 100.0)];
     let ns = proptest::collection::vec(ns, 18);
     (proptest::collection::vec(layer, 1..4), ns).prop_map(|(layers, ns)| case(layers, &ns))
 }
 
-/// Every way to fill the layers.
+/// Returns every way to fill the layers.
 fn all_networks(networks: &Networks) -> Vec<Vec<usize>> {
     networks.choices().iter().fold(vec![vec![]], |all: Vec<Vec<usize>>, choices| {
         let grow =
@@ -81,7 +81,7 @@ fn one_hot(networks: &Networks, network: &[usize]) -> Vec<Vec<f64>> {
     network.iter().zip(networks.choices().iter().map(Vec::len)).map(row).collect()
 }
 
-/// Reproducible numbers in 0..1 for each layer and choice, with ties.
+/// Returns reproducible numbers from 0 to 1 for each layer and choice, with ties.
 fn scores(networks: &Networks, seed: u64) -> Vec<Vec<f64>> {
     let score = |l: usize, i: usize| {
         let mixed = (seed ^ (l * 31 + i) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
@@ -121,8 +121,8 @@ proptest! {
         }
     }
 
-    /// On the line between two distributions that differ in one layer, expectation is on the line
-    /// between their expectations.
+    /// On the line between two distributions that differ in one layer, the expectation is on the line between their
+    /// expectations.
     #[test]
     fn expectation_is_linear_in_each_layer(case in cases(), seed: u64, at in 0.0..1.0f64, which: usize) {
         let Case { model, .. } = &case;
@@ -195,8 +195,8 @@ proptest! {
         }
     }
 
-    /// Multiply-accumulates and parameters are polynomials as latency is, and a limit on activations is one on what
-    /// exceeds it.
+    /// Multiply-accumulates and parameters are polynomials like latency, and a limit on activations limits what exceeds
+    /// it.
     #[test]
     fn costs_are_those_of_the_networks(case in cases()) {
         let networks = &case.model.networks;
@@ -206,7 +206,7 @@ proptest! {
             let (cost, first) = (graph.cost(), networks.first_live(&network));
             prop_assert_eq!(macs.polynomial.value(&network, first), cost.macs as f64);
             prop_assert_eq!(params.polynomial.value(&network, first), cost.params as f64);
-            // A zero, which no derived network holds, costs nothing by definition, and its output takes memory.
+            // A zero, which no derived network contains, costs nothing by definition, although its output takes memory.
             let limits = [cost.peak_activation_bytes, cost.peak_activation_bytes - 4];
             for limit in limits.into_iter().filter(|_| is_live(networks, &network)) {
                 let constraint = Constraint::peak_activations(networks, limit);
@@ -239,8 +239,8 @@ proptest! {
     }
 }
 
-/// Ten layers of twenty choices each, and scores that follow the costs: few networks dominate another, and yet the
-/// best one is found at once.
+/// Ten layers with twenty choices each, and scores that follow the costs. Few networks dominate others, but the best
+/// one is still found at once.
 #[test]
 fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
     use edge_nas::model::Polynomial;

@@ -1,4 +1,4 @@
-//! The latency model against boards that are made up, so that the truth is known.
+//! The latency model, tried on made-up boards for which the truth is known.
 #![allow(clippy::unwrap_used)]
 
 mod made_up;
@@ -32,7 +32,7 @@ fn names(fit: &Fit) -> Vec<&str> {
     fit.interactions.iter().map(|found| found.gain.interaction.as_str()).collect()
 }
 
-/// One in 20 is what the selection allows; one in 32 is seen.
+/// The selection allows an interaction in one of 20 fits. Here, one of 32 fits has one.
 #[test]
 fn finds_nothing_where_latencies_add_up() {
     let mut found = vec![];
@@ -64,8 +64,8 @@ fn finds_that_strided_skips_are_pulled_forward() {
     }
 }
 
-/// Of ten boards, by the worst network of 300: the same number of networks, all balanced or a quarter
-/// chosen.
+/// For ten boards, compares the worst errors among 300 networks. The fits have equally many networks, either all from
+/// the balanced design or a quarter of them chosen.
 #[test]
 fn d_optimal_networks_reduce_the_worst_errors() {
     let mut better = 0;
@@ -110,7 +110,7 @@ fn disturbed_measurements_are_named_and_hardly_count() {
         let fit = Fit::new(&board.structure, &measured).unwrap();
         let error = board.error(|ops| predict(&fit.polynomial, ops));
         assert!(error < 0.003, "{seed}: {error}");
-        // Each counts less than any that was not disturbed.
+        // Each of these counts less than any network that was not disturbed.
         let least = (0..100).filter(|i| ![3, 41, 90].contains(i)).map(|i| fit.weights[i]).fold(1.0, f64::min);
         for i in [3, 41, 90] {
             assert!(fit.weights[i] < 0.25 && fit.weights[i] < least, "{seed} {i}: {} {least}", fit.weights[i]);
@@ -118,8 +118,8 @@ fn disturbed_measurements_are_named_and_hardly_count() {
     }
 }
 
-/// The rows' differences from their layer's mean are within twice their standard error of the truth about
-/// as often as they should be.
+/// The difference of a row from the mean of its layer is within twice its standard error of the truth about as often as
+/// it should be.
 #[test]
 fn standard_errors_hold() {
     let (mut inside, mut all) = (0, 0);
@@ -169,7 +169,7 @@ fn what_cannot_be_fitted_is_named() {
     assert_eq!(Fit::new(&structure, &good).unwrap_err(), FitError::Isolated { row: "conv_3x3 64/2".into() });
 }
 
-/// A model with interactions, of a space that is small enough to try every network.
+/// Returns a model with interactions for a space that is small enough to try every network.
 fn small() -> &'static (Board, Polynomial) {
     static SMALL: std::sync::OnceLock<(Board, Polynomial)> = std::sync::OnceLock::new();
     SMALL.get_or_init(|| {
@@ -215,8 +215,8 @@ proptest! {
         prop_assert_eq!(floored.expected(&one_hot(&ops)), value.max(share * value));
     }
 
-    /// In each layer the expectation is that of its ops, weighted by their probabilities; and its slope is what the
-    /// gradient has.
+    /// In each layer, the expectation is the mean of those of its ops, weighted by their probabilities. Its slope
+    /// equals the gradient.
     #[test]
     fn the_expectation_is_multilinear(seed in 0u64..1000, layer in 0usize..6) {
         let model = &small().1;
@@ -238,14 +238,14 @@ proptest! {
         }
     }
 
-    /// The best network within a limit on latency, and within another cost's limit too.
+    /// The best network within a limit on latency, and also within a limit on another cost.
     #[test]
     fn the_best_network_within_limits_is_that_of_a_full_search(
         seed in 0u64..1000, share in 0.05f64..0.9, other_share in 0.3f64..1.0,
     ) {
         let (board, model) = small();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        // Three ops a layer, so that all networks can be tried.
+        // Three ops per layer, so that all networks can be tried.
         let choices: Vec<Vec<usize>> = (0..6).map(|_| {
             let live = board.structure.having(0, |role| role != Role::Zero);
             let start = rng.random_range(0..5);

@@ -19,7 +19,7 @@ fn layer(name: &str, channels: usize, stride: usize) -> Subject {
     Subject::Layer(Layer { op: name.parse().unwrap(), input: INPUT, channels, stride })
 }
 
-/// Those of `subjects` that the table has no row of.
+/// Returns those of `subjects` of which the table has no row.
 fn missing(table: &LatencyTable, subjects: &[Subject]) -> Vec<Subject> {
     match table.require(subjects) {
         Err(TableError::Missing { missing, .. }) => missing,
@@ -35,7 +35,7 @@ fn rows() -> [Row; 2] {
     [row(layer("conv_3x3", 8, 1), 94_123.25, 2), row(layer("skip", 8, 2), 0.1 + 0.2, 2)]
 }
 
-/// A folder with a table of two rows, and the table's path.
+/// Returns a folder with a table of two rows, and the path of the table.
 fn two_rows() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("table.jsonl");
@@ -44,8 +44,8 @@ fn two_rows() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// Where it changes on purpose, the format's number has to rise; where only `key` does, the rows that
-/// people have measured become stale.
+/// If the format changes on purpose, its number must rise. If only `key` changes, the rows that people have measured
+/// become stale.
 #[test]
 fn the_file_format_is_the_golden_one() {
     let golden = include_str!("golden/table.jsonl");
@@ -122,7 +122,7 @@ fn damaged_tables_are_named_with_file_and_line() {
     assert!(error.contains("none.jsonl") && error.contains(COMMAND), "{error}");
 }
 
-/// Each of these lines is left out, and the others stay usable.
+/// Each of these lines is left out, and the others remain usable.
 #[test]
 fn a_damaged_row_is_left_out_and_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -247,7 +247,7 @@ fn a_table_of_another_space_has_no_model() {
     }
 }
 
-/// An eighth of the rows are from moments in which the device is faster than it usually is.
+/// An eighth of the rows come from moments in which the device is faster than usual.
 #[test]
 fn one_fast_moment_in_eight_is_discarded() {
     let (_dir, path) = two_rows();
@@ -269,7 +269,7 @@ fn where_the_anchor_shows_a_drift_rows_are_corrected_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut table = LatencyTable::open(&dir.path().join("t.jsonl"), header(), COMMAND).unwrap();
     let undisturbed = |channels: usize| 1e5 + 1e3 * channels as f64;
-    // From half on the device is 10 % slower; one layer is measured only then.
+    // From the middle on, the device is 10 % slower. One layer is measured only then.
     let late = 7;
     for round in 0..12 {
         let slowness = if round < 6 { 1.0 } else { 1.1 };

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 const LAYERS: usize = 5;
 const CHOICES: usize = 4;
 
-/// A random cost with interactions of neighbours, and of layers with one between them.
+/// Returns a random cost with interactions between neighbours, and between layers with one layer in between.
 fn cost(rng: &mut ChaCha8Rng) -> Cost {
     let set = |rng: &mut ChaCha8Rng| {
         let mut all: Vec<usize> = (0..CHOICES).collect();
@@ -47,7 +47,7 @@ fn total(scores: &[Vec<f64>], choices: &[usize]) -> f64 {
     choices.iter().zip(scores).map(|(&i, row)| row[i]).sum()
 }
 
-/// A limit that a share of the networks is within.
+/// Returns a limit that this share of the networks is within.
 fn quantile(cost: &Cost, networks: &[Vec<usize>], share: f64) -> f64 {
     let mut values: Vec<f64> = networks.iter().map(|choices| cost.polynomial.value(choices, 0)).collect();
     values.sort_by(f64::total_cmp);
@@ -68,7 +68,7 @@ proptest! {
         let constraints: Vec<Constraint> =
             costs.iter().enumerate().map(|c| Constraint::new(c.1.clone(), limit(c))).collect();
         let low = (1.0 - band) * constraints[0].limit;
-        // Coarse ones have ties, and others follow the first cost.
+        // Coarse scores have ties, and the others follow the first cost.
         let score = |l: usize, i: usize, random: f64| {
             if coarse { (random * 4.0).floor() } else { costs[0].polynomial.row((l, i)) + 50.0 * random }
         };
@@ -113,7 +113,7 @@ proptest! {
     }
 }
 
-/// A space of 7⁸ networks or more is searched without trying them all, whether or not widths are searched.
+/// A space of at least 7⁸ networks is searched without trying all of them, whether or not it has several widths.
 #[test]
 fn a_band_of_a_large_space_is_searched_exactly() {
     for widths in ["[16]", "[8, 12, 16]"] {

@@ -1,5 +1,5 @@
-//! One network, three interpreters: libtorch, tract and ONNX Runtime give the same output, and a
-//! network is its layers and nothing else.
+//! One network in three interpreters: libtorch, tract and ONNX Runtime give the same output, and a network consists of
+//! its layers and nothing else.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
@@ -35,8 +35,8 @@ impl Host {
         Host { session: RefCell::new(Session::open(&board).unwrap()), _folder: folder }
     }
 
-    /// Runs a network with random weights on a random image in libtorch and in each runtime, asserts
-    /// that they agree, and gives the output.
+    /// Runs a network with random weights on a random image in libtorch and in each runtime, asserts that they agree,
+    /// and returns the output.
     fn agree(&self, name: &str, graph: Graph, seed: u64) -> Vec<f32> {
         let weights = Weights::random(&graph, seed);
         let onnx = onnx::encode(&graph, &weights, Precision::Fp32).unwrap();
@@ -60,7 +60,7 @@ impl Host {
     }
 }
 
-/// A N×C×H×W tensor of N = 1, its values spread over [-1, 1].
+/// Returns an N×C×H×W tensor with N = 1, whose values are spread over [-1, 1].
 fn random(shape: Shape, seed: u64) -> TensorData {
     use rand::{Rng, SeedableRng};
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
@@ -77,7 +77,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(tensor.contiguous().view(-1)).unwrap()
 }
 
-/// Every form of op, with each kernel and expansion that the built-in spaces use, and some beyond.
+/// Returns every form of op, with each kernel and expansion that the built-in spaces use, and some beyond.
 fn candidates() -> Vec<CandidateOp> {
     let kernels = ["1x1", "3x3", "5x5", "7x7"];
     let plain = ["conv", "sep_conv", "avg_pool", "max_pool"];
@@ -140,7 +140,7 @@ fn is_for_tract(genotype: &Genotype) -> bool {
     !genotype.layers().iter().any(|layer| layer.op.to_string().starts_with("res_") && is_thin(layer.output()))
 }
 
-/// A network of a random small space, in which layers choose from lists of their own, widths among them.
+/// Generates networks of random small spaces, in which layers choose from their own lists, including widths.
 fn genotypes() -> impl Strategy<Value = Genotype> {
     let ops = proptest::sample::subsequence(candidates(), 1..4).prop_shuffle();
     let ops = ops.prop_filter("a live op", |ops| ops.iter().any(|op| *op != CandidateOp::Zero));
@@ -167,7 +167,7 @@ fn networks(space: &str, size: usize) -> Networks {
     Networks::new(SearchSpace::load(space).unwrap(), Shape::new(3, size, size), [10]).unwrap()
 }
 
-/// A random network of a built-in space, for square RGB images of `size` pixels.
+/// Generates random networks of a built-in space, for square RGB images of `size` pixels.
 fn genotypes_of(space: &str, size: usize) -> impl Strategy<Value = Genotype> {
     let networks = networks(space, size);
     let indices = proptest::collection::vec(any::<prop::sample::Index>(), networks.len());
@@ -206,8 +206,8 @@ fn layers_of_one_shape_share_their_rows() {
     assert_eq!((head.input.height, head.input.width), (7, 7));
 }
 
-/// Stem; the first layer of each resolution, on each width before it; those of its width, without what they share
-/// with the first; and a head for each width.
+/// The stem; the first layer of each resolution, for each width before it; the layers of the same width, except for
+/// those that they share with the first one; and a head for each width.
 #[test]
 fn layers_of_the_same_width_have_rows_for_each_width() {
     let rows = |space: &str| networks(space, 32).distinct_layers().len();
@@ -231,7 +231,7 @@ fn channels_are_numbers_or_same() {
         assert!(error.contains("expected") && (error.contains("\"same\"") || channels.starts_with('[')), "{error}");
     }
     assert!(space("[]").unwrap_err().contains("channels are numbers from 1 to"));
-    // Tables and genotypes hold their space: its JSON stays as it was.
+    // Tables and genotypes contain their space, so its JSON must not change.
     for (text, json) in [("4", "[4]"), ("[4, 8]", "[4,8]"), ("\"same\"", "\"same\"")] {
         let space = space(text).unwrap();
         let written = serde_json::to_string(&space).unwrap();
@@ -260,7 +260,7 @@ fn spaces_hold_the_networks_that_they_are_named_after() {
     assert_eq!(shallow.layers().iter().filter(|layer| layer.is_identity()).count(), 7);
 }
 
-/// In a family, parameters of one name differ in size only, and those of the smaller op are all there in the larger.
+/// In a family, parameters of the same name differ only in size, and the larger op has all those of the smaller one.
 #[test]
 fn ops_of_a_family_share_the_names_of_their_parameters() {
     let params = |op: &str, channels: usize, stride: usize| -> Vec<(String, usize)> {
@@ -309,8 +309,8 @@ fn a_layer_takes_the_candidates_of_the_space_and_a_stride_of_one_where_it_names_
     assert_eq!(names(&space.layers[1]), ["conv_3x3:4", "conv_3x3:8", "skip:4", "skip:8"]);
 }
 
-/// A genotype's file has all that it takes to read it: the names are those of the choices, whatever the layers choose
-/// from.
+/// A genotype's file has everything that is needed to read it. The names are those of the choices, whatever the layers
+/// choose from.
 #[test]
 fn a_genotype_is_read_as_it_was_written() {
     let check = |genotype: Genotype| {
@@ -326,7 +326,7 @@ fn a_genotype_is_read_as_it_was_written() {
     runner(128).run(&genotypes(), check).unwrap();
 }
 
-/// The layers of a network with the prefix that each is found below.
+/// Returns the layers of a network, each with the prefix below which it is found.
 fn prefixed(genotype: &Genotype) -> Vec<(String, Layer)> {
     let layers = genotype.layers();
     let last = layers.len() - 1;
@@ -370,7 +370,7 @@ fn parse(onnx: &[u8]) -> GraphProto {
     ModelProto::parse_from_bytes(onnx).unwrap().graph.unwrap()
 }
 
-/// The weights of the part of a network below `prefix`, under the names of the part.
+/// Returns the weights of the part of a network below `prefix`, under the names of the part.
 fn part_of(weights: &Weights, prefix: &str) -> Weights {
     let mut part = Weights::default();
     for (name, tensor) in weights.iter() {
@@ -435,7 +435,7 @@ fn the_layers_of_a_space_are_those_of_all_its_networks() {
         for layer in genotype.layers() {
             prop_assert!(all.contains(&layer), "{}", layer);
         }
-        // And no more: each is in the networks that hold it and a choice that gives it its input.
+        // And there are no more: each is in the networks that have its choice and a choice that gives it its input.
         for (layer, variants) in networks.variants().iter().enumerate() {
             for variant in variants {
                 let mut choices = vec![0; networks.len()];

@@ -108,7 +108,7 @@ fn run_executes_all_stages_and_repeats_only_what_has_changed() {
         assert!(!same(name), "{name} must be written again");
     }
 
-    // A stage that failed is not finished, although it was finished earlier with the same inputs.
+    // A stage that failed is not finished, even if it was finished earlier with the same inputs.
     ws.write("experiment.toml", &EXPERIMENT.replace("padding = 1", "learning_rate = 1e30"));
     let diverged = predicates::str::contains("training diverged; lower --learning-rate");
     ws.nas("run experiment.toml").assert().code(1).stderr(diverged);

@@ -1,4 +1,4 @@
-//! Searches without gradients, on made-up scores: what is proposed, and when they end.
+//! Gradient-free searches on made-up scores: what they propose, and when they end.
 #![allow(clippy::unwrap_used)]
 
 use edge_nas::bounded::Share;
@@ -36,7 +36,8 @@ fn all(networks: &Networks) -> Vec<Vec<usize>> {
     })
 }
 
-/// The band of this share below a share of the way from the cheapest network to the dearest.
+/// Returns limits with a band of this share below a target, which is a share of the way from the cheapest network to
+/// the most expensive one.
 fn limits(networks: &Networks, at: f64, band: f64) -> Limits {
     let macs = Cost::macs(networks);
     let (cheapest, dearest) = macs.range(networks);
@@ -60,7 +61,7 @@ enum How {
 
 const WAYS: [How; 3] = [How::Propose, How::Evolve, How::Sample];
 
-/// What is found, best first, and all that was scored, in order.
+/// Returns what is found, best first, and everything that was scored, in order.
 fn found(
     how: How,
     (networks, limits): (&Networks, &Limits),
@@ -99,7 +100,7 @@ proptest! {
             distinct.sort();
             distinct.dedup();
             prop_assert_eq!(distinct.len(), scored.len());
-            // A band of a few networks may hold one that no mutation of a known one reaches.
+            // A band of a few networks may contain one that no mutation of a known network reaches.
             prop_assert!(scored.len() <= number.min(there_are) && !scored.is_empty());
             if there_are >= 2 * number {
                 prop_assert_eq!(scored.len(), number, "{:?} of {}", how, there_are);
@@ -124,7 +125,7 @@ proptest! {
             .map(|choices| Candidate { score: total(&scores, &choices) + 5.0, choices })
             .collect();
         let fitted = fitted(&networks, &found);
-        // What they differ by; a constant may be in any layer.
+        // Only differences count, since a constant may be in any layer.
         for layer in networks.searched() {
             for choice in networks.live(layer) {
                 let first = networks.live(layer)[0];
@@ -136,7 +137,7 @@ proptest! {
     }
 }
 
-/// Half of the networks are enough to find one of the best three, with a little noise too.
+/// Half of the networks are enough to find one of the best three, even with a little noise.
 #[test]
 fn the_best_networks_of_the_band_are_proposed() {
     let networks = networks();

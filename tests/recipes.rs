@@ -1,4 +1,4 @@
-//! Recipes of `nas train`: presets, images that are kept back, teachers, and the processor.
+//! Recipes of `nas train`: presets, held-out images, teachers, and the processor.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +45,7 @@ fn images_that_are_kept_back_choose_the_best_epoch() {
     let read = |name: &str| std::fs::read(ws.path(name)).unwrap();
     let first_best = held_out.iter().position(|accuracy| *accuracy == best).unwrap();
     assert_eq!(read("r/best.safetensors") == read("r/weights.safetensors"), first_best == 5, "{held_out:?}");
-    // Without them, every epoch shows the accuracy on test images.
+    // Without held-out images, every epoch shows the accuracy on test images.
     ws.nas(&format!("{DATA} {NETWORK} --run s --epochs 2")).assert().success();
     assert!(ws.lines("s/train.jsonl").iter().all(|row| share(row, "test_accuracy").is_some()));
     assert!(!ws.path("s/best.safetensors").exists());
@@ -67,7 +67,7 @@ fn a_network_learns_from_a_teacher() {
     ws.nas(&format!("{taught} --run b")).assert().success();
     assert!(answers() == first, "they are computed once");
     assert_eq!(ws.lines("a/train.jsonl"), ws.lines("b/train.jsonl"));
-    // By its answers alone, it learns to tell the classes apart.
+    // From the answers alone, it learns to tell the classes apart.
     let accuracy = share(ws.lines("a/train.jsonl").last().unwrap(), "test_accuracy").unwrap();
     assert!(accuracy > 0.8, "{accuracy}");
 
@@ -89,7 +89,7 @@ fn results_say_how_they_were_made() {
     assert_eq!(command[1..3], ["train", "--data"]);
 }
 
-/// The machines that run the tests have no GPU; where one has, there is nothing to test.
+/// The machines that run the tests have no GPU. On a machine with a GPU, there is nothing to test.
 #[test]
 fn a_missing_gpu_is_an_error_where_one_is_asked_for() {
     let ws = Workspace::new();

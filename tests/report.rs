@@ -77,7 +77,7 @@ fn share(value: f64) -> Share {
     Share::of(value)
 }
 
-/// The ONNX file of a network, as of weights that are its name.
+/// Returns the ONNX file of a network, as if its weights were its name.
 fn model(network: &Network) -> Vec<u8> {
     let weights = Digest::of_bytes(network.name().as_bytes());
     let model = onnx::untrained(&network.graph(), Precision::Fp32).unwrap();
@@ -144,7 +144,7 @@ fn by_layer(layer: Layer, ns: Latency) -> LayerLatency {
     LayerLatency { layer, adds_ns: Some(ns), isolated_ns: Some(2.0 * ns) }
 }
 
-/// A prediction in which each layer takes `ns`, and the whole network 5 % more than `latency`.
+/// Returns a prediction in which each layer takes `ns`, and the whole network takes 5 % more than `latency`.
 fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
     let layers = genotype.live_layers().into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
     Prediction {
@@ -422,27 +422,27 @@ fn what_has_not_ended_is_mentioned_where_nothing_has() {
     assert_eq!(run.begun.unwrap().log.len(), EPOCHS);
 }
 
-/// `nas report`, with its standard output and error.
+/// Runs `nas report`, and returns its standard output and error.
 fn report(dir: &RunDir) -> (String, String) {
     let mut nas = assert_cmd::Command::new(env!("CARGO_BIN_EXE_nas"));
     let output = nas.args(["report", "--run"]).arg(&dir.0).assert().success().get_output().clone();
     (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// The page that `nas report` writes, and what it warns of.
+/// Returns the page that `nas report` writes, and its warnings.
 fn reported(dir: &RunDir) -> (String, String) {
     let (_, warnings) = report(dir);
     let page = page(dir);
     (page, warnings)
 }
 
-/// The section of a page below a heading.
+/// Returns the section of a page below a heading.
 fn section<'p>(page: &'p str, title: &str) -> &'p str {
     let (_, after) = page.split_once(&format!("<h2>{title}</h2>")).unwrap_or_else(|| panic!("no section `{title}`"));
     after.split_once("</section>").unwrap().0
 }
 
-/// Makes a file look as if it was written so many minutes after the start of a search.
+/// Makes a file look as if it was written this many minutes after the start of a search.
 fn written(path: &Path, minute: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + 60 * minute);
     std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
@@ -452,7 +452,7 @@ fn unfinished(dir: &RunDir, name: &str) -> PathBuf {
     dir.0.join("checkpoint").join(name)
 }
 
-/// As of a supernet that is trained without alpha.
+/// Returns an epoch of a supernet that is trained without alpha.
 fn oneshot_epoch(epoch: usize) -> SearchEpoch {
     SearchEpoch { epoch, learning_rate: 0.05, train_loss: 2.0 / epoch as f64, seconds: 60.0, ..Default::default() }
 }
@@ -462,7 +462,8 @@ fn candidate(ops: &str, epochs: usize, loss: f64) -> CandidateRow {
     CandidateRow { ops, epochs, loss, accuracy: Some(share(0.75)), seconds: 2.0 }
 }
 
-/// As of `oneshot`: all are scored with the weights of the supernet, and the best trained.
+/// Returns candidates as `oneshot` compares them: all are scored with the weights of the supernet, and the best are
+/// trained.
 fn candidates() -> Vec<CandidateRow> {
     let others = ["skip,skip,conv_5x5,skip,skip,conv_3x3", "conv_3x3,skip,skip,skip,skip,conv_3x3"];
     let scored = [(OPS, 0.91), (others[0], 0.95), (others[1], 1.31)].map(|(ops, loss)| candidate(ops, 0, loss));
@@ -492,7 +493,7 @@ fn a_search_that_runs_shows_what_there_is() {
         written(&path, minute);
         path
     };
-    // Of an earlier search, whose supernet was another one.
+    // These candidates are from an earlier search with another supernet.
     compared("candidates-aaaaaaaaaaaa.jsonl", &rows[..2], 0);
     let (page, _) = reported(&dir);
     let begun = section(&page, "The search that has not ended");
@@ -503,7 +504,7 @@ fn a_search_that_runs_shows_what_there_is() {
     assert!(warnings.contains("a search has not ended: 1 epoch, 1 network so far\n"), "{warnings}");
     assert!(section(&page, "The search that has not ended").contains("The search compared 1 network with the weights"));
 
-    // It goes on with the next target.
+    // The search goes on with the next target.
     compared("candidates-cccccccccccc.jsonl", &rows, 3);
     let (page, warnings) = reported(&dir);
     let said = "a search has not ended: 1 epoch, 1 target, 3 networks for the next one so far\n";
@@ -540,7 +541,7 @@ fn an_algorithm_without_a_supernet_has_no_curve_of_another_one() {
 fn results_are_not_shown_as_those_of_a_search_that_runs() {
     let (_temp, dir) = folder();
     complete_run(&dir);
-    // What the search left, and what copying did to the times.
+    // This is what the search left, with the times as copying changed them.
     let left = unfinished(&dir, "search-aaaaaaaaaaaa.jsonl");
     std::fs::create_dir_all(left.parent().unwrap()).unwrap();
     std::fs::copy(dir.search_log(), &left).unwrap();
@@ -564,7 +565,7 @@ fn results_are_not_shown_as_those_of_a_search_that_runs() {
     assert!(page.find("The search that has not ended").unwrap() < page.find("<h2>Result").unwrap());
 }
 
-/// Of a network whose images of each class are all right, but for one of the first.
+/// Returns the evaluation of a network that classifies all images correctly, except for one of the first class.
 fn evaluation(digest: Digest, classes: usize) -> Evaluation {
     let mut confusion = Confusion::new(classes);
     (0..classes).for_each(|class| (0..20).for_each(|_| confusion.add(class, class)));
@@ -603,7 +604,7 @@ fn evaluations_are_shown_with_the_network_that_they_are_of() {
     complete_run(&dir);
     assert!(!page(&dir).contains("<h2>Evaluation"));
     let (found, other) = (Network::Genotype(genotype()), Digest::of_bytes(b"other"));
-    // Of the weights, or of the exported model.
+    // Either the weights or the exported model were evaluated.
     let weights = Digest::of_bytes(found.name().as_bytes());
     for digest in [weights.clone(), Digest::of_bytes(&model(&found))] {
         artifact::write_json(&dir.found().eval(), &evaluation(digest, 10)).unwrap();
@@ -622,7 +623,7 @@ fn evaluations_are_shown_with_the_network_that_they_are_of() {
         assert!(section.contains("\n95\n") && section.contains("\n5\n"), "{section}");
         assert!(page.contains("the first 201 of 10000 test images of test, in ort 0.0.1 on test board &lt;&amp;&gt;"));
     }
-    // So many classes have neither numbers nor names.
+    // This many classes have neither numbers nor names.
     artifact::write_json(&dir.found().eval(), &evaluation(weights, 300)).unwrap();
     assert!(!section(&page(&dir), "Evaluation").contains("class 7 7"));
 
@@ -739,7 +740,7 @@ fn many_choices_a_layer_stay_readable() {
     }
 }
 
-/// A run for three targets, of whose networks those for the first two are trained and measured.
+/// Writes a run for three targets. The networks for the first two are trained and measured.
 fn run_of_targets(dir: &RunDir) {
     let log = [oneshot_epoch(1), oneshot_epoch(2)];
     let networks = ["skip,skip,skip,skip,skip,conv_3x3", OPS, "conv_5x5,skip,conv_5x5,skip,conv_5x5,conv_5x5"];
@@ -804,7 +805,7 @@ fn several_targets_are_a_front() {
     let rows = serde_json::to_value(Run::load(&dir).unwrap().rows()).unwrap();
     assert_eq!((&rows[0]["target"], &rows[0]["test_accuracy"]), (&"0.6ms".into(), &0.8.into()));
 
-    // Another search runs, for which the pages of targets are old as well.
+    // Another search is running, to which the pages of targets are outdated as well.
     let log = unfinished(&dir, "search-0123456789ab.jsonl");
     artifact::write_lines(&log, &[oneshot_epoch(1)]).unwrap();
     written(&log, 1_000_000);
@@ -815,7 +816,7 @@ fn several_targets_are_a_front() {
     }
     std::fs::remove_file(&log).unwrap();
 
-    // It ended, and left out a target.
+    // The search has ended, and left out a target.
     artifact::write_lines(&dir.search_log(), &[oneshot_epoch(1)]).unwrap();
     let run = Run::load(&dir).unwrap();
     assert!(run.targets.is_empty());

@@ -40,7 +40,7 @@ fn a_report_does_not_mix_networks() {
         ws.nas("report --run r").assert().success().stderr(note);
     }
 
-    // Trained again, the model that was measured is no longer the run's.
+    // After another training, the model that was measured is no longer the run's.
     ws.nas(&format!("{TRAIN} --epochs 2")).assert().success();
     let after = rows(&ws);
     assert!(after["test_accuracy"].is_number() && after["latencies"].as_array().unwrap().is_empty(), "{after}");
@@ -69,7 +69,7 @@ fn a_training_that_fails_or_is_interrupted_keeps_the_results_before() {
         ws.error(&command);
         assert!(results(&ws) == before, "nas {command} has changed results");
     }
-    // What is unfinished has its own files, so that one with other settings does not replace it.
+    // Unfinished trainings have their own files, so that one with other settings does not replace them.
     let unfinished = ws.files("r/checkpoint").into_keys().map(|path| path.display().to_string());
     let logs = unfinished.filter(|path| path.ends_with(".jsonl") && !path.contains("/candidates-"));
     assert_eq!(logs.count(), 4);
@@ -194,7 +194,7 @@ fn outputs_replace_neither_inputs_nor_other_files() {
     ws.nas(&format!("profile export {TABLE} --csv t.csv")).assert().success();
     ws.nas(&format!("profile export {TABLE} --csv notes.txt --force")).assert().success();
     assert_eq!(ws.read("notes.txt"), ws.read("t.csv"));
-    // A device stays one.
+    // A device file remains one.
     let csv = predicate::str::starts_with("kind,subject,latency_ns");
     ws.nas(&format!("profile export {TABLE} --csv /dev/stdout")).assert().success().stdout(csv);
     assert!(fs::symlink_metadata("/dev/stdout").unwrap().is_symlink());
@@ -238,12 +238,12 @@ fn text_of_others_cannot_control_a_terminal() {
     let escaped = predicate::str::contains("\\u{1b}[2Jabacus").and(predicate::str::contains("\u{1b}").not());
     ws.nas(&format!("profile show {TABLE}")).assert().success().stdout(escaped);
     assert!(ws.error(&format!("{SEARCH} --epochs 2")).contains("CPU \\u{1b}[2Jabacus"));
-    // Also in the message of a parser.
+    // The same holds for the message of a parser.
     ws.write(TABLE, &text.replacen("\"conv_3x3\"", "\"\\u001b[31mconv\"", 1));
     assert!(ws.error(&format!("profile show {TABLE}")).contains("\\u{1b}[31mconv"));
 }
 
-/// As on a full disk: the limit is below the size of the weights.
+/// This resembles a full disk: the limit is below the size of the weights.
 #[test]
 fn a_file_that_cannot_be_written_leaves_the_old_one_and_no_part() {
     let ws = exported();

@@ -20,7 +20,7 @@ const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
-/// The logs whose names begin so, of the unfinished stages of a run: `r/checkpoint/train-`.
+/// Returns the logs of a run's unfinished stages whose names begin with this: `r/checkpoint/train-`.
 fn unfinished(ws: &Workspace, begins: &str) -> Vec<String> {
     let (folder, begins) = begins.rsplit_once('/').unwrap();
     let Ok(entries) = std::fs::read_dir(ws.path(folder)) else { return vec![] };
@@ -29,14 +29,14 @@ fn unfinished(ws: &Workspace, begins: &str) -> Vec<String> {
     logs.map(|name| format!("{folder}/{name}")).collect()
 }
 
-/// The whole lines of a log, or of those of unfinished stages.
+/// Returns the number of whole lines of a log, or of the logs of unfinished stages.
 fn lines(ws: &Workspace, log: &str) -> usize {
     let logs = if log.ends_with('-') { unfinished(ws, log) } else { vec![log.to_string()] };
     let texts = logs.iter().filter_map(|log| std::fs::read_to_string(ws.path(log)).ok());
     texts.map(|text| text.matches('\n').count()).sum()
 }
 
-/// Runs a command until `log` has `lines` lines, and then sends it the signal.
+/// Runs a command until `log` has `least` lines, and then sends it the signal.
 fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
     // Background jobs of a shell ignore SIGINT, and these tests may be run in one.
     let mut child = Command::new("env")
@@ -60,7 +60,7 @@ fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
     assert!(sent.elapsed() < Duration::from_secs(5), "nas {args}: took {:?} to end", sent.elapsed());
     let said = String::from_utf8_lossy(&output.stderr);
     let mut said: Vec<&str> = said.lines().filter(|line| !line.starts_with("warning: ")).collect();
-    // A training or a search saves where it is, and says so; all else ends at once.
+    // A training or a search saves its position and says so. Everything else ends at once.
     if signal == SIGKILL || args.starts_with("profile") {
         assert_eq!(output.status.signal(), Some(signal), "nas {args}");
     } else {
@@ -73,7 +73,7 @@ fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
     assert!(said.is_empty(), "nas {args}: {said:?}");
 }
 
-/// Each algorithm, and its moments: how many lines its logs have.
+/// Each algorithm, and the moments at which it is interrupted, by the number of lines in its logs.
 const SEARCHES: [(&str, &[(&str, usize)]); 6] = [
     ("mixture --epochs 8", &[("search-", 1), ("search-", 4), ("candidates-", 1), ("trial-", 3)]),
     ("gradient --epochs 12", &[("search-", 1), ("search-", 6), ("candidates-", 1), ("trial-", 3)]),
@@ -115,7 +115,7 @@ fn an_interrupted_search_gives_the_same_result_as_an_uninterrupted_one() {
     }
 }
 
-/// Settings that have a state or random numbers of their own.
+/// Settings that have their own state or random numbers.
 const RICH: &str = "--ema 0.9 --mixup 0.3 --clip 1 --cutout 3 --balanced --held-out 0.2 --schedule one_cycle --run";
 
 #[test]
@@ -132,7 +132,7 @@ fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
             let part = format!("{run}/checkpoint/train-");
             interrupt(&ws, &train(&run), &part, 1, signal);
             assert!(lines(&ws, &part) < 40 && weights(&run).is_err() && !ws.path(&log).exists());
-            // Once more, after it has resumed.
+            // Interrupts it once more, after it has resumed.
             interrupt(&ws, &train(&run), &part, lines(&ws, &part) + 1, signal);
             ws.nas(&train(&run)).assert().success();
             assert_eq!(ws.lines(&log), ws.lines(&format!("{whole}/train.jsonl")), "{run}");
@@ -143,7 +143,7 @@ fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
     }
 }
 
-/// What a measurement would decide on another day does not matter.
+/// It does not matter what a measurement would decide on another day.
 #[test]
 fn a_training_keeps_to_the_arithmetic_that_it_began_with() {
     let ws = Workspace::new();
@@ -179,14 +179,14 @@ fn a_profile_measures_only_the_rows_that_are_missing() {
     // A power failure can leave an incomplete last line.
     let text = ws.read(TABLE);
     ws.write(TABLE, &text[..text.len() - 20]);
-    // The anchor is measured before it, and there are more rows if the new one does not repeat the best one.
+    // The anchor is measured before the lost row, and there are more rows if the new row does not repeat the best one.
     assert!(ws.json(PROFILE)[0]["measured"].as_u64() >= Some(2));
     assert_eq!(ws.lines(TABLE)[..rows as usize + 1], all[..rows as usize + 1]);
     assert_eq!(ws.json(PROFILE)[0]["measured"], 0);
 }
 
-/// By the rows of the table, only one layer is left to measure. The new rows then show that the device was three times
-/// slower before, so that the other layers are less certain than they seemed.
+/// According to the rows of the table, only one layer is left to measure. The new rows then show that the device was
+/// three times slower before, so the other layers are less certain than they seemed.
 #[test]
 fn a_profile_measures_more_rows_if_the_device_turns_out_to_drift() {
     let ws = Workspace::new();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const SEARCH: &str = "search --data folder:images --space wide.toml --runtime tract --batch-size 16 --arithmetic fp32";
-/// Flags that a test may give another value.
+/// Flags to which a test may give other values.
 const SMALL: [&str; 4] = ["--epochs 2", "--candidates 8", "--finalists 3", "--trial-epochs 2"];
 const TARGET: &str = "--target-latency 60% --band 40%";
 const ALGORITHMS: [&str; 6] = ["mixture", "gradient", "oneshot", "surrogate", "random", "evolution"];
@@ -36,13 +36,13 @@ fn certificate(ws: &Workspace, run: &str) -> Certificate {
     RunDir(ws.path(run)).certificate().unwrap().unwrap()
 }
 
-/// Lines of candidates.jsonl, without times.
+/// Returns the lines of candidates.jsonl, without times.
 fn candidates(ws: &Workspace, run: &str) -> Vec<CandidateRow> {
     let rows: Vec<CandidateRow> = artifact::read_lines(&ws.path(&format!("{run}/candidates.jsonl"))).unwrap();
     rows.into_iter().map(|row| CandidateRow { seconds: 0.0, ..row }).collect()
 }
 
-/// All that a search wrote, without times, and the digest of a log with times.
+/// Returns everything that a search wrote, without times and without the digest of a log with times.
 fn results(ws: &Workspace, run: &str) -> (Vec<Value>, Vec<CandidateRow>, String, Value) {
     let mut on: Value = serde_json::from_str(&ws.read(&format!("{run}/search.json"))).unwrap();
     on.as_object_mut().unwrap().remove("log").unwrap();
@@ -85,7 +85,7 @@ fn each_algorithm_finds_a_network_within_the_band_and_repeats_itself() {
         let distinct: BTreeSet<(&[String], usize)> = rows.iter().map(|row| (row.ops.as_slice(), row.epochs)).collect();
         assert_eq!(distinct.len(), rows.len(), "{algorithm}");
         assert!(rows.iter().flat_map(|row| &row.ops).all(|name| !name.starts_with("zero")), "{algorithm}");
-        // With the weights of the supernet also the best one without limits.
+        // With the weights of the supernet, the best network without limits is scored as well.
         let scored = if algorithm == "oneshot" { 8..=9 } else { 0..=0 };
         assert!(scored.contains(&of(0).len()), "{algorithm}: {}", of(0).len());
         let trained = if supernet { 3 } else { 8 };
@@ -119,7 +119,7 @@ fn each_component_changes_what_it_says() {
     for training in ["sandwich", "sharing"] {
         assert_ne!(each[training].0, log, "{training} changes how the supernet is trained");
     }
-    // Without a sandwich, there is nobody to learn from.
+    // Without a sandwich, there is no other path to learn from.
     for scoring in ["distillation", "recalibration", "reranking"] {
         assert_eq!(each[scoring].0, log, "{scoring} does not change how the supernet is trained");
     }
@@ -162,7 +162,7 @@ fn a_search_ends_early_once_the_best_network_stays_the_same() {
     }
 }
 
-/// A network may be a candidate for several targets.
+/// A network can be a candidate for several targets.
 #[test]
 fn what_is_found_out_about_a_network_does_not_depend_on_other_targets() {
     let ws = Workspace::wide();

@@ -1,4 +1,4 @@
-//! The JSON schema of latency tables, held against tables.
+//! The JSON schema of latency tables, compared with tables.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -37,7 +37,7 @@ fn values(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The first line is a header and no other one is, and all fit the schema.
+/// Checks that the first line is a header and no other line is, and that all of them fit the schema.
 fn check(text: &str) {
     let schema = schema();
     for (i, line) in values(text).iter().enumerate() {
@@ -47,14 +47,14 @@ fn check(text: &str) {
     }
 }
 
-/// A network with an op between stem and head.
+/// Returns a network with one op between stem and head.
 fn network(middle: &str) -> Vec<Layer> {
     let layer = |name: &str, input, channels| Layer { op: op(name), input, channels, stride: 1 };
     let inner = Shape { channels: 4, ..IMAGE };
     vec![layer("conv_3x3", IMAGE, 4), layer(middle, inner, 4), layer("head", inner, 3)]
 }
 
-/// A table with lines of all kinds that are measured, and all their fields.
+/// Writes a table with all kinds of measured lines, and all their fields.
 fn write(path: &Path) {
     let mut table = LatencyTable::open(path, header(), COMMAND).unwrap();
     table.plan(Planned { networks: 20, classes: 3 }).unwrap();
@@ -71,7 +71,7 @@ fn write(path: &Path) {
     }
 }
 
-/// A table that was made of a published one.
+/// Returns a table that was made from a published one.
 fn imported() -> String {
     let ws = Workspace::new();
     ws.write("published.yaml", PUBLISHED);
@@ -91,7 +91,7 @@ fn what_is_written_is_the_golden_file_and_fits_the_schema() {
     check(include_str!("golden/table.jsonl"));
     check(&imported);
 
-    // Every field that the schema has is written.
+    // Every field of the schema is written.
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let (golden, imported) = (values(GOLDEN), values(&imported));
     assert_eq!(imported.len(), 3, "a header and two rows");

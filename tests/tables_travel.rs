@@ -1,4 +1,4 @@
-//! Latency tables are shown, compared, merged and exported, through the program.
+//! Latency tables are shown, compared, merged and exported by the program.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -18,9 +18,9 @@ const INPUT: Shape = Shape { channels: 3, height: 8, width: 8 };
 const CLASSES: usize = 3;
 /// Networks that the model is fitted to.
 const MEASURED: usize = 40;
-/// Of every network, in nanoseconds.
+/// What every network has in common, in nanoseconds.
 const BASE: f64 = 100_000.0;
-/// What a layer takes alone is so much more than what it adds.
+/// How many times more a layer takes alone than it adds to a network.
 const ALONE: f64 = 1.5;
 
 fn networks() -> Networks {
@@ -31,15 +31,15 @@ fn header() -> Header {
     header_of(&networks())
 }
 
-/// What a layer adds, in nanoseconds.
+/// Returns what a layer adds, in nanoseconds.
 fn adds(layer: &Layer) -> f64 {
     let ops = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3"];
     let op = ops.iter().position(|op| *op == layer.op.to_string());
     op.map_or(0.0, |op| 1000.0 * (op + 1) as f64 * layer.channels as f64 / 16.0)
 }
 
-/// All that the space chain_small has on these images: each layer alone, networks to fit a model to, and a
-/// call. The board is that many times slower.
+/// Returns all rows for the space `chain_small` on these images: each layer alone, networks to fit a model to, and a
+/// call. The board is slower by this factor.
 fn rows(slower: f64) -> Vec<Row> {
     let networks = networks();
     let alone = isolated_subjects(&networks).into_iter().map(|subject| {
@@ -60,7 +60,7 @@ fn rows(slower: f64) -> Vec<Row> {
         .collect()
 }
 
-/// A table of these rows; where `networks` are planned, with a model that is fitted to as many.
+/// Writes a table of these rows, with a plan for a model that is fitted to `planned` networks.
 fn write(ws: &Workspace, name: &str, header: Header, planned: usize, rows: &[Row]) {
     let mut table = LatencyTable::open(&ws.path(name), header, COMMAND).unwrap();
     table.plan(Planned { networks: planned, classes: CLASSES }).unwrap();
@@ -109,7 +109,7 @@ fn show_tells_what_layers_add_and_take_alone() {
         let found = layers.iter().find(|l| layer(&l["layer"]) == Layer { op: op.parse().unwrap(), ..*like });
         found.unwrap_or_else(|| panic!("no {op}"))
     };
-    // Stem and head come last, since what they add is in the base.
+    // Stem and head come last, since what they add is part of the base.
     let behind = layers.iter().rev().take_while(|l| l["adds_ns"].is_null()).count();
     assert_eq!(by_adds.len() + behind, layers.len());
     for shown in layers.iter().filter(|l| l["adds_ns"].is_number()) {
@@ -223,7 +223,7 @@ fn merge_puts_rows_together_in_the_order_of_their_time() {
     ws.nas("profile merge a.jsonl --out e.jsonl").assert().code(2);
 }
 
-/// A validation is that of the model whose predictions it compared.
+/// A validation belongs to the model whose predictions it compared.
 #[test]
 fn a_validation_counts_as_long_as_the_model_is_the_same() {
     let ws = Workspace::new();
@@ -259,7 +259,8 @@ fn export_writes_a_line_for_each_subject() {
         ["kind", "subject", "latency_ns", "gap_ns", "median_ns", "rows", "adds_ns", "adds_error_ns", "macs", "params"];
     assert_eq!(reader.headers().unwrap(), columns.as_slice());
     let lines: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    // A skip that passes its input on is no model of its own, and yet a layer that adds something: nothing.
+    // A skip that passes its input on is not a model of its own, and yet it is a layer that adds something, namely
+    // nothing.
     let identities = networks().distinct_layers().iter().filter(|layer| layer.is_identity()).count();
     assert_eq!((lines.len(), identities), (rows.len() + 3, 3));
     for row in &rows {

@@ -1,4 +1,5 @@
-//! What a search is asked for, through the real programs: limits, several targets, certificates, and measuring the best.
+//! What a search can be asked for, through the real programs: limits, several targets, certificates, and measuring the
+//! best networks.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -23,7 +24,7 @@ fn model(ws: &Workspace, genotype: &Genotype, table: &str) -> LatencyModel {
     LatencyModel::new(&LatencyTable::load(&ws.path(table), "").unwrap(), &genotype.networks).unwrap()
 }
 
-/// What a command that must not be meant says.
+/// Returns the message for a command that makes no sense.
 #[track_caller]
 fn refused(ws: &Workspace, args: &str) -> String {
     let output = ws.nas(&format!("{SEARCH} {args}")).assert().code(2).stdout("").get_output().clone();
@@ -107,7 +108,7 @@ fn a_certificate_says_what_the_limits_cost() {
     let nearest = Genotype::parse(found.networks.clone(), &nearest.ops.join(",")).unwrap();
     assert_eq!(ort_model.predict(&nearest.choices).ns(), certificate.nearest_below.value);
 
-    // The certificate is no part of the genotype.
+    // The certificate is not part of the genotype.
     let text = ws.read("r/genotype.json");
     let mut without: Value = serde_json::from_str(&text).unwrap();
     without.as_object_mut().unwrap().remove("certificate").unwrap();
@@ -169,7 +170,7 @@ fn the_best_are_measured_and_become_rows_of_the_table() {
     let search_json: Value = serde_json::from_str(&ws.read("r/search.json")).unwrap();
     assert_eq!(search_json["tables"][0], serde_json::to_value(table.digest()).unwrap());
 
-    // A table of another machine gets no rows.
+    // No rows are added to a table of another machine.
     let cpu = copy.split("\"cpu\":\"").nth(1).unwrap().split('"').next().unwrap();
     ws.write(TRACT, &copy.replacen(cpu, "an abacus", 1));
     let error = ws.error(&format!("{search} --allow-foreign-table"));

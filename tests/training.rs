@@ -1,4 +1,4 @@
-//! What training rests on: nets in training mode, the supernet, and the optimizers.
+//! The basis of training: nets in training mode, the supernet, and the optimizers.
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used)]
 
@@ -31,7 +31,7 @@ fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {
     assert!(worst <= tolerance, "{worst:e}");
 }
 
-/// N×C×H×W of numbers spread over [-2, 2], the same every time.
+/// Returns N×C×H×W numbers spread over [-2, 2], which are the same every time.
 fn images(batch: usize, shape: Shape) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let values: Vec<f32> = (0..batch * shape.len()).map(|_| rng.random_range(-2.0..2.0)).collect();
@@ -76,7 +76,7 @@ fn batch_norm_normalises_by_the_batch_and_keeps_running_statistics() {
     assert_eq!((values(param(Role::RunningMean)), values(param(Role::RunningVar))), before);
 }
 
-/// One net of all kinds of convolution, trained in `float`, with an activation that both branches add to.
+/// Returns a net with all kinds of convolution, trained in `float`, with an activation that both branches add to.
 fn mixed_net(float: Float) -> Net {
     let mut g = Graph::new(Shape::new(3, 12, 12));
     let conv = |out_channels, kernel, groups| Op::Conv2d { out_channels, kernel, stride: 1, groups, bias: false };
@@ -117,7 +117,7 @@ fn training_in_bf16_is_that_in_fp32_but_for_rounding() {
     }
 }
 
-/// Along its gradient a function rises by the gradient's norm.
+/// Along its gradient, a function rises by the norm of the gradient.
 #[test]
 fn gradients_are_those_of_finite_differences() {
     let net = small_net();
@@ -156,7 +156,7 @@ fn steps_bring_the_loss_down() {
     assert!(losses[59] < 0.5 * losses[0], "{losses:?}");
 }
 
-/// A step of the buffers is a step of each parameter.
+/// A step of the buffers equals a step of each parameter.
 #[test]
 fn buffers_hold_the_parameters_of_a_net() {
     let (one, other) = (small_net(), small_net());
@@ -193,7 +193,7 @@ fn weights_come_out_of_a_net_as_they_went_in() {
     assert!(net.load(&Weights::default()).unwrap_err().to_string().contains("conv.weight"));
 }
 
-/// The ops of `chain` in one layer, between a small stem and a classifier.
+/// Returns a space with the ops of `chain` in one layer, between a small stem and a classifier.
 fn small() -> Networks {
     let mut space = SearchSpace::load("chain").unwrap();
     space.layers.truncate(2);
@@ -206,7 +206,8 @@ fn supernet(networks: &Networks) -> Supernet {
     Supernet::new(networks, Placement::default(), false)
 }
 
-/// The latency model of a table in which a layer takes as many nanoseconds as it has multiply-accumulates, and 100.
+/// Returns the latency model of a table in which a layer takes 100 nanoseconds, and one more for each of its
+/// multiply-accumulates.
 fn model(networks: &Networks) -> LatencyModel {
     let dir = tempfile::tempdir().unwrap();
     let ns = |layer: &Layer| 100.0 + layer.graph().cost().macs as f64;
@@ -217,7 +218,7 @@ fn within(model: &LatencyModel, limit: Latency) -> Vec<Constraint> {
     vec![Constraint::new(Cost::latency(model), limit.ns())]
 }
 
-/// The tensors of a supernet below `prefix`, as weights of that part.
+/// Returns the tensors of a supernet below `prefix`, as weights of that part.
 fn part_of(net: &Supernet, prefix: &str) -> Weights {
     let mut weights = Weights::default();
     for (name, param, tensor) in net.params() {
@@ -229,7 +230,7 @@ fn part_of(net: &Supernet, prefix: &str) -> Weights {
     weights
 }
 
-/// The parts of a supernet of [`small`]: stem, the ops of the layer, classifier.
+/// Returns the parts of a supernet of [`small`]: the stem, the ops of the layer, and the classifier.
 fn parts(net: &Supernet, networks: &Networks) -> (Net, Vec<Net>, Net) {
     let part = |prefix: &str, layer: &Layer| {
         let part = Net::new(layer.graph(), Placement::default());
@@ -261,7 +262,7 @@ fn a_mixed_op_is_the_weighted_sum_of_its_ops() {
     assert_close(&net.forward(&x, Gate::Mixture(&probabilities)), &expected, 1e-5);
 }
 
-/// A path is the network that holds only its choices; others get no gradient and keep their statistics.
+/// A path is the network that contains only its choices. Other choices get no gradient and keep their statistics.
 #[test]
 fn a_path_is_one_network() {
     let networks = small();
@@ -299,7 +300,7 @@ fn alpha_starts_even_and_has_a_gradient() {
     assert!(sum.abs() < 1e-5, "softmax does not change along (1, …, 1): {sum}");
 }
 
-/// On tensors, the expected cost is the number that it is on numbers, and so are its derivatives.
+/// The expected cost on tensors equals that on numbers, and so do its derivatives.
 #[test]
 fn the_expectation_on_tensors_is_that_on_numbers() {
     let networks = small();
@@ -339,7 +340,7 @@ fn latency_moves_alpha_only_above_the_target() {
     assert!(expected_after(cheapest, 1e3) < by_loss);
 }
 
-/// Every parameter of every branch gets a gradient, and every alpha moves.
+/// Every parameter of every branch gets a gradient, and every alpha changes.
 #[test]
 fn the_supernet_of_mobile_learns_in_all_branches() {
     fix(Threads::of(1), 0);
@@ -392,7 +393,7 @@ fn a_zero_adds_nothing_to_a_mixture() {
     assert_close(&net.forward(&x, Gate::Path(&[0, zero, 0])), &expected, 1e-6);
 }
 
-/// The networks of a space with widths, kernels and depths, by name.
+/// Returns the networks of a space with several widths, kernels and depths.
 fn wide() -> Networks {
     let space = r#"
         name = "wide"
@@ -405,8 +406,8 @@ fn wide() -> Networks {
     Networks::new(toml::from_str(space).unwrap(), Shape::new(3, 9, 8), [5]).unwrap()
 }
 
-/// Every network of a supernet that shares weights has the first channels of the widest, and the centre of the largest
-/// kernel; so a network that is built of these weights computes the same.
+/// Every network of a supernet that shares weights has the first channels of the widest network, and the centre of the
+/// largest kernel. A network that is built from these weights therefore computes the same.
 #[test]
 fn a_path_of_a_sharing_supernet_is_that_part_of_it() {
     fix(Threads::of(1), 1);
@@ -436,7 +437,7 @@ fn a_path_of_a_sharing_supernet_is_that_part_of_it() {
             y = part.forward(&y, Norm::Batch);
         }
         assert_close(&net.forward(&x, Gate::Path(&choices)), &y, 1e-5);
-        // A mixture of which nothing else is left is that network, where it has the widest input.
+        // A mixture with a single choice left in each layer equals that network, if the network has the widest inputs.
         let one_hot = |(choice, of): (&usize, &Vec<edge_nas::space::Choice>)| {
             let row: Vec<f32> = (0..of.len()).map(|i| if i == *choice { 1.0 } else { 0.0 }).collect();
             Tensor::from_slice(&row)
@@ -444,7 +445,7 @@ fn a_path_of_a_sharing_supernet_is_that_part_of_it() {
         let probabilities: Vec<Tensor> = choices.iter().zip(networks.choices()).map(one_hot).collect();
         let mixed = net.forward(&x, Gate::Mixture(&probabilities));
         assert_eq!(mixed.size(), y.size());
-        // Every choice of a mixture gets the widest input, which changes what is projected, and what is expanded.
+        // Every choice of a mixture gets the widest input, which changes what is projected and what is expanded.
         let widest = |(layer, of): (&Layer, &Vec<edge_nas::space::Variant>)| {
             of.iter().all(|variant| variant.layer.input.channels <= layer.input.channels)
         };
@@ -468,12 +469,12 @@ fn calibration_takes_the_mean_statistics_of_its_batches() {
         let images = (0..16 * networks.input.len()).map(|_| rng.random_range(-2.0..2.0)).collect();
         edge_nas::data::Batch { images, labels: (0..16).map(|i| i % 5).collect(), indices: vec![], views: vec![] }
     };
-    // Of one batch, the running statistics are its own, but for the unbiased variance.
+    // With a single batch, the running statistics are those of the batch, apart from the unbiased variance.
     path.calibrate([batch(0)]);
     let by_batch = path.evaluate([batch(0)], Norm::Batch).mean_loss().unwrap();
     let by_running = path.evaluate([batch(0)], Norm::Running).mean_loss().unwrap();
     assert!((by_batch - by_running).abs() < 0.02 * by_batch, "{by_batch} and {by_running}");
-    // Calibrated anew, nothing of the last time is left.
+    // A second calibration leaves nothing of the first.
     path.calibrate([batch(1), batch(2)]);
     let again = path.evaluate([batch(0)], Norm::Running);
     let fresh = net.path(&[1, 0, 1, 0, 0]);
@@ -503,7 +504,7 @@ fn a_sandwich_moves_the_weights_of_all_of_its_paths() {
             assert!(moved.iter().any(|name| name.starts_with(part)), "{part} {moved:?}");
         }
         assert!(!moved.iter().any(|name| name.starts_with("layer1.conv_5x5")), "{moved:?}");
-        // Nor does momentum or weight decay move what a later step does not use.
+        // Neither momentum nor weight decay moves what a later step does not use.
         let before: Vec<Vec<f64>> = net.params().map(|(_, _, tensor)| values(tensor)).collect();
         let _ = weight_step(&net, Gate::Path(&paths[1]), &mut sgd, (&x, &labels), 0.05);
         let kept = net.params().zip(&before).filter(|((_, _, tensor), before)| values(tensor) == **before);
@@ -515,8 +516,8 @@ fn parameter(value: f32) -> Tensor {
     Tensor::from_slice(&[value]).set_requires_grad(true)
 }
 
-/// PyTorch's formulas on p = 1 with gradient 2, by hand. Weight decay 0.5 makes it 2.5; then
-/// v = 2.5, p = 1 − 0.1·(2.5 + 0.9·2.5); then g = 2 + 0.5·0.525, and so on.
+/// PyTorch's formulas for p = 1 with gradient 2, by hand. Weight decay 0.5 makes it 2.5; then v = 2.5, p = 1 − 0.1·(2.5
+/// + 0.9·2.5); then g = 2 + 0.5·0.525, and so on.
 #[test]
 fn sgd_takes_pytorchs_steps() {
     let p = parameter(1.0);
@@ -539,8 +540,8 @@ fn clipping_bounds_the_common_norm_and_leaves_small_gradients() {
     assert!(clipped(vec![], 1.0).is_empty());
 }
 
-/// Adam's first step is its learning rate, whatever the gradient: 1 − 0.1. The second, by its
-/// formulas: g = 2.45, m̂ = 1.85 / 0.75, v̂ = 0.01224625 / 0.001999.
+/// Adam's first step is its learning rate, whatever the gradient: 1 − 0.1. The second follows from its formulas: g =
+/// 2.45, m̂ = 1.85 / 0.75, v̂ = 0.01224625 / 0.001999.
 #[test]
 fn adam_takes_pytorchs_steps() {
     let p = parameter(1.0);

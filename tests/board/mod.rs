@@ -1,5 +1,5 @@
-//! Emulated boards (`scripts/board`), which run until their value is dropped. Each has its own folder and
-//! port, so that tests can run in parallel. No board outlives the process of the test, however that ends.
+//! Emulated boards (`scripts/board`), which run until their value is dropped. Each has its own folder and port, so that
+//! tests can run in parallel. No board outlives the process of the test, however that process ends.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use edge_nas::device::Site;
@@ -54,7 +54,7 @@ impl Board {
         Board::up(&[&["--vm"], options].concat())
     }
 
-    /// `Err` is the reason why this machine cannot run the board, in one line.
+    /// `Err` is the reason why this machine cannot run the board, as one line.
     fn start(&mut self) -> Result<(), String> {
         let mut up = Command::new(SCRIPT)
             .arg("up")
@@ -79,12 +79,12 @@ impl Board {
         fs::read_to_string(self.dir().join("port")).unwrap().trim().parse().unwrap()
     }
 
-    /// The argument for `--ssh`.
+    /// Returns the argument for `--ssh`.
     pub fn ssh_arg(&self) -> String {
         format!("pi@127.0.0.1:{}", self.port())
     }
 
-    /// How the library reaches the board at `port`, which is that of the board or of a proxy.
+    /// Returns how the library reaches the board at `port`, which is that of the board or of a proxy.
     pub fn site(&self, port: u16) -> Site {
         Site {
             host: "127.0.0.1".into(),
@@ -98,12 +98,12 @@ impl Board {
         }
     }
 
-    /// The script's folder for the board: `log`, `clock`, `sys/` (the board's /sys), `proc/`...
+    /// Returns the script's folder for the board: `log`, `clock`, `sys/` (the board's /sys), `proc/`...
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// A folder for `HOME`, whose `.ssh` has the board's host key (`known_hosts`) and a key that the board
+    /// Returns a folder for `HOME`, whose `.ssh` has the board's host key (`known_hosts`) and a key that the board
     /// accepts (`id_ed25519`).
     pub fn home(&self) -> &Path {
         self.home.path()
@@ -125,7 +125,7 @@ impl Board {
         self.script("ssh").arg(command).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Runs a shell command on the board and returns what it prints, trimmed. Panics if it fails.
+    /// Runs a shell command on the board and returns its trimmed output. Panics if it fails.
     pub fn run(&self, command: &str) -> String {
         text(self.try_run(command), command)
     }
@@ -155,7 +155,7 @@ impl Board {
         self.manage("thaw");
     }
 
-    /// A faulty link to the board, which [`Board::home`] knows too. `options` are those of
+    /// Starts a faulty link to the board, whose host key [`Board::home`] knows too. `options` are those of
     /// `scripts/board proxy`.
     pub fn proxy(&self, options: &[&str]) -> Proxy {
         let mut child = self

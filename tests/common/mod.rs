@@ -1,4 +1,4 @@
-//! A folder to work in with a tiny data set, a tiny search space, and the real binaries.
+//! A working folder with a tiny data set and a tiny search space, and the real binaries.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use assert_cmd::Command;
@@ -13,15 +13,15 @@ use std::time::SystemTime;
 pub const NAS: &str = env!("CARGO_BIN_EXE_nas");
 pub const NAS_PROFILE: &str = env!("CARGO_BIN_EXE_nas-profile");
 
-/// Three layers of all candidates.
+/// Three layers that choose from all candidates.
 pub const SPACE: &str = r#"
 name = "tiny"
 candidates = ["conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "skip", "zero", "avg_pool_3x3", "max_pool_3x3"]
 layers = [{ ops = ["conv_3x3"], channels = 4 }, { channels = 4 }, { channels = 8, stride = 2 }, { channels = 8 }]
 "#;
 
-/// A space of 54 networks, whose second layer has two widths, which the third follows. `skip` in the last one has weights
-/// after one of them only.
+/// A space of 54 networks. Its second layer has two widths, which the third one follows. `skip` in the last layer has
+/// weights after only one of them.
 pub const WIDE: &str = r#"
 name = "wide"
 candidates = ["conv_3x3", "conv_5x5", "skip"]
@@ -33,10 +33,10 @@ layers = [
 ]
 "#;
 
-/// Classes of the data set: red, green and blue images, with noise.
+/// Classes of the data set: red, green and blue images with noise.
 pub const CLASSES: [&str; 3] = ["blue", "green", "red"];
 
-/// The tables of [`SPACE`], measured once, by their names.
+/// The tables of [`SPACE`], which are measured only once, by their names.
 static TABLES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let ws = Workspace::new();
     ws.nas("profile --space tiny.toml --data folder:images --networks 24").assert().success();
@@ -44,7 +44,7 @@ static TABLES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     ["tract", "ort"].map(|runtime| (name(runtime), ws.read(&name(runtime)))).into()
 });
 
-/// The table of [`WIDE`], of isolated layers.
+/// The table of [`WIDE`], with isolated layers.
 static WIDE_TABLE: LazyLock<String> = LazyLock::new(|| {
     let ws = Workspace::new();
     ws.write("wide.toml", WIDE);
@@ -54,14 +54,14 @@ static WIDE_TABLE: LazyLock<String> = LazyLock::new(|| {
 
 const WIDE_PATH: &str = "profiles/host/wide.3x8x8.tract.fp32.jsonl";
 
-/// Files with when they were written and what they hold.
+/// Files with their modification times and contents.
 pub type Files = BTreeMap<PathBuf, (SystemTime, Vec<u8>)>;
 
-/// A temporary folder that commands run in.
+/// A temporary folder in which commands run.
 pub struct Workspace(tempfile::TempDir);
 
 impl Workspace {
-    /// With `images/`, a data set of 8×8 pixels, and `tiny.toml`, a search space.
+    /// Creates a folder with `images/`, a data set of 8×8 pixels, and `tiny.toml`, a search space.
     pub fn new() -> Workspace {
         let ws = Workspace(tempfile::tempdir().unwrap());
         ws.write("tiny.toml", SPACE);
@@ -83,14 +83,14 @@ impl Workspace {
         ws
     }
 
-    /// With the latency tables of the space as well.
+    /// Creates a folder that also has the latency tables of the space.
     pub fn profiled() -> Workspace {
         let ws = Workspace::new();
         TABLES.iter().for_each(|(name, text)| ws.write(name, text));
         ws
     }
 
-    /// With [`WIDE`] as `wide.toml`, and its table for tract.
+    /// Creates a folder that also has [`WIDE`] as `wide.toml`, and its table for tract.
     pub fn wide() -> Workspace {
         let ws = Workspace::new();
         ws.write("wide.toml", WIDE);
@@ -115,7 +115,7 @@ impl Workspace {
         std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// The whole lines of a JSON-lines file, without what differs between equal runs.
+    /// Returns the whole lines of a JSON lines file, without what differs between equal runs.
     pub fn lines(&self, name: &str) -> Vec<Value> {
         let text = self.read(name);
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
@@ -127,7 +127,7 @@ impl Workspace {
         whole.lines().map(line).collect()
     }
 
-    /// `nas` with arguments, separated by blanks.
+    /// Returns `nas` with arguments that are separated by blanks.
     pub fn nas(&self, args: &str) -> Command {
         self.command(NAS, args)
     }
@@ -138,13 +138,13 @@ impl Workspace {
         command
     }
 
-    /// What a command that succeeds writes to stdout, which has to be JSON and nothing else.
+    /// Returns what a successful command writes to stdout, which must be JSON and nothing else.
     pub fn json(&self, args: &str) -> Value {
         let output = self.nas(args).arg("--json").assert().success().get_output().clone();
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("nas {args}: {e}"))
     }
 
-    /// The error of a command that has to fail with exit code 1, one line on stderr and nothing on stdout.
+    /// Returns the error of a command that must fail with exit code 1, one line on stderr, and nothing on stdout.
     /// Warnings do not count.
     pub fn error(&self, args: &str) -> String {
         let output = self.nas(args).assert().code(1).stdout("").get_output().clone();
@@ -154,7 +154,7 @@ impl Workspace {
         error[0].to_string()
     }
 
-    /// All files below a folder.
+    /// Returns all files below a folder.
     pub fn files(&self, name: &str) -> Files {
         let mut files = BTreeMap::new();
         for entry in std::fs::read_dir(self.path(name)).unwrap() {

@@ -1,4 +1,4 @@
-//! A board that is made up: networks of a chain whose true latency is known.
+//! A made-up board: networks of a chain whose true latency is known.
 
 use edge_nas::latency::Latency;
 use edge_nas::model::{Measured, Part, Role, Structure};
@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
-/// Op, and its cost alone at stride 1.
+/// Ops, with their costs in isolation at stride 1.
 const OPS: [(&str, f64); 8] = [
     ("conv_3x3", 0.9e6),
     ("conv_5x5", 2.5e6),
@@ -17,18 +17,18 @@ const OPS: [(&str, f64); 8] = [
     ("avg_pool_3x3", 0.1e6),
     ("max_pool_3x3", 0.12e6),
 ];
-/// Layers of one name are the same piece of work.
+/// Layers with the same name do the same work.
 const LAYERS: [&str; 6] = ["32", "32", "64/2", "64", "128/2", "128"];
-/// What of a layer's cost is gone where a strided skip is pulled forward through it.
+/// The share of a layer's cost that is gone if a strided skip is pulled forward through it.
 const PULLED: f64 = 0.3;
 
-/// What the board does that a sum of rows cannot say.
+/// A behaviour of the board that a sum of rows cannot express.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Quirk {
     None,
     /// It pulls a strided skip forward through the op before it.
     PullsStridedSkips,
-    /// One op after one other costs more.
+    /// One op after one particular other op costs more.
     SlowPair,
 }
 
@@ -73,7 +73,7 @@ impl Board {
         &self.all[layer * OPS.len() + op]
     }
 
-    /// Without noise, in nanoseconds.
+    /// Returns the latency without noise, in nanoseconds.
     pub fn truth(&self, ops: &[usize]) -> f64 {
         let mut ns = 1.5e6;
         let mut last: Option<(usize, usize)> = None;
@@ -96,25 +96,25 @@ impl Board {
         ns
     }
 
-    /// Measured with `noise`, a relative standard deviation.
+    /// Returns the latency with `noise`, a relative standard deviation.
     pub fn measure(&mut self, ops: &[usize], noise: f64) -> Measured {
         let ns = self.truth(ops) * (1.0 + noise * normal(&mut self.rng));
         Measured { choices: ops.to_vec(), latency: Latency::from_ns(ns), weight: 1.0 }
     }
 
-    /// A random network without a zero.
+    /// Returns a random network without a zero.
     pub fn network(&mut self) -> Vec<usize> {
         let op = |rng: &mut ChaCha8Rng| [0, 1, 2, 3, 4, 6, 7][rng.random_range(0..7)];
         (0..LAYERS.len()).map(|_| op(&mut self.rng)).collect()
     }
 
-    /// Mean absolute relative error over fresh networks.
+    /// Returns the mean absolute relative error over fresh networks.
     pub fn error(&mut self, predict: impl Fn(&[usize]) -> Latency) -> f64 {
         let errors = self.errors(predict);
         errors.iter().sum::<f64>() / errors.len() as f64
     }
 
-    /// The largest one.
+    /// Returns the largest absolute relative error over fresh networks.
     pub fn worst(&mut self, predict: impl Fn(&[usize]) -> Latency) -> f64 {
         self.errors(predict).into_iter().fold(0.0, f64::max)
     }
@@ -125,7 +125,7 @@ impl Board {
     }
 }
 
-/// A normal number, near enough.
+/// Returns an approximately normal number.
 pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
 }

@@ -1,5 +1,5 @@
-//! The latency model on published measurements of real boards: networks of NAS-Bench-201 (Dong and Yang
-//! 2020, arXiv 2001.00326), some to fit and the rest to test.
+//! The latency model on published measurements of real boards. Of the networks of NAS-Bench-201 (Dong and Yang 2020,
+//! arXiv 2001.00326), some are used to fit and the rest to test.
 //!
 //! `cargo run --release --example nasbench201 -- FILE.csv [NETWORKS_TO_FIT [SPLITS]]`
 //!
@@ -18,16 +18,16 @@ const OPS: [(&str, Role); 5] = [
     ("nor_conv_3x3", Role::Real),
     ("avg_pool_3x3", Role::Real),
 ];
-/// The cell: four nodes, each joined to all before it, in the order in which its string has them. Node 0 is the input,
-/// the last one the output, and a node is the sum of the edges that end there.
+/// The cell: four nodes, each joined to all before it, in the order of the cell's string. Node 0 is the input and the
+/// last one is the output. A node is the sum of the edges that end there.
 const EDGES: [(usize, usize); 6] = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)];
 const OUTPUT: usize = 3;
 
 /// What is computed in a cell.
 #[derive(Clone, Copy)]
 struct Cell {
-    /// Whether the runtime computes on zeros: then only what the output does not use is dead, else also what gets
-    /// nothing but zeros.
+    /// Whether the runtime computes on zeros. If so, only what the output does not use is dead. Otherwise, whatever
+    /// gets nothing but zeros is dead as well.
     on_zeros: bool,
 }
 
@@ -58,7 +58,7 @@ impl Cell {
         Structure { roles: vec![OPS.map(|(_, role)| role).to_vec(); EDGES.len()], parts, pairs }
     }
 
-    /// Products that hold where `b` reads what `a` gives.
+    /// Returns the products that hold if `b` reads the output of `a`.
     fn before(self, a: &Part, b: &Part) -> Vec<Product> {
         if [a, b].iter().any(|part| part.role != Role::Real) {
             return vec![];
@@ -74,7 +74,7 @@ impl Cell {
         products.flat_map(|product| self.where_alive(product, &ends)).collect()
     }
 
-    /// Products that hold where both are computed and end in one node.
+    /// Returns the products that hold if both are computed and end in the same node.
     fn beside(self, a: &Part, b: &Part) -> Vec<Product> {
         let ends = [a.at.0, b.at.0];
         if ends[0] >= ends[1] || EDGES[ends[0]].1 != EDGES[ends[1]].1 {
@@ -83,8 +83,8 @@ impl Cell {
         self.where_alive([a, b].map(|part| (part.at.0, vec![part.at.1])).to_vec(), &ends)
     }
 
-    /// `product`, divided into disjoint ones that hold just where the edges `live` are alive: the edges that matter, one
-    /// after another, are taken to be a zero or none.
+    /// Divides `product` into disjoint products that hold exactly where the edges `live` are alive. The edges that
+    /// matter are, one after another, taken to be a zero or not.
     fn where_alive(self, product: Product, live: &[usize]) -> Vec<Product> {
         let decided = |edge: usize| product.iter().find(|(e, _)| *e == edge);
         let all_live = |undecided: bool| {
@@ -108,19 +108,19 @@ impl Cell {
         parts.into_iter().flat_map(|part| self.where_alive(part, live)).collect()
     }
 
-    /// Whether the edge is computed where these edges are `present` and the others zeros.
+    /// Returns whether the edge is computed if these edges are `present` and the others are zeros.
     fn is_alive(self, present: &[bool], edge: usize) -> bool {
         let joined = |from, to| paths(from, to).iter().any(|path| path.iter().all(|&e| present[e]));
         present[edge] && joined(EDGES[edge].1, OUTPUT) && (self.on_zeros || joined(0, EDGES[edge].0))
     }
 }
 
-/// The ops that have this role, or those that do not.
+/// Returns the ops that have this role, or those that do not.
 fn having(role: Role, has: bool) -> Vec<usize> {
     (0..OPS.len()).filter(|&op| (OPS[op].1 == role) == has).collect()
 }
 
-/// The paths from node to node, as edges.
+/// Returns the paths from one node to another, as edges.
 fn paths(from: usize, to: usize) -> Vec<Vec<usize>> {
     if from == to {
         return vec![vec![]];
@@ -130,7 +130,7 @@ fn paths(from: usize, to: usize) -> Vec<Vec<usize>> {
     paths.map(|(e, rest)| [vec![e], rest].concat()).collect()
 }
 
-/// The networks of a file that have any path to their output.
+/// Reads the networks of a file that have any path to their output.
 fn read(file: &str) -> Result<Vec<Measured>, Box<dyn Error>> {
     let mut networks = vec![];
     for record in csv::Reader::from_path(file)?.deserialize() {
@@ -221,7 +221,8 @@ mod tests {
         Ok(())
     }
 
-    /// Against a search from both ends, for all 729 networks in which an edge is a convolution, an identity or nothing.
+    /// Compares with a search from both ends, for all 729 networks in which each edge is a convolution, an identity or
+    /// nothing.
     #[test]
     fn what_is_alive_in_a_cell() {
         let holds = |products: &[Product], ops: &[usize]| {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 pub const COMMAND: &str = "nas-profile --device board";
 
-/// A space whose first layer holds `stem` and whose others choose from `candidates`.
+/// Returns a space whose first layer is `stem` and whose other layers choose from `candidates`.
 pub fn space(name: &str, stem: LayerSpec, candidates: &[CandidateOp], layers: &[(usize, usize)]) -> SearchSpace {
     let layer = |&(channels, stride): &(usize, usize)| LayerSpec {
         ops: candidates.to_vec(),
@@ -28,7 +28,7 @@ pub fn header() -> Header {
     header_of(&Networks::new(SearchSpace::load("chain_small").unwrap(), Shape::new(3, 8, 8), [4]).unwrap())
 }
 
-/// The header of a table of these networks.
+/// Returns the header of a table of these networks.
 pub fn header_of(networks: &Networks) -> Header {
     Header {
         latency_table: FORMAT,
@@ -47,7 +47,7 @@ pub fn header_of(networks: &Networks) -> Header {
     }
 }
 
-/// A row of `samples` equal timings.
+/// Returns a row of `samples` equal timings.
 pub fn row(subject: Subject, ns: f64, samples: usize) -> Row {
     let before = Conditions {
         governor: Some("performance".into()),
@@ -76,7 +76,7 @@ pub fn row(subject: Subject, ns: f64, samples: usize) -> Row {
     }
 }
 
-/// A new table of `networks` at `path`, with a row for each of their layers but `zero`.
+/// Creates a table of `networks` at `path`, with a row for each of their layers except `zero`.
 pub fn filled(path: &Path, networks: &Networks, samples: usize, mut ns: impl FnMut(&Layer) -> f64) -> LatencyTable {
     let mut table = LatencyTable::open(path, header_of(networks), COMMAND).unwrap();
     for layer in networks.distinct_layers().iter().filter(|layer| layer.op != CandidateOp::Zero) {
