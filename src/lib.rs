@@ -5,8 +5,8 @@
 //! 1. [`space`] describes which networks can be built; each candidate op lowers to a [`nas_exporters::Graph`].
 //! 2. [`device`] connects to a board, on which the probe measures. [`profile`] decides what to measure, [`table`]
 //!    stores the results, and [`model`] predicts latencies from them.
-//! 3. `train` trains a supernet on images ([`data`]). [`search`] derives a genotype within a target latency, which
-//!    `train` then trains from scratch.
+//! 3. `train` trains a supernet, or many networks for a short time, on images ([`data`]). [`search`] derives a genotype
+//!    within a target latency, which `train` then trains from scratch.
 //! 4. [`record`] defines the files of a run, [`run`] implements the verbs and the stages of an experiment, and
 //!    [`report`] shows the results.
 

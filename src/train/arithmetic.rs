@@ -61,7 +61,8 @@ impl Arithmetic {
     }
 }
 
-/// How many times faster bf16 must be, casts included: by so much that a busy machine decides no differently.
+/// How many times faster bf16 must be, casts included. The margin is wide enough that a busy machine decides no
+/// differently.
 const FASTER: f64 = 1.4;
 /// Timings of each format. The fastest counts, since other programs only ever slow one down.
 const TIMINGS: usize = 5;
