@@ -250,7 +250,8 @@ search_flags!({
     warmup_epochs: usize,
     /// Images per step
     batch_size: BatchSize,
-    /// Share of the training images to hold out: they decide between networks, and weights are not trained on them
+    /// Share of the training images to hold out: networks are chosen by these images, and weights are not trained on
+    /// them
     held_out: HeldOut,
     /// Peak learning rate of the weights, which a cosine lowers to 0; usual values are 0.01 to 0.1
     learning_rate: LearningRate,
