@@ -117,8 +117,8 @@ pub struct SearchSettings {
     pub warmup_epochs: usize,
     /// Images per step.
     pub batch_size: BatchSize,
-    /// Share of the training images that is held out: they decide between networks, and weights are not trained on
-    /// them.
+    /// Share of the training images that is held out. Networks are chosen by these images, and weights are not trained
+    /// on them.
     pub held_out: HeldOut,
     /// Peak learning rate of the weights.
     pub learning_rate: LearningRate,
