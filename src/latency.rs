@@ -1,4 +1,4 @@
-//! Latencies, and the latencies that networks may have.
+//! Latencies and target latencies.
 
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};

@@ -27,8 +27,8 @@ pub enum EncodeError {
     Input { name: String, what: String },
 }
 
-/// Returns the ONNX file of an untrained network, with which a graph is measured. Its pseudo-random weights are the
-/// same on every machine.
+/// Returns the ONNX file of an untrained network, which is the file that is measured for a graph. Its pseudo-random
+/// weights are the same on every machine.
 ///
 /// # Errors
 /// [`EncodeError::Precision`] if the precision cannot be written.

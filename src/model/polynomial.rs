@@ -7,7 +7,7 @@ pub type Product = Vec<(usize, Vec<usize>)>;
 /// A choice of a layer, as the indices of the layer and of the choice.
 pub type Place = (usize, usize);
 
-/// What a network costs if each of some layers has one of some choices.
+/// What a network costs if each of some layers has one of its given choices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Monomial {
     pub coefficient: f64,
@@ -16,7 +16,7 @@ pub struct Monomial {
 }
 
 /// What the networks of a space cost, in any unit: a multilinear polynomial of the probabilities with which layers have
-/// choices. The value for a network equals the expectation for certain choices, to the last digit.
+/// choices. The value for a network equals the expectation if all of its choices are certain, to the last digit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Polynomial {
     /// First what all networks cost, then what depends on one layer, then what depends on several.

@@ -100,7 +100,7 @@ impl Structure {
     }
 }
 
-/// Returns the product that holds where all of these products hold, or `None` if that is nowhere.
+/// Returns the product that holds where all of these products hold, or `None` if they never do.
 fn intersection(products: &[&Product]) -> Option<Product> {
     let mut all = Product::new();
     for (layer, set) in products.iter().copied().flatten() {

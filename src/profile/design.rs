@@ -24,7 +24,7 @@ pub fn usual_number(networks: &Networks) -> usize {
     3 * isolated_subjects(networks).len() + 60
 }
 
-/// Returns `number`, but at most the number of networks that remain besides those that no fit may see.
+/// Returns `number`, or the number of networks that a fit may see if that is smaller.
 pub fn at_most(number: usize, table: &LatencyTable, networks: &Networks) -> usize {
     let unseen: HashSet<&Subject> =
         table.rows().iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();

@@ -147,7 +147,7 @@ fn count_rows(table: &LatencyTable) -> BTreeMap<&Subject, usize> {
     })
 }
 
-/// Returns how many rows will at least be measured for subjects that need more.
+/// Returns the least number of rows that are still to be measured, for the subjects that need more.
 fn to_come(table: &LatencyTable, remaining: &[Subject], plan: Plan) -> usize {
     let rows = count_rows(table);
     let to_come = |s: &Subject| plan.fewest.saturating_sub(rows.get(s).copied().unwrap_or(0)).max(1);

@@ -56,7 +56,7 @@ pub struct NearestBelow {
     pub ops: Vec<String>,
     /// The first cost of the network.
     pub value: f64,
-    /// By which share of the limit another network may be nearer to it. 0 if all networks were compared.
+    /// How much nearer to the limit another network may be, as a share of the limit. 0 if all networks were compared.
     pub resolution: f64,
 }
 

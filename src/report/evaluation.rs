@@ -14,7 +14,7 @@ const MATRIX: usize = 600;
 const LEFT: u32 = 190;
 const BELOW: u32 = 46;
 const EDGE: u32 = 10;
-/// The largest numbers of classes with which cells still show numbers and rows show names.
+/// The largest numbers of classes for which cells show numbers and rows show names.
 const MOST_NUMBERS: usize = 20;
 const MOST_NAMES: usize = 40;
 const LONGEST_NAME: usize = 18;

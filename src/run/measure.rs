@@ -205,10 +205,10 @@ impl MeasureSettings {
         LatencyTable::load(&self.table_path(device, networks, runtime), &command)
     }
 
-    /// Returns how a table differs from what would be measured now, if it may differ.
+    /// Returns how a table differs from what would be measured now, if a difference is allowed.
     ///
     /// # Errors
-    /// Fails if the table differs, and may not.
+    /// Fails if the table differs and that is not allowed.
     pub fn foreign(&self, table: &LatencyTable, ours: &Header) -> Result<Option<Difference>, TableError> {
         match table.check(ours) {
             Err(TableError::Foreign { difference, .. }) if self.allow_foreign_table => Ok(Some(difference)),

@@ -135,8 +135,8 @@ impl Networks {
         choices.iter().enumerate().rev().find(|at| is_zero(*at)).map_or(0, |(zero, _)| zero + 1)
     }
 
-    /// Returns which networks contain a variant of `layer`: the layers that decide it, each with the choices that it
-    /// must have one of.
+    /// Returns the condition for a network to contain a variant of `layer`: the layers that decide it, each with the
+    /// choices that it may have.
     pub fn product(&self, layer: usize, variant: &Variant) -> Vec<(usize, Vec<usize>)> {
         let here = (layer, vec![variant.choice]);
         match &variant.inputs {

@@ -15,7 +15,7 @@ pub fn drift(rows: &[Row]) -> f64 {
     if slowness.is_empty() { 0.0 } else { most / least - 1.0 }
 }
 
-/// How many times slower a device was than its usual top speed.
+/// How many times slower a device was than at its usual top speed.
 #[derive(Clone, Copy, Debug)]
 pub struct Slowness {
     pub around: f64,
@@ -23,8 +23,8 @@ pub struct Slowness {
     pub either_side: f64,
 }
 
-/// Returns for each row how many times slower the device was at that time than its usual top speed, which it reached in
-/// the fastest eighth of the rows. Without an anchor, all values are 1.
+/// Returns for each row how many times slower the device was at that time than at its usual top speed, which it reached
+/// in the fastest eighth of the rows. Without an anchor, all values are 1.
 pub(super) fn slowness(rows: &[Row]) -> Vec<Slowness> {
     let anchors: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.anchor).collect();
     // Tables that were merged may each have an anchor of their own.

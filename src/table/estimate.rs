@@ -3,8 +3,8 @@ use super::{Mean, Row, Subject};
 use crate::latency::Latency;
 use std::collections::BTreeMap;
 
-/// What all rows of a subject say about its latency. Tables, validations, benchmarks and predictions all mean this by a
-/// latency.
+/// What all rows of a subject say about its latency. This is what tables, validations, benchmarks and predictions call
+/// a latency.
 ///
 /// Other programs, and other machines on the same chip, only ever slow a subject down, so the fastest sample of a row
 /// is the closest to the subject's own latency (Chen and Revels 2016, arXiv 1608.04295). Only rows that were timed
@@ -31,7 +31,7 @@ pub struct Estimate {
 pub struct Timing {
     /// Its fastest sample, nanoseconds.
     pub fastest: f64,
-    /// How many times slower the device was at that time than its usual top speed.
+    /// How many times slower the device was at that time than at its usual top speed.
     pub slowness: f64,
     /// Whether the device had its usual speed.
     pub at_speed: bool,

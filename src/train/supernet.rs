@@ -83,7 +83,8 @@ impl Supernet {
         searched.map(|choices| values.by_ref().take(choices).collect()).collect()
     }
 
-    /// Computes the logits, N×classes, of N×C×H×W, with batch norm by the batch. Only what the gate uses is computed.
+    /// Computes the logits, N×classes, for images N×C×H×W, with batch norm by the batch. Only what the gate uses is
+    /// computed.
     pub fn forward(&self, x: &Tensor, gate: Gate) -> Tensor {
         match gate {
             Gate::Mixture(probabilities) => self.mixture(x, probabilities),
@@ -207,7 +208,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// Computes the logits, N×classes, of N×C×H×W.
+    /// Computes the logits, N×classes, for images N×C×H×W.
     pub fn forward(&self, x: &Tensor, norm: Norm) -> Tensor {
         self.layers.iter().fold(x.shallow_clone(), |x, net| net.forward(&x, norm))
     }

@@ -87,7 +87,7 @@ impl Life {
         state.request = Some((id, Deadline::new("the request", state.timeout)));
     }
 
-    /// Begins the next part of the request, for which the time `planned` was planned.
+    /// Begins the next part of the request, which is planned to take `planned`.
     pub fn part(&self, doing: &'static str, planned: Duration) -> Deadline {
         let mut state = self.state();
         let deadline = Deadline::new(doing, planned.saturating_add(state.timeout));

@@ -286,8 +286,8 @@ impl Task for Alpha<'_> {
     }
 }
 
-/// How far the weights are moved in either direction for a derivative by finite differences, divided by the norm of the
-/// direction. This is the value of the DARTS code.
+/// How far the weights are moved in either direction for a derivative by finite differences. The direction is
+/// multiplied by this number divided by its norm, as in the DARTS code.
 const FINITE_DIFFERENCE: f64 = 0.01;
 
 impl Alpha<'_> {
