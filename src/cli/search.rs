@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 /// Search for the best network within a target latency
 ///
-/// Trains a supernet of all choices on the data, with the predicted latency in its loss, and writes genotype.json and
-/// search.jsonl to the run's folder. If it is interrupted, the same command resumes.
+/// Compares networks of the space that the latency table predicts to be within the target, and writes the best one to
+/// genotype.json in the run's folder. --algorithm says how they are found. If it is interrupted, the same command resumes.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run

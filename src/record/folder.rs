@@ -190,6 +190,11 @@ impl Unfinished {
         Unfinished { stage: "trial", ..self.clone() }
     }
 
+    /// A copy of the latency table of this digest, with the rows that the search has added so far.
+    pub fn measured(&self, table: &Digest) -> PathBuf {
+        Unfinished { stage: "measured", ..self.clone() }.file(table, "jsonl")
+    }
+
     /// What the convolutions are trained in: [`super::Floats`], where a measurement decided it.
     pub fn arithmetic(&self, key: &Digest) -> PathBuf {
         self.file(key, "json")

@@ -166,6 +166,15 @@ impl MeasureSettings {
         if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
     }
 
+    /// The first of the runtimes.
+    ///
+    /// # Errors
+    /// Where the device has none.
+    pub fn first_runtime(&self, device: &Device) -> Result<Runtime, RunError> {
+        let none = || RunError::NoRuntime { device: device.name.clone() };
+        self.runtimes(device).first().copied().ok_or_else(none)
+    }
+
     /// The header of a table that `sessions` measure.
     ///
     /// # Errors

@@ -254,6 +254,17 @@ impl LatencyTable {
         Ok(())
     }
 
+    /// Adds those of `rows` that it does not have, all at once.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn extend(&mut self, rows: &[Row]) -> Result<(), TableError> {
+        let new: Vec<Row> = rows.iter().filter(|row| !self.rows.contains(row)).cloned().collect();
+        artifact::append_lines(&self.path, &new)?;
+        self.rows.extend(new);
+        Ok(())
+    }
+
     /// Treats rows that were disturbed as missing; they stay in the file.
     pub fn ignore_disturbed(&mut self) {
         self.rows.retain(|row| row.disturbed.is_empty());
