@@ -161,13 +161,15 @@ fn a_network_within_the_limits_has_a_graph() {
 #[test]
 fn a_baseline_within_the_limits_has_a_graph() {
     use edge_nas::bounded::Width;
-    use edge_nas::space::{Baseline, Network};
+    use edge_nas::space::Network;
     let (mut taken, mut refused) = (0, 0);
     let names: Vec<&str> = Network::baselines().collect();
     for (name, width) in names.iter().flat_map(|name| [0.05, 1.0, 10.0].map(|width| (*name, width))) {
         for (side, classes) in [(1, 2), (224, 1000), (1024, 10), (4096, 100_000), (8, 100_000)] {
-            let baseline = Baseline { width: Width::of(width), input: Shape::new(3, side, side), classes };
-            match Network::baseline(name, baseline) {
+            let (factor, input) = (Width::of(width), Shape::new(3, side, side));
+            let network = Network::baseline(name, Some(factor), input, classes);
+            let made = network.is_ok();
+            match network {
                 Ok(network) => {
                     network.graph().cost();
                     taken += 1;
@@ -177,7 +179,7 @@ fn a_baseline_within_the_limits_has_a_graph() {
             let written =
                 serde_json::json!({"architecture": name, "width": width, "input": [3, side, side], "classes": classes});
             let read = serde_json::from_value::<Network>(written);
-            assert_eq!(read.is_ok(), Network::baseline(name, baseline).is_ok());
+            assert_eq!(read.is_ok(), made);
         }
     }
     assert!(taken > 5 && refused > 3, "{taken} {refused}");

@@ -5,7 +5,7 @@
 
 use edge_nas::bounded::Width;
 use edge_nas::device::{Board, Device, Session, Source};
-use edge_nas::space::{Baseline, CandidateOp, Channels, Genotype, Layer, LayerSpec, Network, Networks, SearchSpace};
+use edge_nas::space::{CandidateOp, Channels, Genotype, Layer, LayerSpec, Network, Networks, SearchSpace};
 use edge_nas::train::{Net, Norm, Placement};
 use nas_exporters::{Graph, NodeId, Precision, Shape, Weights, onnx};
 use nas_probe::{Runtime, TensorData};
@@ -126,8 +126,8 @@ fn the_baselines_compute_the_same_in_every_runtime() {
     let host = Host::new();
     for name in Network::baselines() {
         for (width, side) in [(0.5, 32), (1.0, 96)] {
-            let sizes = Baseline { width: Width::of(width), input: Shape::new(3, side, side), classes: 10 };
-            let graph = Network::baseline(name, sizes).unwrap().graph();
+            let network = Network::baseline(name, Some(Width::of(width)), Shape::new(3, side, side), 10);
+            let graph = network.unwrap().graph();
             let output = host.agree(&format!("{name}_{side}"), graph, 0);
             assert!(output.iter().any(|v| v.abs() > TOLERANCE * 100.0), "{name}: {output:?}");
         }

@@ -119,6 +119,27 @@ fn an_interrupted_search_gives_the_same_result_as_an_uninterrupted_one() {
 const RICH: &str = "--ema 0.9 --mixup 0.3 --clip 1 --cutout 3 --balanced --held-out 0.2 --schedule one_cycle --run";
 
 #[test]
+fn a_search_that_is_killed_while_it_measures_trains_nothing_again() {
+    let ws = Workspace::wide();
+    let table = "profiles/host/wide.3x8x8.tract.fp32.jsonl";
+    let search = format!("{SEARCH} --algorithm random --candidates 6 --trial-epochs 2 --measure-top 3 --run r");
+    let trained =
+        || -> Vec<String> { unfinished(&ws, "r/checkpoint/candidates-").iter().map(|log| ws.read(log)).collect() };
+    let before = ws.read(table);
+    for rows in [4, 12] {
+        interrupt(&ws, &search, "r/checkpoint/measured-", before.lines().count() + rows, SIGKILL);
+        assert_eq!(ws.read(table), before, "the predictions that the search depends on are the same");
+    }
+    let candidates = trained();
+    assert_eq!(candidates.len(), 1);
+    ws.nas(&search).assert().success();
+    assert_eq!(trained(), candidates);
+    let after = ws.read(table);
+    assert!(after.starts_with(&before) && after.lines().count() >= before.lines().count() + 3 * 8);
+    assert!(unfinished(&ws, "r/checkpoint/measured-").is_empty());
+}
+
+#[test]
 fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
     let ws = Workspace::new();
     for (recipe, flags) in [("fast", "--run"), ("rich", RICH)] {

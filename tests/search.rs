@@ -101,6 +101,18 @@ fn each_algorithm_finds_a_network_within_the_band_and_repeats_itself() {
 }
 
 #[test]
+fn flags_that_an_algorithm_does_not_use_are_named() {
+    let ws = Workspace::wide();
+    let said = |flags: &str| {
+        let flags = format!("{SEARCH} --run r {TARGET} --candidates 2 --trial-epochs 1 {flags}");
+        String::from_utf8(ws.nas(&flags).assert().success().get_output().stderr.clone()).unwrap()
+    };
+    let unused = said("--algorithm random --epochs 3 --unrolled --finalists 4");
+    assert!(unused.contains("warning: --algorithm random does not use --epochs, --unrolled, --finalists"), "{unused}");
+    assert!(!said("--algorithm surrogate --finalists 4").contains("does not use"));
+}
+
+#[test]
 fn each_component_changes_what_it_says() {
     let ws = Workspace::wide();
     let run = |components: &str| {

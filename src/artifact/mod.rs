@@ -58,10 +58,15 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 
 /// Appends `value` as a line of JSON.
 pub fn append_line(path: &Path, value: &impl Serialize) -> Result<()> {
-    let line = format!("{}\n", json(path, serde_json::to_string(value))?);
+    append_lines(path, std::slice::from_ref(value))
+}
+
+/// Appends a line of JSON for each of `values`, in one write.
+pub fn append_lines<T: Serialize>(path: &Path, values: &[T]) -> Result<()> {
+    let lines = json(path, lines(values))?;
     create_parent(path)?;
     let mut file = io("open", path, std::fs::OpenOptions::new().create(true).append(true).open(path))?;
-    io("write", path, file.write_all(line.as_bytes()))
+    io("write", path, file.write_all(&lines))
 }
 
 /// Writes a complete JSON lines file.

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 /// Search for the best network within a target latency
 ///
-/// Searches among the networks whose predicted latency meets the target; --algorithm says how they are trained and
-/// compared. Writes genotype.json, search.jsonl and candidates.jsonl to the run's folder. If it is interrupted, the
-/// same command resumes.
+/// Compares networks of the space that the latency table predicts to be within the target, and writes the best one to
+/// genotype.json in the run's folder. --algorithm says how they are found. If it is interrupted, the same command
+/// resumes.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run

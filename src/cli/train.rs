@@ -7,7 +7,7 @@ use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
 use crate::report::counted;
 use crate::run::{RunError, trained};
-use crate::space::{Baseline, Genotype, Network, Networks, SearchSpace};
+use crate::space::{Genotype, Network, Networks, SearchSpace};
 use crate::train::Taught;
 use crate::train::fit::fit;
 use anyhow::Context;
@@ -32,9 +32,9 @@ pub struct Args {
     /// Train a published network, in the subfolder `baseline` of the run's folder
     #[arg(long, value_parser = PossibleValuesParser::new(Network::baselines()))]
     arch: Option<String>,
-    /// Width multiplier of the published network; 1 is its published size
-    #[arg(long, default_value_t = Width::of(0.5), requires = "arch")]
-    width: Width,
+    /// Width multiplier of the published network; 1 is its published size [default: 0.5 for mobilenet_v2, else 1]
+    #[arg(long, requires = "arch")]
+    width: Option<Width>,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, folder:DIR@64 (scaled to 64x64), or only DIR
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
@@ -79,8 +79,7 @@ impl Args {
         let run = RunDir(self.run.clone());
         let (input, classes) = (data.train.shape.into(), data.train.classes.len());
         if let Some(arch) = &self.arch {
-            let sizes = Baseline { width: self.width, input, classes };
-            return Ok((Network::baseline(arch, sizes)?, run.baseline()));
+            return Ok((Network::baseline(arch, self.width, input, classes)?, run.baseline()));
         }
         let genotype = match &self.genotype {
             None => artifact::read_json(&run.genotype(), "nas search")?,

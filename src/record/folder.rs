@@ -193,6 +193,11 @@ impl Unfinished {
         Unfinished { stage: "trial", ..self.clone() }
     }
 
+    /// Path of a copy of the latency table with this digest, with the rows that the search has added so far.
+    pub fn measured(&self, table: &Digest) -> PathBuf {
+        Unfinished { stage: "measured", ..self.clone() }.file(table, "jsonl")
+    }
+
     /// Path of the number formats of the convolutions ([`super::Floats`]), if a measurement decided on them.
     pub fn arithmetic(&self, key: &Digest) -> PathBuf {
         self.file(key, "json")

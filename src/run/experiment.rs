@@ -11,7 +11,7 @@ use crate::latency::{Target, TargetFor};
 use crate::profile::Wanted;
 use crate::record::{ModelDir, RunDir};
 use crate::report;
-use crate::space::{Baseline, Network, SearchSpace};
+use crate::space::{Network, SearchSpace};
 use crate::train::search::SearchSettings;
 use crate::train::{TrainSettings, fit::fit};
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,9 @@ struct ProfileKeys {
 #[serde(default, deny_unknown_fields)]
 struct BaselineKeys {
     architecture: String,
-    /// Width multiplier, which scales the channels of the baseline.
-    width: Width,
+    /// Width multiplier, which scales the channels of the baseline. Absent for the usual width.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<Width>,
     /// How to train the baseline. Absent to train it like the found network.
     #[serde(skip_serializing_if = "Option::is_none")]
     train: Option<TrainSettings>,
@@ -128,7 +129,7 @@ fn chain() -> String {
 
 impl Default for BaselineKeys {
     fn default() -> Self {
-        BaselineKeys { architecture: "mobilenet_v2".into(), width: Width::of(0.5), train: None }
+        BaselineKeys { architecture: "mobilenet_v2".into(), width: None, train: None }
     }
 }
 
@@ -158,11 +159,11 @@ impl Experiment {
         let (measure, board) = (self.measure.clone(), self.board.clone());
         let space = self.space.clone();
         let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
-        let sizes = Baseline { width: self.baseline.width, input: networks.input, classes: networks.classes[0] };
         // What cannot be done is reported before hours are spent on other stages.
         let targets = self.targets();
         targets.check()?;
-        let baseline_network = Network::baseline(&self.baseline.architecture, sizes)?;
+        let BaselineKeys { architecture, width, .. } = &self.baseline;
+        let baseline_network = Network::baseline(architecture, *width, networks.input, networks.classes[0])?;
         self.search.check()?;
         self.search.augment(&data)?;
         [Some(&self.train), self.baseline.train.as_ref()]

@@ -126,8 +126,7 @@ fn twice(names: &[&String]) -> Result<(), RunError> {
 fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result<Predicted, RunError> {
     let measure = measured_for(&search.measure, Some(target));
     let device = measure.device()?;
-    let no_runtime = || RunError::NoRuntime { device: device.name.clone() };
-    let runtime = *measure.runtimes(&device).first().ok_or_else(no_runtime)?;
+    let runtime = measure.first_runtime(&device)?;
     let images = Images::Data(search.data.clone());
     let table = measure.load_table(&device, networks, (&search.space, &images), runtime)?;
     let foreign = measure.foreign(&table, &measure.header_now(&device, &table, runtime, networks)?)?;

@@ -169,6 +169,15 @@ impl MeasureSettings {
         if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
     }
 
+    /// Returns the first of the runtimes.
+    ///
+    /// # Errors
+    /// Fails if the device has none.
+    pub fn first_runtime(&self, device: &Device) -> Result<Runtime, RunError> {
+        let none = || RunError::NoRuntime { device: device.name.clone() };
+        self.runtimes(device).first().copied().ok_or_else(none)
+    }
+
     /// Returns the header of a table that `sessions` measure.
     ///
     /// # Errors

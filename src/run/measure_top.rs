@@ -1,7 +1,7 @@
 //! Measures the networks that a search proposes before one of them is chosen.
 
 use super::{BoardSettings, Images, MeasureSettings, RunError};
-use crate::artifact::Digest;
+use crate::artifact::{self, Digest};
 use crate::data::DataSpec;
 use crate::latency::Latency;
 use crate::model::LatencyModel;
@@ -9,8 +9,10 @@ use crate::profile::{self, PLAN};
 use crate::search::{Candidate, Constraint, Cost, Limits};
 use crate::space::Networks;
 use crate::table::{LatencyTable, Subject};
+use nas_probe::Runtime;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 /// How many of the best networks are measured, and how the board is set meanwhile.
 #[derive(Clone, Debug)]
@@ -30,11 +32,16 @@ pub struct Remeasured {
     pub table: Digest,
 }
 
-/// Where networks are measured: the device of the first target, and what identifies its table.
+/// Where networks are measured: on the device of the first target, into a copy of its latency table.
+///
+/// A search depends on the predictions of the table, so the table itself gets the rows only at the end. Until then, the
+/// same command resumes the search instead of starting another one.
 pub struct Place<'a> {
     pub measure: MeasureSettings,
     pub space: &'a str,
     pub data: &'a DataSpec,
+    /// The copy, in the run's folder.
+    pub copy: PathBuf,
 }
 
 impl Place<'_> {
@@ -49,9 +56,29 @@ impl Place<'_> {
             (None, None) => Ok(()),
         }
     }
+
+    /// Moves the rows of the copy to the latency table.
+    ///
+    /// # Errors
+    /// Fails if another process adds rows to the table, or a file cannot be read or written.
+    pub fn keep(&self, networks: &Networks) -> Result<(), RunError> {
+        let device = self.measure.device()?;
+        let runtime = self.measure.first_runtime(&device)?;
+        let command = self.command(runtime);
+        let measured = LatencyTable::load(&self.copy, &command)?;
+        let mut table = LatencyTable::reopen(&self.measure.table_path(&device, networks, runtime), &command)?;
+        table.extend(measured.rows())?;
+        // The rows are in the table, and a copy that is left is not used again.
+        let _ = std::fs::remove_file(&self.copy);
+        Ok(())
+    }
+
+    fn command(&self, runtime: Runtime) -> String {
+        self.measure.command(self.space, &Images::Data(self.data.clone()), runtime)
+    }
 }
 
-/// Measures the networks `ranked`, adds their rows to the latency table, and fits its model again.
+/// Measures the networks `ranked`, adds their rows to the copy of the latency table, and fits a model to it.
 ///
 /// # Errors
 /// Fails if the device cannot be reached, if the table belongs to another one, or if a network cannot be measured.
@@ -61,15 +88,18 @@ pub fn measured(
     networks: &Networks,
     ranked: &[Vec<usize>],
 ) -> Result<Remeasured, RunError> {
-    let Place { measure, space, data } = place;
+    let Place { measure, copy, .. } = place;
     let device = measure.device()?;
-    let no_runtime = || RunError::NoRuntime { device: device.name.clone() };
-    let runtime = *measure.runtimes(&device).first().ok_or_else(no_runtime)?;
+    let runtime = measure.first_runtime(&device)?;
     let mut sessions = board.open(&device, &[runtime])?;
     let header = measure.header(&device, &sessions, runtime, networks)?;
     let path = measure.table_path(&device, networks, runtime);
-    let command = measure.command(space, &Images::Data((*data).clone()), runtime);
-    let mut table = LatencyTable::open(&path, header, &command)?;
+    let command = place.command(runtime);
+    LatencyTable::load(&path, &command)?.check(&header)?;
+    if !copy.is_file() {
+        artifact::write(copy, &artifact::read(&path, "nas-profile")?)?;
+    }
+    let mut table = LatencyTable::open(copy, header, &command)?;
     let subjects: Vec<Subject> = ranked.iter().map(|choices| Subject::Network(networks.layers_of(choices))).collect();
     let Some(anchor) = table.anchor().or(subjects.first()).cloned() else {
         return Err(RunError::NoCandidate);

@@ -56,15 +56,16 @@ struct Chosen {
 /// or miss the target.
 pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<Found>, RunError> {
     let run = RunDir(search.run.clone());
-    if search.measure_top.is_some() {
-        place(search).check(searched.foreign.as_deref())?;
+    let measuring = search.measure_top.as_ref().map(|top| (top, place(search, searched, &run)));
+    if let Some((_, place)) = &measuring {
+        place.check(searched.foreign.as_deref())?;
     }
     let by = train::search::Search::new(searched, data, &search.settings, &run)?;
     let trained = by.train()?;
     let mut found = vec![];
     for goal in &searched.goals {
         let proposed = by.candidates(&trained, &goal.limits)?;
-        let chosen = choice(search, searched, goal, &proposed.candidates)?;
+        let chosen = choice(measuring.as_ref(), searched, goal, &proposed.candidates)?;
         found.push((certified(search, searched, chosen, &proposed)?, proposed.rows));
     }
     artifact::write_lines(&run.search_log(), &trained.log)?;
@@ -78,13 +79,15 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
         made: Some(Made::here(search.settings.seed, by.processor())),
     };
     let folders = folders(&search.run, searched).into_iter();
-    folders
-        .zip(found)
-        .map(|(dir, ((found, tables), rows))| {
-            let on = on((&found.genotype, tables));
-            write(dir, found, &on, &rows)
-        })
-        .collect()
+    let written = folders.zip(found).map(|(dir, ((found, tables), rows))| {
+        let on = on((&found.genotype, tables));
+        write(dir, found, &on, &rows)
+    });
+    let written = written.collect::<Result<_, _>>()?;
+    if let Some((_, place)) = &measuring {
+        place.keep(&searched.networks)?;
+    }
+    Ok(written)
 }
 
 /// Returns the folder of each goal's network.
@@ -97,23 +100,28 @@ pub fn folders(run: &Path, searched: &Searched) -> Vec<RunDir> {
 }
 
 /// Returns where networks are measured before one is chosen.
-fn place(search: &Search) -> Place<'_> {
+fn place<'s>(search: &'s Search, searched: &Searched, run: &RunDir) -> Place<'s> {
     let measure = measured_for(&search.measure, search.targets.first());
-    Place { measure, space: &search.space, data: &search.data }
+    Place { measure, space: &search.space, data: &search.data, copy: run.unfinished().measured(&searched.tables[0]) }
 }
 
 /// Returns the best candidate of a goal. If candidates are measured, returns the best one whose measured latency meets
 /// the target.
-fn choice(search: &Search, searched: &Searched, goal: &Goal, candidates: &[Candidate]) -> Result<Chosen, RunError> {
+fn choice(
+    measuring: Option<&(&MeasureTop, Place)>,
+    searched: &Searched,
+    goal: &Goal,
+    candidates: &[Candidate],
+) -> Result<Chosen, RunError> {
     let networks = &searched.networks;
     let (limits, tables) = (goal.limits.clone(), searched.tables.clone());
-    let Some(top) = &search.measure_top else {
+    let Some((top, place)) = measuring else {
         let candidate = candidates.first().cloned().ok_or(RunError::NoCandidate)?;
         return Ok(Chosen { candidate, limits, measured: None, tables });
     };
     let candidates = &candidates[..candidates.len().min(top.networks.get())];
     let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();
-    let found: Remeasured = measured(&place(search), &top.board, networks, &ranked)?;
+    let found: Remeasured = measured(place, &top.board, networks, &ranked)?;
     let target = Latency::from_ns(limits.constraints[0].target);
     let (candidate, latency) = choose(candidates, &found.latencies, target)?;
     let tables = [std::slice::from_ref(&found.table), &tables[1..]].concat();

@@ -257,6 +257,17 @@ impl LatencyTable {
         Ok(())
     }
 
+    /// Adds those of `rows` that the table does not have, all at once.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
+    pub fn extend(&mut self, rows: &[Row]) -> Result<(), TableError> {
+        let new: Vec<Row> = rows.iter().filter(|row| !self.rows.contains(row)).cloned().collect();
+        artifact::append_lines(&self.path, &new)?;
+        self.rows.extend(new);
+        Ok(())
+    }
+
     /// Treats disturbed rows as missing. They stay in the file.
     pub fn ignore_disturbed(&mut self) {
         self.rows.retain(|row| row.disturbed.is_empty());

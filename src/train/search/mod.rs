@@ -87,6 +87,10 @@ impl<'a> Search<'a> {
         run: &RunDir,
     ) -> Result<Search<'a>, TrainError> {
         settings.check()?;
+        let unused = settings.unused();
+        if !unused.is_empty() {
+            log::warn!("--algorithm {} does not use {}", settings.algorithm, unused.join(", "));
+        }
         let augment = settings.augment(data)?;
         let all: Vec<usize> = (0..data.train.len()).collect();
         let (train, held_out) = split(&data.train, &all, settings.held_out.get(), settings.seed)?;

@@ -200,6 +200,27 @@ impl SearchSettings {
         if warmup < epochs || !alpha { Ok(()) } else { Err(TrainError::Untrained { epochs, warmup }) }
     }
 
+    /// Returns the flags that differ from their defaults although the algorithm does not use them.
+    pub fn unused(&self) -> Vec<&'static str> {
+        let usual = SearchSettings::default();
+        let mixture = self.algorithm == Algorithm::Mixture;
+        let alpha = mixture || self.algorithm == Algorithm::Gradient;
+        let supernet = alpha || self.algorithm == Algorithm::Oneshot;
+        let flags = [
+            ("--epochs", supernet, self.epochs == usual.epochs),
+            ("--warmup-epochs", alpha, self.warmup_epochs == usual.warmup_epochs),
+            ("--alpha-learning-rate", alpha, self.alpha_learning_rate == usual.alpha_learning_rate),
+            ("--alpha-weight-decay", alpha, self.alpha_weight_decay == usual.alpha_weight_decay),
+            ("--latency-weight", alpha, self.latency_weight == usual.latency_weight),
+            ("--skip-dropout", alpha, self.skip_dropout == usual.skip_dropout),
+            ("--patience", alpha, self.patience == usual.patience),
+            ("--unrolled", mixture, self.unrolled == usual.unrolled),
+            ("--candidates", !alpha, self.candidates == usual.candidates),
+            ("--finalists", self.algorithm != Algorithm::Random, self.finalists == usual.finalists),
+        ];
+        flags.into_iter().filter(|(_, used, same)| !used && !same).map(|(flag, ..)| flag).collect()
+    }
+
     /// Returns the augmentation of training images.
     ///
     /// # Errors
