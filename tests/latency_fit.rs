@@ -32,7 +32,7 @@ fn names(fit: &Fit) -> Vec<&str> {
     fit.interactions.iter().map(|found| found.gain.interaction.as_str()).collect()
 }
 
-/// The selection allows an interaction in one of 20 fits. Here, one of 32 fits has one.
+/// The selection allows an interaction in one of 20 fits. Of the 32 fits here, at most two may have one.
 #[test]
 fn finds_nothing_where_latencies_add_up() {
     let mut found = vec![];

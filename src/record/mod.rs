@@ -170,7 +170,7 @@ pub struct CandidateRow {
     /// Epochs for which it was trained from scratch. 0 if it uses the weights of the supernet.
     pub epochs: usize,
     /// With the weights of the supernet, the cross-entropy on held-out images. If trained from scratch, the
-    /// cross-entropy on training images, averaged over the epochs.
+    /// cross-entropy on training images in the last epoch.
     pub loss: f64,
     /// Share of the held-out images that are classified correctly.
     pub accuracy: Option<Share>,

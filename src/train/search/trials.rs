@@ -87,9 +87,9 @@ impl<'a> Trials<'a> {
         Ok(-row.loss)
     }
 
-    /// Trains a network from scratch up to an epoch of the short training, and returns its score: minus the mean of its
-    /// training losses so far. This ranks networks better than their accuracy at that point (Ru et al. 2021, arXiv
-    /// 2006.04492).
+    /// Trains a network from scratch up to an epoch of the short training, and returns its score: minus the training loss
+    /// in the last epoch (TSE-E with E = 1; Ru et al. 2021, arXiv 2006.04492). docs/search.md compares it with the mean
+    /// over all epochs.
     ///
     /// # Errors
     /// Fails if the training fails.
@@ -113,8 +113,9 @@ impl<'a> Trials<'a> {
                 until: epochs,
             };
             let (_, log) = recipe.train(&network, &search.unfinished.trial(), key)?;
-            let loss = log.iter().map(|epoch| epoch.train_loss).sum::<f64>() / log.len().max(1) as f64;
-            let accuracy = log.last().and_then(|epoch| epoch.held_out_accuracy);
+            let last = log.last();
+            let loss = last.map_or(f64::INFINITY, |epoch| epoch.train_loss);
+            let accuracy = last.and_then(|epoch| epoch.held_out_accuracy);
             Ok(CandidateRow { ops, epochs, loss, accuracy, seconds: 0.0 })
         })?;
         Ok(-row.loss)
