@@ -123,7 +123,12 @@ fn choice(
     let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();
     let found: Remeasured = measured(place, &top.board, networks, &ranked)?;
     let target = Latency::from_ns(limits.constraints[0].target);
-    let (candidate, latency) = choose(candidates, &found.latencies, target)?;
+    let chosen = choose(candidates, &found.latencies, target);
+    if chosen.is_err() {
+        // The next search predicts by these rows too, and need not fail in the same way.
+        place.keep(networks)?;
+    }
+    let (candidate, latency) = chosen?;
     let tables = [std::slice::from_ref(&found.table), &tables[1..]].concat();
     let limits = refitted(&limits, &found);
     Ok(Chosen { candidate: candidate.clone(), limits, measured: Some(latency), tables })
