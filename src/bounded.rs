@@ -58,6 +58,9 @@ macro_rules! bounded {
     )*};
 }
 
+/// The least [`FittedNetworks`].
+pub const FEWEST_TO_FIT: usize = 20;
+
 bounded! {
     /// Passes over the training images. There is at least one, since otherwise nothing is trained.
     EpochCount(usize): "a number of epochs, from 1 to 100000", |n| n >= 1 && n <= 100_000;
@@ -70,7 +73,7 @@ bounded! {
     /// Classes of a data set.
     Classes(usize): "a number of classes from 1 to 100000", |n| n >= 1 && n <= 100_000;
     /// Whole networks that a latency model is fitted to. A fit of fewer is no better than a plain sum.
-    FittedNetworks(usize): "a number of networks from 20 to 10000", |n| n >= 20 && n <= 10_000;
+    FittedNetworks(usize): "a number of networks from 20 to 10000", |n| n >= FEWEST_TO_FIT && n <= 10_000;
     /// Networks that a search compares.
     NetworkCount(usize): "a number of networks from 1 to 100000", |n| n >= 1 && n <= 100_000;
     /// Rounds of a benchmark.

@@ -107,8 +107,8 @@ impl std::str::FromStr for Latency {
     }
 }
 
-/// The latency that a network may have: an absolute one, such as `1.5ms`, or a share of the way from the cheapest to
-/// the most expensive network of the space, such as `40%`, which is meaningful on any device.
+/// The latency that a network may have: an absolute one, such as `1.5ms`, or a share of the way from the fastest to
+/// the slowest network of the space, such as `40%`, which is meaningful on any device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
@@ -118,15 +118,15 @@ pub enum Target {
 }
 
 impl Target {
-    /// Returns the target as a latency, given that the networks of the space take from `cheapest` to `dearest`.
-    pub fn resolve(self, (cheapest, dearest): (Latency, Latency)) -> Latency {
+    /// Returns the target as a latency, given that the networks of the space take from `fastest` to `slowest`.
+    pub fn resolve(self, (fastest, slowest): (Latency, Latency)) -> Latency {
         match self {
             Target::Latency(latency) => latency,
             Target::Percent(percent) => {
                 let share = percent / 100.0;
-                let between = (1.0 - share) * cheapest + share * dearest;
-                // Rounding must not give less than the cheapest network takes.
-                if between < cheapest { cheapest } else { between }
+                let between = (1.0 - share) * fastest + share * slowest;
+                // Rounding must not give less than the fastest network takes.
+                if between < fastest { fastest } else { between }
             }
         }
     }
@@ -149,7 +149,7 @@ impl std::str::FromStr for Target {
         };
         match percent.trim().parse::<f64>() {
             Ok(p) if (0.0..=100.0).contains(&p) => Ok(Target::Percent(p)),
-            _ => Err(format!("`{s}` is no share; write 0% (the cheapest network) to 100% (the dearest)")),
+            _ => Err(format!("`{s}` is no share; write 0% (the fastest network) to 100% (the slowest)")),
         }
     }
 }

@@ -143,11 +143,11 @@ proptest! {
         between[which] = a[which].iter().zip(&b[which]).map(|(a, b)| (1.0 - at) * a + at * b).collect();
         let expected = |p: &[Vec<f64>]| model.polynomial.expected(p);
         let mixed = (1.0 - at) * expected(&a) + at * expected(&b);
-        let (found, (cheapest, dearest)) = (expected(&between), latency_range(model));
+        let (found, (fastest, slowest)) = (expected(&between), latency_range(model));
         prop_assert!((found / mixed - 1.0).abs() < 1e-12, "{found} {mixed}");
-        prop_assert!(found <= 1.000_001 * dearest.ns());
+        prop_assert!(found <= 1.000_001 * slowest.ns());
         if !networks.choices().iter().flatten().any(|choice| choice.op == CandidateOp::Zero) {
-            prop_assert!(1.000_001 * found >= cheapest.ns());
+            prop_assert!(1.000_001 * found >= fastest.ns());
         }
     }
 
@@ -175,20 +175,20 @@ proptest! {
     }
 
     #[test]
-    fn a_target_is_met_from_the_cheapest_network_on(case in cases()) {
+    fn a_target_is_met_from_the_fastest_network_on(case in cases()) {
         let Case { model, .. } = &case;
         let networks = &model.networks;
         let scores = scores(networks, 0);
-        let (cheapest, dearest) = latency_range(model);
+        let (fastest, slowest) = latency_range(model);
         let mut live = all_networks(networks);
         live.retain(|network| is_live(networks, network));
         let latencies: Vec<f64> = live.iter().map(|network| model.predict(network).ns()).collect();
-        prop_assert_eq!(Some(cheapest.ns()), latencies.iter().copied().reduce(f64::min));
-        prop_assert_eq!(Some(dearest.ns()), latencies.iter().copied().reduce(f64::max));
+        prop_assert_eq!(Some(fastest.ns()), latencies.iter().copied().reduce(f64::min));
+        prop_assert_eq!(Some(slowest.ns()), latencies.iter().copied().reduce(f64::max));
 
-        prop_assert!(check(networks, &[within(model, cheapest)]).is_ok());
-        prop_assert!(derive(networks, &scores, &[within(model, cheapest)]).is_ok());
-        let below = [within(model, Latency::from_ns(cheapest.ns().next_down()))];
+        prop_assert!(check(networks, &[within(model, fastest)]).is_ok());
+        prop_assert!(derive(networks, &scores, &[within(model, fastest)]).is_ok());
+        let below = [within(model, Latency::from_ns(fastest.ns().next_down()))];
         for refused in [check(networks, &below), derive(networks, &scores, &below).map(drop)] {
             let error = refused.unwrap_err().to_string();
             prop_assert!(error.contains("raise the limit"), "{error}");
@@ -252,13 +252,13 @@ fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
     let pair = |layer: usize| (vec![(layer, vec![3, 7, 9]), (layer + 1, vec![2])], -500.0 * layer as f64);
     let rows = (0..10).flat_map(|layer| (0..20).map(move |choice| row(layer, choice)));
     let polynomial = Polynomial::sum(rows.chain((0..9).map(pair)));
-    let (cheapest, dearest) = range(&polynomial, &vec![(0..20).collect(); 10]).unwrap();
+    let (least, most) = range(&polynomial, &vec![(0..20).collect(); 10]).unwrap();
     let cost = Cost { name: "made up".into(), unit: Unit::Nanoseconds, polynomial };
     let score = |layer: usize, choice: usize| cost.polynomial.row((layer, choice)) + 100.0 * noise(choice, layer);
     let scores: Vec<Vec<f64>> = (0..10).map(|l| (0..20).map(|i| score(l, i)).collect()).collect();
     let total = |choices: &[usize]| choices.iter().zip(&scores).fold(0.0, |sum, (&i, row)| sum + row[i]);
     for share in [0.1, 0.5, 0.9] {
-        let limit = cheapest + share * (dearest - cheapest);
+        let limit = least + share * (most - least);
         let best = best_within(&scores, &[Constraint::new(cost.clone(), limit)]).unwrap();
         assert!(cost.polynomial.value(&best, 0) <= limit);
         // No exchange of one or two choices is better.

@@ -259,11 +259,11 @@ proptest! {
         let networks: Vec<Vec<usize>> =
             (0..729usize).map(|n| (0..6).map(|l| choices[l][n / 3usize.pow(l as u32) % 3]).collect()).collect();
         let limit = |cost: &Polynomial, share: f64| {
-            let (cheapest, dearest) = range(cost, &choices).unwrap();
+            let (least, most) = range(cost, &choices).unwrap();
             let values = || networks.iter().map(|ops| cost.value(ops, 0));
-            assert_eq!(cheapest, values().reduce(f64::min).unwrap());
-            assert_eq!(dearest, values().reduce(f64::max).unwrap());
-            cheapest + share * (dearest - cheapest)
+            assert_eq!(least, values().reduce(f64::min).unwrap());
+            assert_eq!(most, values().reduce(f64::max).unwrap());
+            least + share * (most - least)
         };
         let constraint = |cost: &Polynomial, limit: f64| {
             Constraint::new(Cost { name: "latency".into(), unit: Unit::Nanoseconds, polynomial: cost.clone() }, limit)

@@ -134,8 +134,8 @@ fn a_band_of_a_large_space_is_searched_exactly() {
         let (macs, params) = (Cost::macs(&networks), Cost::params(&networks));
         let rng = &mut ChaCha8Rng::seed_from_u64(7);
         let at = |cost: &Cost, share: f64| {
-            let (cheapest, dearest) = cost.range(&networks);
-            cheapest + share * (dearest - cheapest)
+            let (least, most) = cost.range(&networks);
+            least + share * (most - least)
         };
         for share in [0.1, 0.5] {
             let constraints = vec![

@@ -36,12 +36,11 @@ fn all(networks: &Networks) -> Vec<Vec<usize>> {
     })
 }
 
-/// Returns limits with a band of this share below a target, which is a share of the way from the cheapest network to
-/// the most expensive one.
+/// Returns limits with a band of this share below a target, which is a share of the way from the least cost to the most.
 fn limits(networks: &Networks, at: f64, band: f64) -> Limits {
     let macs = Cost::macs(networks);
-    let (cheapest, dearest) = macs.range(networks);
-    Limits::new(networks, vec![Constraint::new(macs, cheapest + at * (dearest - cheapest))], Share::of(band)).unwrap()
+    let (least, most) = macs.range(networks);
+    Limits::new(networks, vec![Constraint::new(macs, least + at * (most - least))], Share::of(band)).unwrap()
 }
 
 fn random_scores(networks: &Networks, rng: &mut ChaCha8Rng) -> Vec<Vec<f64>> {

@@ -49,6 +49,9 @@ fn images_that_are_kept_back_choose_the_best_epoch() {
     ws.nas(&format!("{DATA} {NETWORK} --run s --epochs 2")).assert().success();
     assert!(ws.lines("s/train.jsonl").iter().all(|row| share(row, "test_accuracy").is_some()));
     assert!(!ws.path("s/best.safetensors").exists());
+    // A training without them removes the best weights of the one before.
+    ws.nas(&format!("{DATA} {NETWORK} --run r --epochs 2")).assert().success();
+    assert!(!ws.path("r/best.safetensors").exists());
 }
 
 #[test]

@@ -38,6 +38,11 @@ fn lines(ws: &Workspace, log: &str) -> usize {
 
 /// Runs a command until `log` has `least` lines, and then sends it the signal.
 fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
+    interrupt_when(ws, args, || lines(ws, log) >= least, signal);
+}
+
+/// Runs a command until it has come `far_enough`, and then sends it the signal.
+fn interrupt_when(ws: &Workspace, args: &str, far_enough: impl Fn() -> bool, signal: i32) {
     // Background jobs of a shell ignore SIGINT, and these tests may be run in one.
     let mut child = Command::new("env")
         .args(["--default-signal=INT", NAS])
@@ -49,9 +54,9 @@ fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
         .spawn()
         .unwrap();
     let start = Instant::now();
-    while lines(ws, log) < least {
-        assert!(start.elapsed() < Duration::from_secs(120), "nas {args}: no {least} lines in {log}");
-        assert_eq!(child.try_wait().unwrap(), None, "nas {args} ended before {log} had {least} lines");
+    while !far_enough() {
+        assert!(start.elapsed() < Duration::from_secs(120), "nas {args} did not come far enough");
+        assert_eq!(child.try_wait().unwrap(), None, "nas {args} ended too early");
         std::thread::sleep(Duration::from_millis(2));
     }
     let sent = Instant::now();
@@ -66,7 +71,11 @@ fn interrupt(ws: &Workspace, args: &str, log: &str, least: usize, signal: i32) {
     } else {
         assert_eq!(output.status.code(), Some(128 + signal), "nas {args}: {said:?}");
         let error = said.pop().unwrap_or_default();
-        let interrupted = ["error: interrupted in epoch ", "error: interrupted, with "];
+        let interrupted = [
+            "error: interrupted in epoch ",
+            "error: interrupted, with ",
+            "error: interrupted while the teacher answered",
+        ];
         assert!(interrupted.iter().any(|begins| error.starts_with(begins)), "nas {args}: {error}");
         assert!(error.ends_with("; the same command resumes"), "nas {args}: {error}");
     }
@@ -113,6 +122,21 @@ fn an_interrupted_search_gives_the_same_result_as_an_uninterrupted_one() {
         }
         std::fs::remove_dir_all(ws.path("whole")).unwrap();
     }
+}
+
+#[test]
+fn networks_are_compared_after_the_same_number_of_epochs_if_the_target_has_changed() {
+    let ws = Workspace::wide();
+    let search = |run: &str, target: &str| {
+        let search = SEARCH.replace("80% --band", &format!("{target} --band"));
+        format!("{search} --algorithm random --candidates 20 --trial-epochs 8 --run {run}")
+    };
+    // 20 networks were trained for one epoch, 10 for two, and some of the best 5 for four.
+    interrupt(&ws, &search("r", "80%"), "r/checkpoint/candidates-", 33, SIGKILL);
+    for run in ["r", "whole"] {
+        ws.nas(&search(run, "79%")).assert().success();
+    }
+    assert_eq!(ws.lines("r/candidates.jsonl"), ws.lines("whole/candidates.jsonl"));
 }
 
 /// Settings that have their own state or random numbers.
@@ -162,6 +186,38 @@ fn an_interrupted_training_gives_the_same_result_as_an_uninterrupted_one() {
             assert!(best(&run) == best(&whole) && best(&run).is_some() == (recipe == "rich"), "{run}: the best differ");
         }
     }
+}
+
+#[test]
+fn answers_of_a_teacher_are_computed_once_for_each_view() {
+    let ws = Workspace::new();
+    let train = TRAIN.replace("--epochs 40", "--epochs 1");
+    ws.nas(&format!("{train} teacher")).assert().success();
+    // 8 pixels of padding are 578 views.
+    let train = |run: &str| format!("{train} {run} --padding 8 --teacher teacher");
+    let answers = |folder: &str| -> BTreeMap<_, _> {
+        let files = std::fs::read_dir(ws.path(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let answers = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("answers-"));
+        answers
+            .map(|path| (path.clone(), (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap())))
+            .collect()
+    };
+    let of_views = || answers("teacher/checkpoint");
+    let mut before = BTreeMap::new();
+    for (views, signal) in [(3, SIGINT), (10, SIGKILL)] {
+        interrupt_when(&ws, &train("a"), || of_views().len() >= views, signal);
+        let after = of_views();
+        assert!(before.iter().all(|(path, answers)| after.get(path) == Some(answers)), "a view was computed again");
+        assert!(after.len() > before.len() && answers("teacher").is_empty());
+        before = after;
+    }
+    ws.nas(&train("a")).assert().success();
+    assert!(of_views().is_empty());
+    let resumed = answers("teacher").into_values().next().unwrap().0;
+    std::fs::remove_file(answers("teacher").into_keys().next().unwrap()).unwrap();
+    ws.nas(&train("b")).assert().success();
+    assert!(answers("teacher").into_values().next().unwrap().0 == resumed);
+    assert_eq!(ws.lines("a/train.jsonl"), ws.lines("b/train.jsonl"));
 }
 
 /// It does not matter what a measurement would decide on another day.

@@ -100,13 +100,14 @@ fn a_certificate_says_what_the_limits_cost() {
     assert_eq!(certificate.constraints[2].value, found.graph().cost().params as f64);
 
     let unconstrained = certificate.unconstrained.unwrap();
-    assert!(unconstrained.score >= certificate.score);
-    assert_eq!(unconstrained.score_cost_of_limit, unconstrained.score - certificate.score);
+    // Short trainings may choose another network than the one with the best score.
+    let lost = unconstrained.score - certificate.score.unwrap();
+    assert!((0.0..=lost).contains(&unconstrained.score_cost_of_limit), "{unconstrained:?}");
     assert_eq!((unconstrained.costs.len(), unconstrained.ops.len()), (5, 3));
-    let nearest = &certificate.nearest_below;
-    assert!(ort.value <= nearest.value && nearest.value <= ort.limit && nearest.resolution == 0.0, "{nearest:?}");
-    let nearest = Genotype::parse(found.networks.clone(), &nearest.ops.join(",")).unwrap();
-    assert_eq!(ort_model.predict(&nearest.choices).ns(), certificate.nearest_below.value);
+    let closest = certificate.nearest_below.as_ref().unwrap();
+    assert!(ort.value <= closest.value && closest.value <= ort.limit && closest.resolution == 0.0, "{closest:?}");
+    let nearest = Genotype::parse(found.networks.clone(), &closest.ops.join(",")).unwrap();
+    assert_eq!(ort_model.predict(&nearest.choices).ns(), closest.value);
 
     // The certificate is not part of the genotype.
     let text = ws.read("r/genotype.json");
@@ -142,6 +143,18 @@ fn several_targets_each_get_a_folder_of_their_own() {
     let report = ws.json("report --run r/targets/60percent");
     assert_eq!(report[0]["genotype"], genotype(&ws, "r/targets/60percent").to_string());
     assert!(report[0]["test_accuracy"].is_number(), "{report}");
+
+    // The report of the run shows the targets of its last search only, whatever the algorithm.
+    let targets = |targets: &str| {
+        let search = SEARCH.replace("--algorithm mixture", "--algorithm random");
+        ws.nas(&format!("{search} --runtime ort {targets} --band 20%")).assert().success();
+        ws.json("report --run r").as_array().unwrap().iter().map(|row| row["target"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(targets("--targets 30%,60%"), ["30percent", "60percent"]);
+    assert_eq!(targets("--targets 40%,70%"), ["40percent", "70percent"]);
+    assert_eq!(targets("--target-latency 50%"), [Value::Null]);
+    assert_eq!(targets("--targets 40%,70%"), ["40percent", "70percent"]);
+    assert!(!ws.path("r/genotype.json").exists());
 }
 
 #[test]
@@ -175,4 +188,27 @@ fn the_best_are_measured_and_become_rows_of_the_table() {
     ws.write(TRACT, &copy.replacen(cpu, "an abacus", 1));
     let error = ws.error(&format!("{search} --allow-foreign-table"));
     assert!(error.contains("an abacus") && error.contains("leave out --measure-top"), "{error}");
+}
+
+#[test]
+fn rows_of_networks_that_miss_the_target_are_kept() {
+    let ws = Workspace::profiled();
+    // By this table, networks are five times as fast as they are.
+    let flattered = |line: &str| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        if row["anchor"].is_null() && row["median_ns"].is_number() {
+            row["median_ns"] = (0.2 * row["median_ns"].as_f64().unwrap()).into();
+            let samples = row["samples_ns"].as_array_mut().unwrap();
+            samples.iter_mut().for_each(|sample| *sample = (0.2 * sample.as_f64().unwrap()).into());
+        }
+        format!("{row}\n")
+    };
+    let flattering: String = ws.read(TRACT).lines().map(flattered).collect();
+    ws.write(TRACT, &flattering);
+    let search = format!("{SEARCH} --runtime tract --target-latency 60% --measure-top 2");
+    let error = ws.error(&search);
+    assert!(error.contains("none of the 2 best networks"), "{error}");
+    let table = ws.read(TRACT);
+    assert!(table.starts_with(&flattering) && table.lines().count() > flattering.lines().count());
+    assert!(!ws.path("r/genotype.json").exists());
 }

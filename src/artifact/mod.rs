@@ -56,6 +56,14 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write(path, format!("{}\n", json(path, serde_json::to_string_pretty(value))?).as_bytes())
 }
 
+/// Removes a file if it exists.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => io("remove", path, other),
+    }
+}
+
 /// Appends `value` as a line of JSON.
 pub fn append_line(path: &Path, value: &impl Serialize) -> Result<()> {
     append_lines(path, std::slice::from_ref(value))
@@ -137,6 +145,14 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, maker: &'static str) -> Resul
         line: e.line(),
         reason: e.to_string(),
     })
+}
+
+/// Reads a JSON file if it exists.
+pub fn read_json_if_any<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match read_json(path, "") {
+        Err(ArtifactError::Missing { .. }) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Removes an incomplete last line from a JSON lines file, so that lines can be appended to it.

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 /// Write a run's trained networks as ONNX, checked in both runtimes
 ///
 /// Batch norm is folded into the convolutions. Each network is run in tract and ONNX Runtime on test images, and its
-/// file is written only if every logit is as in libtorch, but for 1e-4 of the largest
-/// logit.
+/// file is written only if no logit differs from that of libtorch by more than 1e-4 of the largest one.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the run

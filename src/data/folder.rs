@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, RgbImage, Rgba, RgbaImage};
+use rayon::prelude::*;
 
 use super::{Data, Dataset, Error, Format, read_file};
 use crate::bounded::Side;
@@ -81,11 +82,13 @@ fn read(
         if files.is_empty() {
             return Err(Error::Missing { dir: class, wanted: "a .png or .jpg image".into() });
         }
-        for path in files {
-            let image = match side {
-                Some(side) => square(&decode(&path)?, side),
-                None => decode(&path)?,
-            };
+        let image = |path: &PathBuf| match side {
+            Some(side) => decode(path).map(|image| square(&image, side)),
+            None => decode(path),
+        };
+        let decoded: Vec<_> = files.par_iter().map(image).collect();
+        for (path, image) in files.into_iter().zip(decoded) {
+            let image = image?;
             let found = image.dimensions();
             let (first, expected) = size.get_or_insert_with(|| (path.clone(), found));
             if found != *expected {

@@ -9,6 +9,7 @@ pub use bench::{Benchmark, Benchmarked, bench};
 pub use design::{FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number};
 pub use rounds::{PLAN, Plan, ROW, Rounds, rounds};
 
+use crate::bounded::{FEWEST_TO_FIT, FittedNetworks};
 use crate::device::{DeviceError, Session};
 use crate::model::{LatencyModel, ModelError, Unseen, Validation, Validations, isolated_subjects};
 use crate::space::Networks;
@@ -29,10 +30,6 @@ pub enum ProfileError {
     Artifact(#[from] crate::artifact::ArtifactError),
     #[error("{failed} of {all} models could not be measured, and the table has no rows of them: {reasons}")]
     Failed { failed: usize, all: usize, reasons: String },
-    #[error(
-        "{asked} networks are too few to fit a latency model to: ask for {FEWEST_TO_FIT} at least, or for isolated layers only"
-    )]
-    FewNetworks { asked: usize },
     #[error("no board is left to measure on")]
     NoBoard,
     #[error("a table of {runtime} was published by others: none of its rows can be measured here")]
@@ -42,9 +39,6 @@ pub enum ProfileError {
     #[error("space `{space}` has no networks that the model of the table was not fitted to")]
     NothingUnseen { space: String },
 }
-
-/// A fit of fewer networks is no better than a plain sum.
-const FEWEST_TO_FIT: usize = 20;
 
 /// Returns the header of a table that these boards measure together.
 ///
@@ -91,7 +85,7 @@ pub fn header(
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Wanted {
     /// Whole networks to fit the latency model to. `None` for the usual number.
-    pub networks: Option<usize>,
+    pub networks: Option<FittedNetworks>,
     /// Measure isolated layers only. Predictions are then their plain sum.
     pub isolated: bool,
 }
@@ -100,22 +94,19 @@ pub struct Wanted {
 /// networks. If it has a model for another number of classes, a few networks with the new classifier are enough.
 ///
 /// # Errors
-/// Same as [`rounds`]. Also fails if too few networks are asked for, or if they cannot be fitted.
+/// Same as [`rounds`]. Also fails if the networks cannot be fitted.
 pub fn profile(
     sessions: &mut Vec<Session>,
     table: &mut LatencyTable,
     networks: &Networks,
     wanted: Wanted,
 ) -> Result<Rounds, ProfileError> {
-    if let Some(asked) = wanted.networks.filter(|asked| *asked < FEWEST_TO_FIT) {
-        return Err(ProfileError::FewNetworks { asked });
-    }
     let classes = networks.classes[0];
     let other_head = table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
     let planned = table.planned(classes);
     let mut subjects = vec![Subject::Call(networks.input)];
     subjects.extend(isolated_subjects(networks));
-    let usual = || wanted.networks.unwrap_or_else(|| usual_number(networks)).max(planned);
+    let usual = || wanted.networks.map_or_else(|| usual_number(networks), FittedNetworks::get).max(planned);
     let number = design::at_most(usual(), table, networks);
     let by_head = other_head && wanted.networks.is_none() && planned <= FOR_A_HEAD;
     let fits = !wanted.isolated && (by_head || number >= FEWEST_TO_FIT);

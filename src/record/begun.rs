@@ -28,7 +28,7 @@ impl RunDir {
         let mut candidates = self.unfinished().compared().written();
         candidates.retain(|(written, _)| Some(*written) > after);
 
-        let of_results = self.targets().into_iter().map(|(_, target)| target.candidates()).chain([self.candidates()]);
+        let of_results = self.targets()?.into_iter().map(|(_, target)| target.candidates()).chain([self.candidates()]);
         let results: Vec<_> = of_results.filter_map(|path| std::fs::read(path).ok()).collect();
         let is_result = |path: &Path| std::fs::read(path).is_ok_and(|bytes| results.contains(&bytes));
         let log_of_results = std::fs::read(self.search_log()).unwrap_or_default();

@@ -1,5 +1,5 @@
 use crate::latency::Latency;
-use crate::search::{Candidate, Constraint, Limits, Unit};
+use crate::search::{Candidate, Constraint, Limits, Nearest, Unit};
 use crate::space::{Genotype, Networks};
 use serde::{Deserialize, Serialize};
 
@@ -7,17 +7,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
-    /// What the scores are, and how they decided the choice.
+    /// What the scores are, and how one of the networks was chosen.
     pub algorithm: String,
     /// The constraints, with the predicted costs of the network. The band is that of the first.
     pub constraints: Vec<Held>,
-    /// Score of the network.
-    pub score: f64,
-    /// The network with the best score if there were no limits. Absent if only networks within the limits are scored.
+    /// Score of the network. Absent if the algorithm gives networks no scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// The network with the best score if there were no limits. Absent if only networks within the limits have scores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unconstrained: Option<Unconstrained>,
-    /// The network within all limits that uses the most of the first one.
-    pub nearest_below: NearestBelow,
+    /// The network within all limits that uses the most of the first one. Absent if no network is within them, which
+    /// can be the case after the latency model was fitted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest_below: Option<NearestBelow>,
     /// The measured latency of the network, if it was measured before it was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_ns: Option<Latency>,
@@ -43,7 +46,8 @@ pub struct Unconstrained {
     /// Choices, named as in a genotype.
     pub ops: Vec<String>,
     pub score: f64,
-    /// The difference between this score and that of the chosen network.
+    /// The difference between this score and the best one within the limits. The chosen network may have another score,
+    /// since short trainings or measurements may have decided.
     pub score_cost_of_limit: f64,
     /// The costs of this network, by constraint.
     pub costs: Vec<f64>,
@@ -61,15 +65,16 @@ pub struct NearestBelow {
 }
 
 impl Certificate {
-    /// Certifies the network `chosen` within `limits`. Returns `None` if no network is within them.
+    /// Certifies the network `chosen` within `limits`. `best_score` is the best score within them, if networks have
+    /// scores.
     pub fn new(
-        algorithm: &str,
+        algorithm: String,
         networks: &Networks,
         limits: &Limits,
         chosen: &Candidate,
-        unconstrained: Option<&Candidate>,
+        (best_score, unconstrained): (Option<f64>, Option<&Candidate>),
         measured: Option<Latency>,
-    ) -> Option<Certificate> {
+    ) -> Certificate {
         let names = |choices: &[usize]| Genotype::new(networks.clone(), choices.to_vec()).names();
         let costs = |choices: &[usize]| limits.constraints.iter().map(|c| c.value(choices)).collect::<Vec<f64>>();
         let held = |constraint: &Constraint| Held {
@@ -79,24 +84,24 @@ impl Certificate {
             limit: constraint.limit,
             value: constraint.value(&chosen.choices),
         };
-        let nearest = limits.nearest_below(networks)?;
-        Some(Certificate {
-            algorithm: algorithm.into(),
+        let nearest = |nearest: Nearest| NearestBelow {
+            ops: names(&nearest.choices),
+            value: costs(&nearest.choices).first().copied().unwrap_or_default(),
+            resolution: nearest.resolution,
+        };
+        Certificate {
+            algorithm,
             constraints: limits.constraints.iter().map(held).collect(),
-            score: chosen.score,
+            score: best_score.map(|_| chosen.score),
             unconstrained: unconstrained.map(|best| Unconstrained {
                 ops: names(&best.choices),
                 score: best.score,
-                score_cost_of_limit: best.score - chosen.score,
+                score_cost_of_limit: best.score - best_score.unwrap_or(chosen.score),
                 costs: costs(&best.choices),
             }),
-            nearest_below: NearestBelow {
-                ops: names(&nearest.choices),
-                value: costs(&nearest.choices).first().copied().unwrap_or_default(),
-                resolution: nearest.resolution,
-            },
+            nearest_below: limits.nearest_below(networks).map(nearest),
             measured_ns: measured,
-        })
+        }
     }
 }
 

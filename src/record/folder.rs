@@ -1,9 +1,9 @@
 use super::{Certificate, Evaluation, SearchEpoch, SearchedOn, TrainEpoch, TrainedOn};
 use crate::artifact::{self, ArtifactError, Digest, Lock};
+use crate::bounded::Name;
 use crate::space::{Genotype, Network};
 use nas_exporters::onnx::{self, Inspected};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -35,14 +35,19 @@ impl RunDir {
         RunDir(self.0.join(TARGETS).join(name))
     }
 
-    /// Returns the names and folders of the targets for which a network was found.
-    pub fn targets(&self) -> Vec<(String, RunDir)> {
-        let entries = std::fs::read_dir(self.0.join(TARGETS)).into_iter().flatten();
-        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
-        let folders = entries.filter_map(name).map(|name| (name.clone(), self.target(&name)));
-        let mut folders: Vec<_> = folders.filter(|(_, dir)| dir.genotype().is_file()).collect();
-        folders.sort_by(|a, b| a.0.cmp(&b.0));
-        folders
+    /// Path of the names of the targets of the last search, if it had several.
+    pub fn target_names(&self) -> PathBuf {
+        self.0.join("targets.json")
+    }
+
+    /// Returns the names and folders of the targets of the last search. There are none if it had a single target.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read.
+    pub fn targets(&self) -> Result<Vec<(String, RunDir)>, ArtifactError> {
+        let names: Vec<Name> = artifact::read_json_if_any(&self.target_names())?.unwrap_or_default();
+        let folders = names.into_iter().map(|name| (name.to_string(), self.target(&name)));
+        Ok(folders.filter(|(_, dir)| dir.genotype().is_file()).collect())
     }
 
     /// Returns the run that contains this folder, if this is the folder of a target.
@@ -132,6 +137,11 @@ impl ModelDir {
     /// Path of the logits of this network, as a teacher, for all views of the training images.
     pub fn answers(&self, key: &Digest) -> PathBuf {
         self.0.join(format!("answers-{}.safetensors", &key.as_str()[..12]))
+    }
+
+    /// Path of the logits for one view, until those for all views are complete.
+    pub fn answers_of_view(&self, key: &Digest, view: usize) -> PathBuf {
+        self.0.join(format!("checkpoint/answers-{}-{view}.safetensors", &key.as_str()[..12]))
     }
 
     /// Path of [`TrainEpoch`] lines.
@@ -258,12 +268,12 @@ pub struct Exported {
 pub type Matched<T> = Result<T, String>;
 
 impl RunDir {
-    /// Prevents other processes from changing the run.
+    /// Prevents other processes from changing the run, with the folders of all its targets.
     ///
     /// # Errors
     /// Fails if another process is changing it.
     pub fn lock(&self) -> Result<Lock, ArtifactError> {
-        Lock::of_folder(&self.0)
+        Lock::of_folder(&self.of_several().unwrap_or_else(|| self.clone()).0)
     }
 
     /// Returns the certificate of the genotype, or `None` if no search found the genotype.
@@ -276,7 +286,7 @@ impl RunDir {
             #[serde(default)]
             certificate: Option<Certificate>,
         }
-        Ok(optional::<OfGenotype>(&self.genotype())?.and_then(|genotype| genotype.certificate))
+        Ok(artifact::read_json_if_any::<OfGenotype>(&self.genotype())?.and_then(|genotype| genotype.certificate))
     }
 
     /// Returns the search that found `genotype`, or `None` if no search did.
@@ -285,7 +295,7 @@ impl RunDir {
     /// Fails if a file cannot be read.
     pub fn searched(&self, genotype: &Genotype) -> Result<Option<Matched<EndedSearch>>, ArtifactError> {
         let log = artifact::read_lines(&self.log_of_search())?;
-        let Some(on) = optional::<SearchedOn>(&self.searched_on())? else {
+        let Some(on) = artifact::read_json_if_any::<SearchedOn>(&self.searched_on())? else {
             return Ok((!log.is_empty()).then(|| Err("search.jsonl is of an unknown search".into())));
         };
         let same = on.genotype == Digest::of(genotype) && on.log == Digest::of_lines(&log);
@@ -300,8 +310,8 @@ impl ModelDir {
     /// # Errors
     /// Fails if a file cannot be read.
     pub fn trained(&self) -> Result<Option<Matched<Trained>>, ArtifactError> {
-        let Some(on) = optional::<TrainedOn>(&self.trained_on())? else { return Ok(None) };
-        let Some(network) = optional::<Network>(&self.network())? else { return Ok(None) };
+        let Some(on) = artifact::read_json_if_any::<TrainedOn>(&self.trained_on())? else { return Ok(None) };
+        let Some(network) = artifact::read_json_if_any::<Network>(&self.network())? else { return Ok(None) };
         let log: Vec<TrainEpoch> = artifact::read_lines(&self.train_log())?;
         let parts = [
             ("network.json", on.network == Digest::of(&network)),
@@ -343,7 +353,7 @@ impl ModelDir {
         exported: Option<&Exported>,
     ) -> Result<Option<Matched<Evaluation>>, ArtifactError> {
         let path = self.eval();
-        let Some(evaluation) = optional::<Evaluation>(&path)? else { return Ok(None) };
+        let Some(evaluation) = artifact::read_json_if_any::<Evaluation>(&path)? else { return Ok(None) };
         let of_export = exported.is_some_and(|exported| exported.digest == evaluation.digest);
         Ok(Some(match of_export || evaluation.digest == trained.on.weights {
             true => Ok(evaluation),
@@ -358,12 +368,4 @@ impl ModelDir {
 /// Returns when a file was last modified, or `None` if there is no file.
 pub(super) fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|found| found.modified()).ok()
-}
-
-/// Reads a JSON file if it exists.
-fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ArtifactError> {
-    match artifact::read_json(path, "nas search") {
-        Err(ArtifactError::Missing { .. }) => Ok(None),
-        other => other.map(Some),
-    }
 }

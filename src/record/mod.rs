@@ -144,8 +144,8 @@ pub struct SearchEpoch {
     /// Mean cross-entropy of the weight steps, on the training split.
     pub train_loss: f64,
     /// Mean cross-entropy of the alpha steps, on the held-out split. Absent while only weights are trained.
-    pub validation_loss: Option<f64>,
-    pub validation_accuracy: Option<Share>,
+    pub held_out_loss: Option<f64>,
+    pub held_out_accuracy: Option<Share>,
     /// What the search keeps within limits, at the end of the epoch. Empty if the supernet is trained without limits.
     pub constraints: Vec<Expected>,
     /// By constraint, the factor of its excess in the loss, if that factor changes.

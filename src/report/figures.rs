@@ -42,21 +42,27 @@ impl Panel {
 /// Draws the loss and the accuracy of trainings. Returns `None` if no network was trained.
 pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     let title = "Training from scratch";
-    let curve = |value: fn(&TrainEpoch) -> f64| -> Vec<Series> {
-        let series = |(i, m): (usize, &Model)| Series::new(&m.name, i, m.train.iter().map(|e| (e.epoch, value(e))));
-        let trained = run.models.iter().enumerate().filter(|(_, m)| !m.train.is_empty());
-        trained.map(series).collect()
+    let curve = |value: &dyn Fn(&TrainEpoch) -> Option<f64>| -> Vec<Series> {
+        let points = |m: &Model| m.train.iter().filter_map(|e| Some((e.epoch, value(e)?))).collect::<Vec<_>>();
+        let drawn = run.models.iter().enumerate().map(|(i, m)| (i, &m.name, points(m)));
+        let drawn = drawn.filter(|(_, _, points)| !points.is_empty());
+        drawn.map(|(i, name, points)| Series::new(name, i, points.into_iter())).collect()
     };
-    let (loss, accuracy) = (curve(|e| e.train_loss), curve(|e| 100.0 * e.shown().map_or(f64::NAN, Share::get)));
+    let loss = curve(&|e| Some(e.train_loss));
     if loss.is_empty() {
         return Ok(None);
     }
-    let panel = |name: &str, y_title: &str, series: &[Series]| {
+    let percent = |share: Option<Share>| share.map(|share| 100.0 * share.get());
+    // A training with held-out images uses the test images once, which is no curve.
+    let tested = curve(&|e| e.held_out_accuracy.is_none().then_some(percent(e.test_accuracy)).flatten());
+    let held_out = curve(&|e| percent(e.held_out_accuracy));
+    let all = [("training loss", "loss", &loss), ("test accuracy", "accuracy, %", &tested)];
+    let all = all.into_iter().chain([("held-out accuracy", "accuracy, %", &held_out)]);
+    let panel = |(name, y_title, series): (&str, &str, &Vec<Series>)| {
         let svg = lines(title, HALF, y_title, Series::range(series), series)?;
         Ok::<_, ReportError>(Panel { title: name.into(), svg })
     };
-    let panels =
-        vec![panel("training loss", "cross-entropy", &loss)?, panel("test accuracy", "accuracy, %", &accuracy)?];
+    let panels = all.filter(|(_, _, series)| !series.is_empty()).map(panel).collect::<Result<_, _>>()?;
     let caption = "Each network is trained by itself, from random weights. The reported accuracy is that of the last epoch: \
                    no epoch is selected by the test images.";
     Ok(Some(Figure { title, caption, legend: Series::legend(&loss), panels }))

@@ -25,8 +25,8 @@ use crate::record::{
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;
-use serde::{Serialize, de::DeserializeOwned};
-use std::path::{Path, PathBuf};
+use serde::Serialize;
+use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
@@ -108,8 +108,11 @@ impl Run {
     /// Fails if a file is damaged, or if there is none at all.
     pub fn load(dir: &RunDir) -> Result<Run, ReportError> {
         let mut run = Run::of_folder(dir)?;
-        let targets = dir.targets().into_iter().map(|(name, dir)| Ok(TargetRun { name, run: Run::of_folder(&dir)? }));
+        let targets = dir.targets()?.into_iter().map(|(name, dir)| Ok(TargetRun { name, run: Run::of_folder(&dir)? }));
         run.targets = targets.collect::<Result<_, ReportError>>()?;
+        if !run.targets.is_empty() {
+            run.keep_only_baseline();
+        }
         run.keep_last_targets();
         run.begun = dir.of_several().unwrap_or_else(|| dir.clone()).begun()?;
         if let Some(begun) = &run.begun {
@@ -125,7 +128,7 @@ impl Run {
     /// Reads a single folder, without those of its targets.
     fn of_folder(dir: &RunDir) -> Result<Run, ReportError> {
         let (mut notes, mut models) = (vec![], vec![]);
-        let mut genotype: Option<Genotype> = optional(&dir.genotype())?;
+        let mut genotype: Option<Genotype> = artifact::read_json_if_any(&dir.genotype())?;
         for (i, folder) in dir.models().into_iter().enumerate() {
             let ended = folder.trained()?;
             let unfinished = if ended.is_none() { folder.unfinished().newest_log() } else { None };
@@ -165,6 +168,12 @@ impl Run {
         };
         let bench = bench(dir, &models, &mut notes)?;
         Ok(Run { genotype, certificate, search, begun: None, targets: vec![], models, bench, notes })
+    }
+
+    /// Removes the network that an earlier search found for a single target.
+    fn keep_only_baseline(&mut self) {
+        self.models.retain(|model| model.ops.is_none());
+        (self.genotype, self.certificate, self.search) = (None, None, Search::default());
     }
 
     /// Removes the targets of earlier searches, and sorts the others.
@@ -337,12 +346,4 @@ fn labels(settings: &[Setting]) -> Vec<String> {
         format!("{}{distinct}", setting.runtime)
     };
     settings.iter().zip(&details).map(label).collect()
-}
-
-/// Reads a JSON file if it exists.
-fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ArtifactError> {
-    match artifact::read_json(path, "nas search") {
-        Err(ArtifactError::Missing { .. }) => Ok(None),
-        other => other.map(Some),
-    }
 }

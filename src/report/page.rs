@@ -95,7 +95,7 @@ fn headline(run: &Run) -> String {
     let mut sentences: Vec<String> = rows.filter_map(|row| sentence(&row, &labels)).collect();
     let limits: Vec<String> = match (&run.certificate, run.search.log.last()) {
         (Some(certificate), _) => {
-            let limit = |held: &Held| format!("{} of {}", held.unit.show(held.target), held.cost);
+            let limit = |held: &Held| held.unit.show_limit(held.target, &held.cost);
             certificate.constraints.iter().map(limit).collect()
         }
         (None, Some(epoch)) if run.genotype.is_some() => {

@@ -154,8 +154,7 @@ impl Experiment {
     pub fn execute(&self, run: &RunDir) -> Result<(), RunError> {
         let data = Data::load(&self.data)?;
         let images = Images::Data(self.data.clone());
-        let wanted =
-            Wanted { networks: self.profile.networks.map(FittedNetworks::get), isolated: self.profile.isolated };
+        let wanted = Wanted { networks: self.profile.networks, isolated: self.profile.isolated };
         let (measure, board) = (self.measure.clone(), self.board.clone());
         let space = self.space.clone();
         let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
@@ -164,12 +163,9 @@ impl Experiment {
         targets.check()?;
         let BaselineKeys { architecture, width, .. } = &self.baseline;
         let baseline_network = Network::baseline(architecture, *width, networks.input, networks.classes[0])?;
-        self.search.check()?;
-        self.search.augment(&data)?;
-        [Some(&self.train), self.baseline.train.as_ref()]
-            .into_iter()
-            .flatten()
-            .try_for_each(|s| s.augment(&data).map(drop))?;
+        self.search.check_with(&data)?;
+        self.train.check(&data)?;
+        self.baseline.train.as_ref().map_or(Ok(()), |train| train.check(&data))?;
         let toml = toml::to_string(self).map_err(|e| RunError::Toml(e.to_string()))?;
         artifact::write(&run.experiment(), toml.as_bytes())?;
         let mut stages = Stages::open(run)?;
@@ -194,7 +190,7 @@ impl Experiment {
         let folders = folders(&run.0, &searched);
         let key = (&searched.networks.space, &searched.goals, &self.search, &fingerprint);
         let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.candidates(), dir.searched_on()]);
-        let outputs: Vec<PathBuf> = outputs.chain([run.search_log()]).collect();
+        let outputs: Vec<PathBuf> = outputs.chain([run.search_log(), run.target_names()]).collect();
         stages.run("search", &key, &outputs, || search(&settings, &searched, &data).map(drop))?;
 
         for dir in &folders {

@@ -33,7 +33,7 @@ pub struct Exported {
 /// the first `images` test images.
 ///
 /// # Errors
-/// Fails if the run has no trained network, if the data are not those of the run, or if the logits of a runtime differ.
+/// Fails if the run has no trained network, if the images do not fit it, or if the logits of a runtime differ.
 pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Exported>, RunError> {
     let trained = all_trained(&RunDir(run.into()))?;
     for (_, network) in &trained {

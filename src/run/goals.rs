@@ -7,7 +7,7 @@ use crate::bounded::{Bytes, Count, Percent};
 use crate::data::Data;
 use crate::latency::{Latency, Target, TargetFor};
 use crate::model::{LatencyModel, Validation, Validations};
-use crate::search::{Constraint, Cost, Goal, Limits, Searched, latency_range};
+use crate::search::{Constraint, Cost, Goal, Limits, Searched, latency_name, latency_range};
 use crate::space::{Networks, SearchSpace};
 
 /// What networks may cost.
@@ -140,8 +140,9 @@ fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result
         let table = table.path().display();
         log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
     }
+    let name = latency_name(&device.name, runtime, measure.threads.get(), measure.precision);
     Ok(Predicted {
-        cost: Cost { name: format!("latency on {} with {runtime}", device.name), ..Cost::latency(&model) },
+        cost: Cost { name, ..Cost::latency(&model) },
         margin: margin(&model, validation),
         range: latency_range(&model),
         table: table.digest(),

@@ -48,8 +48,8 @@ struct Chosen {
     tables: Vec<Digest>,
 }
 
-/// Searches for the best network within the limits of each goal. Writes `search.jsonl` and, in the folder of each goal,
-/// `candidates.jsonl`, `genotype.json` and `search.json`.
+/// Searches for the best network within the limits of each goal. Writes `search.jsonl`, in the folder of each goal
+/// `candidates.jsonl`, `genotype.json` and `search.json`, and the names of several goals to `targets.json`.
 ///
 /// # Errors
 /// Fails if the loss diverges, if a file cannot be written, or if networks that are to be measured cannot be measured
@@ -66,7 +66,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
     for goal in &searched.goals {
         let proposed = by.candidates(&trained, &goal.limits)?;
         let chosen = choice(measuring.as_ref(), searched, goal, &proposed.candidates)?;
-        found.push((certified(search, searched, chosen, &proposed)?, proposed.rows));
+        found.push((certified(search, searched, chosen, &proposed), proposed.rows));
     }
     artifact::write_lines(&run.search_log(), &trained.log)?;
     let on = |(genotype, tables): (&Genotype, Vec<Digest>)| SearchedOn {
@@ -84,10 +84,25 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
         write(dir, found, &on, &rows)
     });
     let written = written.collect::<Result<_, _>>()?;
+    name_targets(&run, searched)?;
     if let Some((_, place)) = &measuring {
         place.keep(&searched.networks)?;
     }
     Ok(written)
+}
+
+/// Writes which targets the results of the run are for. Removes what an earlier search found for other ones from the
+/// run's own folder; folders of other targets stay as they are.
+fn name_targets(run: &RunDir, searched: &Searched) -> Result<(), RunError> {
+    let names: Vec<&String> = searched.goals.iter().map(|goal| &goal.name).collect();
+    if names.len() == 1 {
+        return Ok(artifact::remove(&run.target_names())?);
+    }
+    artifact::write_json(&run.target_names(), &names)?;
+    for stale in [run.genotype(), run.candidates(), run.searched_on()] {
+        artifact::remove(&stale)?;
+    }
+    Ok(())
 }
 
 /// Returns the folder of each goal's network.
@@ -134,24 +149,12 @@ fn choice(
     Ok(Chosen { candidate: candidate.clone(), limits, measured: Some(latency), tables })
 }
 
-fn certified(
-    search: &Search,
-    searched: &Searched,
-    chosen: Chosen,
-    proposed: &Proposed,
-) -> Result<(Certified, Vec<Digest>), RunError> {
+fn certified(search: &Search, searched: &Searched, chosen: Chosen, proposed: &Proposed) -> (Certified, Vec<Digest>) {
     let Chosen { candidate, limits, measured, tables } = chosen;
     let networks = &searched.networks;
-    let certificate = Certificate::new(
-        search.settings.algorithm.scores(),
-        networks,
-        &limits,
-        &candidate,
-        proposed.unconstrained.as_ref(),
-        measured,
-    );
-    let certificate = certificate.ok_or(RunError::NoCandidate)?;
-    Ok((Certified { genotype: Genotype::new(networks.clone(), candidate.choices), certificate }, tables))
+    let scores = (proposed.best_score, proposed.unconstrained.as_ref());
+    let certificate = Certificate::new(search.settings.choice(), networks, &limits, &candidate, scores, measured);
+    (Certified { genotype: Genotype::new(networks.clone(), candidate.choices), certificate }, tables)
 }
 
 fn write(dir: RunDir, found: Certified, on: &SearchedOn, rows: &[CandidateRow]) -> Result<Found, RunError> {

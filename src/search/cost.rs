@@ -1,6 +1,8 @@
 use crate::latency::Latency;
 use crate::model::Polynomial;
 use crate::space::{Networks, Variant};
+use nas_exporters::Precision;
+use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,20 @@ impl Unit {
             Unit::Bytes => format!("{:.0} KiB", value / 1024.0),
         }
     }
+
+    /// Returns a limit with the name of what it limits: `1.50 ms of latency on host with ort`, or `no activations beyond
+    /// 512 KiB`.
+    pub fn show_limit(self, limit: f64, cost: &str) -> String {
+        if limit == 0.0 { format!("no {cost}") } else { format!("{} of {cost}", self.show(limit)) }
+    }
+}
+
+/// Returns the name of a latency as a cost: `latency on host with ort`, and the number of threads and the precision
+/// unless they are the usual ones.
+pub fn latency_name(device: &str, runtime: Runtime, threads: usize, precision: Precision) -> String {
+    let threads = if threads == 1 { String::new() } else { format!(", {threads} threads") };
+    let precision = if precision == Precision::Fp32 { String::new() } else { format!(", {precision}") };
+    format!("latency on {device} with {runtime}{threads}{precision}")
 }
 
 /// What the networks of a space cost, as a polynomial of their choices.
@@ -101,7 +117,7 @@ impl Constraint {
 
 impl std::fmt::Display for Constraint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {}", self.cost.show(self.target), self.cost.name)
+        f.write_str(&self.cost.unit.show_limit(self.target, &self.cost.name))
     }
 }
 

@@ -52,10 +52,10 @@ pub fn derive(networks: &Networks, scores: &[Vec<f64>], constraints: &[Constrain
 pub fn check(networks: &Networks, constraints: &[Constraint]) -> Result<(), SearchError> {
     for constraint in constraints {
         let Constraint { cost, target, .. } = constraint;
-        let dearest = cost.range(networks).1;
-        if *target > dearest {
-            let dearest = cost.show(dearest);
-            log::warn!("{constraint} does not limit the search: no network of the space has more than {dearest}");
+        let most = cost.range(networks).1;
+        if *target > most {
+            let most = cost.show(most);
+            log::warn!("{constraint} does not limit the search: no network of the space has more than {most}");
         }
     }
     let even = scores_of(networks, |_, _| 0.0);

@@ -8,7 +8,7 @@ mod propose;
 mod states;
 
 pub use choose::{Nearest, best_of, best_within, extreme, nearest_below, range};
-pub use cost::{Constraint, Cost, SearchError, Unit};
+pub use cost::{Constraint, Cost, SearchError, Unit, latency_name};
 pub use derive::{check, derive, latency_range, scores_of};
 pub use limits::{Candidate, Goal, Limits, Searched};
 pub use propose::{evolve, fitted, propose, sample};

@@ -49,12 +49,14 @@ impl Arithmetic {
         Ok(floats)
     }
 
-    /// Returns the number formats for convolutions. `Auto` measures once per process, with the processor and the number
-    /// of libtorch threads that are set at that time.
+    /// Returns the number formats for convolutions. `Auto` measures each processor once per process, with the number of
+    /// libtorch threads that is set at that time.
     pub fn decide(self, device: Device) -> Floats {
-        static MEASURED: OnceLock<Floats> = OnceLock::new();
+        static ON_CPU: OnceLock<Floats> = OnceLock::new();
+        static ON_GPU: OnceLock<Floats> = OnceLock::new();
+        let measured = if device == Device::Cpu { &ON_CPU } else { &ON_GPU };
         match self {
-            Arithmetic::Auto => *MEASURED.get_or_init(|| measure(device)),
+            Arithmetic::Auto => *measured.get_or_init(|| measure(device)),
             Arithmetic::Fp32 => Floats::default(),
             Arithmetic::Bf16 => Floats { dense: Float::Bf16, pointwise: Float::Bf16, depthwise: Float::Bf16 },
         }

@@ -5,7 +5,7 @@ use super::epochs::Epochs;
 use super::student::{Shown, Student};
 use super::{Checkpoint, Net, Placement, Taught, Teacher, TrainError, TrainSettings};
 use crate::artifact::{self, Digest};
-use crate::data::{Augment, Batches, Data, Normalisation, split};
+use crate::data::{Augment, Batches, Data, Normalisation};
 use crate::record::{Made, ModelDir, TrainEpoch, TrainedOn, Unfinished};
 use crate::space::Network;
 use nas_exporters::{Shape, Weights};
@@ -27,11 +27,8 @@ pub fn fit(
     check(network, data)?;
     let device = settings.torch_device.resolve()?;
     let augment = settings.augment(data)?;
-    let (train, held_out) = match settings.held_out.get() {
-        0.0 => (indices(data.train.len()), vec![]),
-        share => split(&data.train, &indices(data.train.len()), share, settings.seed)?,
-    };
-    let test = indices(data.test.len());
+    let (train, held_out) = settings.split(data)?;
+    let test: Vec<usize> = (0..data.test.len()).collect();
     let normalisation = Normalisation::of(&data.train, &train)?;
     let (size, balanced) = (settings.batch_size.into(), settings.balanced);
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size, balanced };
@@ -62,8 +59,10 @@ pub fn fit(
     artifact::write_json(&dir.network(), network)?;
     artifact::write_lines(&dir.train_log(), &log)?;
     write_tensors(&dir.weights(), &net.named())?;
-    if !held_out.is_empty() {
-        artifact::write(&dir.best_weights(), &artifact::read(&best, "nas train")?)?;
+    match held_out.is_empty() {
+        // The best weights of an earlier training are not those of this one.
+        true => artifact::remove(&dir.best_weights())?,
+        false => artifact::write(&dir.best_weights(), &artifact::read(&best, "nas train")?)?,
     }
     let trained_on = TrainedOn {
         data: data.name.clone(),
@@ -160,8 +159,4 @@ pub fn read_weights(path: &Path) -> Result<Weights, TrainError> {
         weights.insert(name, dims, values);
     }
     Ok(weights)
-}
-
-fn indices(len: usize) -> Vec<usize> {
-    (0..len).collect()
 }

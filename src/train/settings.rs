@@ -1,6 +1,6 @@
 //! How to train a network from scratch.
 
-use super::{Arithmetic, TorchDevice};
+use super::{Arithmetic, TorchDevice, TrainError};
 use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Temperature, Threads, Weight};
 use crate::data::{self, Augment, Border, Data};
 use crate::named::named;
@@ -167,6 +167,28 @@ impl TrainSettings {
     pub fn augment(&self, data: &Data) -> Result<Augment, data::Error> {
         let TrainSettings { padding, border, cutout, no_flip, .. } = *self;
         Augment { padding, border, flip: !no_flip, cutout }.checked(data.train.shape)
+    }
+
+    /// Returns the indices of the training images that weights are trained on, and of those that are held out.
+    ///
+    /// # Errors
+    /// Fails if images are to be held out, and either part would be empty.
+    pub(super) fn split(&self, data: &Data) -> Result<(Vec<usize>, Vec<usize>), data::Error> {
+        let all: Vec<usize> = (0..data.train.len()).collect();
+        match self.held_out.get() {
+            0.0 => Ok((all, vec![])),
+            share => data::split(&data.train, &all, share, self.seed),
+        }
+    }
+
+    /// Checks that the settings fit the data and this machine.
+    ///
+    /// # Errors
+    /// Fails if the padding is larger than the images, if no image would be trained on, or if there is no such processor.
+    pub fn check(&self, data: &Data) -> Result<(), TrainError> {
+        self.augment(data)?;
+        self.split(data)?;
+        self.torch_device.resolve().map(drop)
     }
 
     /// Returns the learning rate at a step.

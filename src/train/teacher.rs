@@ -10,7 +10,7 @@ use crate::data::{Augment, Batch, Batches, Dataset, Normalisation, ahead};
 use crate::progress;
 use crate::record::{ModelDir, Trained};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
 /// The logits of a network for every view of every training image. The number of shifts and flips is finite, so the
@@ -34,7 +34,8 @@ const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 const LOGITS: &str = "logits";
 
 impl Teacher {
-    /// Reads the logits, or computes them and writes them to a file beside the network.
+    /// Reads the logits, or computes them and writes them to a file beside the network. If it is interrupted, the views
+    /// that are complete are kept.
     ///
     /// # Errors
     /// Fails if a file cannot be read or written, if the weights do not fit the network, or if the program is
@@ -50,8 +51,13 @@ impl Teacher {
             let _lock = Lock::of_file(&path)?;
             let net = Net::new(trained.network.graph(), Placement { device, ..Placement::default() });
             net.load(&read_weights(&dir.weights())?)?;
-            let logits = answers(&net, dataset, &trained.on.normalisation, augment)?;
+            let of_view = |view| dir.answers_of_view(&key, view);
+            let logits = answers(&net, dataset, &trained.on.normalisation, augment, of_view)?;
             write_tensors(&path, &[(LOGITS.into(), logits.shallow_clone())])?;
+            for view in 0..augment.views() {
+                // These files take space and are not used again.
+                let _ = std::fs::remove_file(of_view(view));
+            }
             logits
         };
         Ok(Teacher { logits: logits.to_device(device), views: augment.views() })
@@ -65,12 +71,14 @@ impl Teacher {
     }
 }
 
-/// Returns the logits of all images in all views, in 16-bit floats, on the CPU.
+/// Returns the logits of all images in all views, in 16-bit floats, on the CPU. Writes each view to a file of its own, and
+/// reads those that are there.
 fn answers(
     net: &Net,
     dataset: &Dataset,
     normalisation: &Normalisation,
     augment: Augment,
+    of_view: impl Fn(usize) -> PathBuf,
 ) -> Result<Tensor, TrainError> {
     let _guard = tch::no_grad_guard();
     let _deferred = Deferred::new();
@@ -79,23 +87,27 @@ fn answers(
     let bar = progress::bar("train", "answers of the teacher", augment.views());
     let mut views = vec![];
     for view in 0..augment.views() {
-        let batches = batches.in_view(augment, view);
-        let logits = ahead(batches, |batches| {
-            let logits = |batch: Batch| {
-                let (images, _) = tensors(&batch, net.graph().input_shape(), net.device());
-                net.forward(&images, Norm::Running).to_kind(Kind::Half).to_device(Device::Cpu)
-            };
-            Tensor::cat(&batches.map(logits).collect::<Vec<_>>(), 0)
-        });
-        views.push(logits);
-        bar.inc(1);
-        if interrupted() {
-            return Err(TrainError::Untaught);
+        let path = of_view(view);
+        if !path.is_file() {
+            let logits = answers_to(net, batches.in_view(augment, view))?;
+            write_tensors(&path, &[(LOGITS.into(), logits)])?;
         }
+        views.push(read(&path)?);
+        bar.inc(1);
     }
     bar.finish_and_clear();
     let logits = Tensor::stack(&views, 1);
     Ok(logits.view([-1, *logits.size().last().unwrap_or(&1)]))
+}
+
+/// Returns the logits of all images of the batches, N×classes.
+fn answers_to(net: &Net, batches: impl Iterator<Item = Batch> + Send) -> Result<Tensor, TrainError> {
+    let logits = |batch: Batch| {
+        let (images, _) = tensors(&batch, net.graph().input_shape(), net.device());
+        net.forward(&images, Norm::Running).to_kind(Kind::Half).to_device(Device::Cpu)
+    };
+    let logits: Vec<Tensor> = ahead(batches, |batches| batches.take_while(|_| !interrupted()).map(logits).collect());
+    if interrupted() { Err(TrainError::Untaught) } else { Ok(Tensor::cat(&logits, 0)) }
 }
 
 fn read(path: &Path) -> Result<Tensor, TrainError> {

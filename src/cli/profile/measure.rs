@@ -25,7 +25,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let wanted = Wanted { networks: self.networks.map(FittedNetworks::get), isolated: self.isolated };
+        let wanted = Wanted { networks: self.networks, isolated: self.isolated };
         let (images, space, again) = (self.space.images(), self.space.space, self.again);
         let (measure, board) = (self.measure.settings(), self.board.settings());
         let profiled = profile(&Profile { space, images, wanted, again, measure, board })?;

@@ -4,7 +4,7 @@ use crate::latency::Latency;
 use crate::record::Held;
 use crate::report::chart::{Axes, Key, color, labels, padded, svg, unit};
 use crate::report::{Model, ReportError, Run, Setting, labels as setting_labels};
-use crate::search::Unit;
+use crate::search::{Unit, latency_name};
 use plotters::prelude::*;
 
 /// Colours of found networks, of baselines, and of targets.
@@ -72,7 +72,8 @@ fn targets(run: &Run, setting: &Setting) -> Vec<Latency> {
 }
 
 fn is_for(held: &Held, setting: &Setting) -> bool {
-    held.unit == Unit::Nanoseconds && held.cost == format!("latency on {} with {}", setting.device, setting.runtime)
+    let Setting { device, runtime, threads, precision } = setting;
+    held.unit == Unit::Nanoseconds && held.cost == latency_name(device, *runtime, *threads, *precision)
 }
 
 fn scatter(points: &[Point], targets: &[Latency], size: (u32, u32)) -> Result<String, ReportError> {

@@ -17,7 +17,8 @@ const MOST_LINES: usize = 8;
 pub fn of_log(log: &[SearchEpoch], found: Option<&Genotype>) -> Result<Vec<Figure>, ReportError> {
     let Some(last) = log.last() else { return Ok(vec![]) };
     let mut figures = vec![losses(log)?];
-    if !last.constraints.is_empty() {
+    // A limit of 0, as for activations beyond a size, has no share.
+    if last.constraints.iter().any(|constraint| constraint.limit > 0.0) {
         figures.push(expected_costs(log, last)?);
     }
     if !last.multipliers.is_empty() {
@@ -37,9 +38,9 @@ fn losses(log: &[SearchEpoch]) -> Result<Figure, ReportError> {
     let mut series = vec![Series::new("training split, weights", 0, log.iter().map(|e| (e.epoch, e.train_loss)))];
     let mut caption = "Mean cross-entropy of each epoch on the images that the weights are trained on; the test images are \
                        not used.";
-    let validation: Vec<_> = log.iter().filter_map(|e| Some((e.epoch, e.validation_loss?))).collect();
-    if !validation.is_empty() {
-        series.push(Series::new("held-out split, architecture", 1, validation.into_iter()));
+    let held_out: Vec<_> = log.iter().filter_map(|e| Some((e.epoch, e.held_out_loss?))).collect();
+    if !held_out.is_empty() {
+        series.push(Series::new("held-out split, architecture", 1, held_out.into_iter()));
         caption = "Mean cross-entropy of each epoch. The weights are trained on one part of the training images, and the \
                    architecture on the other; the test images are not used.";
     }
@@ -49,12 +50,12 @@ fn losses(log: &[SearchEpoch]) -> Result<Figure, ReportError> {
 
 fn expected_costs(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportError> {
     let title = "Expected costs against their limits";
-    let share = |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit.max(1.0));
+    let share = |epoch: &SearchEpoch, i: usize| epoch.constraints.get(i).map(|c| c.expected / c.limit);
     let of = |(i, constraint): (usize, &crate::record::Expected)| {
         let points = log.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * share(epoch, i)?)));
         Series::new(&constraint.cost, i, points)
     };
-    let mut series: Vec<Series> = last.constraints.iter().enumerate().map(of).collect();
+    let mut series: Vec<Series> = last.constraints.iter().enumerate().filter(|(_, c)| c.limit > 0.0).map(of).collect();
     let mut limit = Series::new("limit", series.len(), log.iter().map(|epoch| (epoch.epoch, 100.0)));
     limit.key.dashed = true;
     series.push(limit);
@@ -251,6 +252,6 @@ pub fn candidates(rows: &[CandidateRow]) -> Result<Option<Figure>, ReportError> 
         labels(&chart, &points)
     })?;
     let caption = "A point is a network that was compared both ways; numbers are those of the table. Networks further left \
-                   were better at first, and those further down when they were trained from scratch.";
+                   were better at first, and those further down in the later comparison.";
     Ok(Some(Figure { title, caption, legend: Vec::<Key>::new(), panels: Panel::only(svg) }))
 }

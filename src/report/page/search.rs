@@ -47,18 +47,21 @@ fn certificate(certificate: &Certificate) -> String {
         cells
     };
     let rows: Vec<_> = constraints.iter().enumerate().map(row).collect();
-    let mut sentences = vec![format!("The score of the network is {score:.4} ({algorithm}).")];
+    let mut sentences = vec![match score {
+        Some(score) => format!("The score of the network is {score:.4} ({algorithm})."),
+        None => format!("Networks have no scores ({algorithm})."),
+    }];
     sentences.push(match unconstrained {
         Some(Unconstrained { score_cost_of_limit, .. }) if *score_cost_of_limit == 0.0 => {
-            "The limits cost nothing: the network would be the best without them as well.".into()
+            "The limits cost nothing: the best network without them is within them.".into()
         }
         Some(Unconstrained { ops, score, score_cost_of_limit, .. }) => format!(
             "Without the limits, the best would be {}, with a score of {score:.4}: the limits cost {score_cost_of_limit:.4}.",
             ops.join(", ")
         ),
-        None => "Only networks within the limits have scores, so it is not known what the limits cost.".into(),
+        None => "It is not known what the limits cost, since networks beyond them have no scores.".into(),
     });
-    if let Some(first) = constraints.first() {
+    if let (Some(first), Some(nearest_below)) = (constraints.first(), nearest_below) {
         let NearestBelow { ops, value, resolution } = nearest_below;
         let below = 100.0 * (1.0 - value / first.target);
         let nearer = match resolution {
@@ -77,11 +80,11 @@ fn certificate(certificate: &Certificate) -> String {
     let sentences: String = sentences.iter().map(|sentence| format!("<p>{}</p>\n", escape(sentence))).collect();
     "<h3>Why this network</h3>\n".to_string()
         + &table(1, &header, &rows)
-        + "<p>The limit of a prediction is below what was asked for by the margin, which is what predictions err.</p>\n"
+        + "<p>The limit of a prediction is below what was asked for by the margin: twice the mean error of predictions, but at most 5 %, and nothing if the network was measured.</p>\n"
         + &sentences
 }
 
-/// Lists the best networks by name, and how well two comparisons agree. Returns an empty text if no networks were
+/// Lists the best networks by name, and draws one comparison against the next. Returns an empty text if no networks were
 /// compared.
 fn candidates(rows: &[CandidateRow]) -> Result<String, ReportError> {
     let networks = compared(rows);
@@ -115,7 +118,7 @@ fn candidates(rows: &[CandidateRow]) -> Result<String, ReportError> {
     let figure = figures::candidates(rows)?.map(figure).unwrap_or_default();
     Ok(format!(
         "<h3>Candidates</h3>\n<p>The search compared {}. The loss with the weights of the supernet is the cross-entropy on \
-         held-out images; that of a training from scratch is the mean of its training losses. Networks that were trained \
+         held-out images; that of a training from scratch is its training loss in the last epoch. Networks that were trained \
          longest come first.</p>\n{}{figure}",
         numbers.join(", "),
         table(2, &header, &best)

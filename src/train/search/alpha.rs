@@ -229,8 +229,8 @@ impl Task for Alpha<'_> {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
-            validation_loss: metrics.held_out.mean_loss(),
-            validation_accuracy: metrics.held_out.accuracy(),
+            held_out_loss: metrics.held_out.mean_loss(),
+            held_out_accuracy: metrics.held_out.accuracy(),
             constraints: constraints.map(|constraint| Expected::of(constraint, &probabilities)).collect(),
             multipliers: match self.search.settings.algorithm {
                 Algorithm::Gradient => numbers(&self.multipliers),
@@ -267,7 +267,7 @@ impl Task for Alpha<'_> {
     /// Returns whether the best network within the limits has stayed the same for `patience` epochs.
     fn is_done(&self, log: &[SearchEpoch]) -> bool {
         let patience = self.search.settings.patience;
-        if patience == 0 || log.len() <= self.search.settings.warmup_epochs + patience {
+        if patience == 0 || log.len() <= self.search.settings.warmup_epochs.saturating_add(patience) {
             return false;
         }
         let best = |row: &SearchEpoch| {

@@ -9,7 +9,7 @@ pub use settings::{Algorithm, Component, Components, SearchSettings};
 
 use super::{At, Checkpoint, Epochs, Placement, Sgd, Supernet, TrainError, decay_of};
 use crate::artifact::Digest;
-use crate::data::{Augment, Batches, Data, Normalisation, split};
+use crate::data::{Augment, Batches, Data, Normalisation};
 use crate::record::{CandidateRow, RunDir, SearchEpoch, Unfinished};
 use crate::search::{Candidate, Limits, Searched, best_of, evolve, fitted, propose, sample, scores_of};
 use crate::space::Networks;
@@ -43,9 +43,11 @@ pub struct TrainedSupernet {
 
 /// The networks that a search proposes for some limits.
 pub struct Proposed {
-    /// Best first.
+    /// Best first: by the short trainings if there were any, otherwise by their scores.
     pub candidates: Vec<Candidate>,
-    /// The best network without the limits. `None` if only networks within them have scores.
+    /// The best score within the limits. `None` if the algorithm gives networks no scores.
+    pub best_score: Option<f64>,
+    /// The best network without the limits, as far as its score is known or predicted.
     pub unconstrained: Option<Candidate>,
     /// What was found out about each network.
     pub rows: Vec<CandidateRow>,
@@ -55,7 +57,7 @@ pub struct Proposed {
 enum Scores {
     /// By layer, the log-probability of each choice.
     Alpha(Vec<Vec<f64>>),
-    /// The accuracy of a network with the weights of the supernet.
+    /// Minus the cross-entropy of a network with the weights of the supernet.
     Weights(Supernet),
     /// There are no scores.
     None,
@@ -92,8 +94,7 @@ impl<'a> Search<'a> {
             log::warn!("--algorithm {} does not use {}", settings.algorithm, unused.join(", "));
         }
         let augment = settings.augment(data)?;
-        let all: Vec<usize> = (0..data.train.len()).collect();
-        let (train, held_out) = split(&data.train, &all, settings.held_out.get(), settings.seed)?;
+        let (train, held_out) = settings.split(data)?;
         let normalisation = Normalisation::of(&data.train, &train)?;
         let unfinished = run.unfinished();
         let device = settings.torch_device.resolve()?;
@@ -123,7 +124,10 @@ impl<'a> Search<'a> {
     pub fn train(&self) -> Result<TrainedSupernet, TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
+        let single = self.searched.networks.searched().next().is_none();
         let (log, scores) = match settings.algorithm {
+            // A space with a single network leaves nothing to score.
+            _ if single => (vec![], Scores::None),
             Algorithm::Mixture | Algorithm::Gradient => {
                 let supernet = Supernet::new(&self.searched.networks, self.placement, false);
                 let mut task = Alpha::new(self, supernet);
@@ -153,7 +157,7 @@ impl<'a> Search<'a> {
     pub fn candidates(&self, trained: &TrainedSupernet, limits: &Limits) -> Result<Proposed, TrainError> {
         let (settings, networks) = (self.settings, &self.searched.networks);
         let (number, finalists) = (settings.candidates.get(), settings.finalists.get());
-        let mut trials = Trials::open(self, self.key(limits))?;
+        let mut trials = Trials::open(self, self.key((limits, trials::LOSS)))?;
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         let without_limits = |scores: &[Vec<f64>]| {
             let live = scores_of(networks, |layer, choice| scores[layer][choice]);
@@ -194,14 +198,16 @@ impl<'a> Search<'a> {
             }
             (Scores::None, _) => (sample(networks, limits, number, &mut rng, |_| Ok::<_, TrainError>(0.0))?, None),
         };
-        // Random networks have no scores yet, so all of them are trained.
+        let mut best_score = None;
+        // Random networks have no scores, so all of them are trained.
         if settings.algorithm != Algorithm::Random {
             candidates.truncate(finalists);
+            best_score = candidates.first().map(|best| best.score);
         }
         if settings.components.has(Component::Reranking) {
             candidates = trials.race(candidates)?;
         }
-        Ok(Proposed { candidates, unconstrained, rows: trials.close() })
+        Ok(Proposed { candidates, best_score, unconstrained, rows: trials.close() })
     }
 
     /// Returns the processor that trains: `cpu` or `cuda`.

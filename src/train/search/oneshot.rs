@@ -52,8 +52,8 @@ impl<'a> Oneshot<'a> {
     /// Returns a path whose latency is spread evenly over the range of the space. Paths of evenly drawn choices nearly
     /// always have a medium latency.
     fn path(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
-        let (cheapest, dearest) = self.range;
-        let wanted = cheapest + rng.random::<f64>() * (dearest - cheapest);
+        let (least, most) = self.range;
+        let wanted = least + rng.random::<f64>() * (most - least);
         let cost = &self.search.searched.widest()[0].cost.polynomial;
         let mut draw = || -> Vec<usize> { self.live.iter().map(|live| *live.choose(rng).unwrap_or(&0)).collect() };
         let paths: Vec<Vec<usize>> = (0..DRAWS).map(|_| draw()).collect();

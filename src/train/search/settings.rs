@@ -58,18 +58,18 @@ named!(Component, "a component": "sandwich" = Sandwich, "distillation" = Distill
     "recalibration" = Recalibration, "sharing" = Sharing, "reranking" = Reranking);
 
 impl Algorithm {
-    /// Returns what the scores of the networks are, and how the best network is chosen by them.
-    pub fn scores(self) -> &'static str {
+    /// Returns what the scores of the networks are.
+    fn scores(self) -> &'static str {
         match self {
-            Algorithm::Mixture => "mixture: sum of the log-probabilities of the choices; the best are exact",
-            Algorithm::Gradient => "gradient: sum of the log-probabilities of the choices; the best are exact",
+            Algorithm::Mixture => "mixture: sum of the log-probabilities of the choices",
+            Algorithm::Gradient => "gradient: sum of the log-probabilities of the choices",
             Algorithm::Oneshot => {
                 "oneshot: minus the cross-entropy on held-out images with the weights of the supernet"
             }
             Algorithm::Surrogate => {
                 "surrogate: minus the training loss of the first epoch; without limits, what a linear model of it predicts"
             }
-            Algorithm::Random => "random: none; the best is that which learns fastest",
+            Algorithm::Random => "random: none",
             Algorithm::Evolution => "evolution: minus the training loss of the first epoch",
         }
     }
@@ -190,6 +190,17 @@ impl Default for SearchSettings {
 }
 
 impl SearchSettings {
+    /// Returns what the scores of the networks are, and how one of the networks is chosen.
+    pub fn choice(&self) -> String {
+        let chosen = match (self.algorithm, self.components.has(Component::Reranking)) {
+            (Algorithm::Random, true) => "short trainings compare all networks",
+            (Algorithm::Random, false) => "the first network is taken",
+            (_, true) => "short trainings compare the networks with the best scores",
+            (_, false) => "the best score is taken",
+        };
+        format!("{}; {chosen}", self.algorithm.scores())
+    }
+
     /// Checks that the epochs after the warm-up train alpha.
     ///
     /// # Errors
@@ -198,6 +209,27 @@ impl SearchSettings {
         let (epochs, warmup) = (self.epochs.get(), self.warmup_epochs);
         let alpha = matches!(self.algorithm, Algorithm::Mixture | Algorithm::Gradient);
         if warmup < epochs || !alpha { Ok(()) } else { Err(TrainError::Untrained { epochs, warmup }) }
+    }
+
+    /// Returns the indices of the training images that weights are trained on, and of those that are held out.
+    ///
+    /// # Errors
+    /// Fails if either part would be empty.
+    pub(super) fn split(&self, data: &Data) -> Result<(Vec<usize>, Vec<usize>), data::Error> {
+        let all: Vec<usize> = (0..data.train.len()).collect();
+        data::split(&data.train, &all, self.held_out.get(), self.seed)
+    }
+
+    /// Checks that the settings fit the data and this machine.
+    ///
+    /// # Errors
+    /// Fails if the padding is larger than the images, if no image would be trained on or held out, or if there is no
+    /// such processor.
+    pub fn check_with(&self, data: &Data) -> Result<(), TrainError> {
+        self.check()?;
+        self.augment(data)?;
+        self.split(data)?;
+        self.torch_device.resolve().map(drop)
     }
 
     /// Returns the flags that differ from their defaults although the algorithm does not use them.

@@ -15,6 +15,9 @@ use std::time::Instant;
 /// Images per batch when a network is scored.
 const SCORED_BATCH: usize = 256;
 
+/// What the loss of a short training is. The losses of a search that compares another one are not read.
+pub(super) const LOSS: &str = "loss of the last epoch";
+
 /// The number of images from which the statistics of batch norm are computed.
 const CALIBRATION_IMAGES: usize = 1024;
 
@@ -113,7 +116,8 @@ impl<'a> Trials<'a> {
                 until: epochs,
             };
             let (_, log) = recipe.train(&network, &search.unfinished.trial(), key)?;
-            let last = log.last();
+            // A search with other limits may have trained this network for longer.
+            let last = log.get(epochs - 1);
             let loss = last.map_or(f64::INFINITY, |epoch| epoch.train_loss);
             let accuracy = last.and_then(|epoch| epoch.held_out_accuracy);
             Ok(CandidateRow { ops, epochs, loss, accuracy, seconds: 0.0 })
