@@ -196,10 +196,6 @@ impl Supernet {
         let found = self.params.binary_search_by(|(known, ..)| known.as_str().cmp(&name));
         found.unwrap_or_else(|_| panic!("the supernet has no `{name}`"))
     }
-
-    pub fn networks(&self) -> &Networks {
-        &self.networks
-    }
 }
 
 /// A network of a supernet, layer by layer.
