@@ -175,11 +175,13 @@ fn a_space_with_fewer_networks_than_asked_for_ends() {
 #[test]
 fn scores_of_nothing_are_none() {
     let networks = networks();
-    let fitted = fitted(&networks, &[]);
     let zero = |layer: usize, choice: usize| !networks.live(layer).contains(&choice);
-    for (layer, scores) in fitted.iter().enumerate() {
-        for (choice, score) in scores.iter().enumerate() {
-            assert_eq!(*score, if zero(layer, choice) { f64::NEG_INFINITY } else { 0.0 });
+    let diverged = Candidate { choices: all(&networks).swap_remove(7), score: f64::NEG_INFINITY };
+    for found in [vec![], vec![diverged]] {
+        for (layer, scores) in fitted(&networks, &found).iter().enumerate() {
+            for (choice, score) in scores.iter().enumerate() {
+                assert_eq!(*score, if zero(layer, choice) { f64::NEG_INFINITY } else { 0.0 });
+            }
         }
     }
 }

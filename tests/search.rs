@@ -66,6 +66,16 @@ fn a_space_with_a_single_network_has_nothing_to_train() {
 }
 
 #[test]
+fn trainings_that_diverge_are_counted_out() {
+    let ws = Workspace::wide();
+    for algorithm in ["random", "surrogate", "evolution"] {
+        let error = ws.error(&command(&format!("--run r --algorithm {algorithm} {TARGET} --learning-rate 1e30")));
+        assert!(error.contains("all networks diverged; lower --learning-rate"), "{error}");
+        assert!(!ws.path("r/genotype.json").exists());
+    }
+}
+
+#[test]
 fn each_algorithm_finds_a_network_within_the_band_and_repeats_itself() {
     let ws = Workspace::wide();
     for algorithm in ALGORITHMS {
@@ -105,7 +115,7 @@ fn each_algorithm_finds_a_network_within_the_band_and_repeats_itself() {
         let trained = if supernet { 3 } else { 8 };
         assert_eq!(of(1).len(), trained, "{algorithm}");
         assert_eq!(of(2).len(), if algorithm == "random" { 4 } else { 2 }, "{algorithm}");
-        let best = of(2).into_iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).unwrap();
+        let best = of(2).into_iter().max_by(|a, b| a.score().total_cmp(&b.score())).unwrap();
         assert_eq!(best.ops, names, "{algorithm}");
 
         search(&ws, "again", &flags);
@@ -138,7 +148,7 @@ fn each_component_changes_what_it_says() {
     assert!(rows.iter().all(|row| row.epochs == 0), "no short training without reranking");
     assert_eq!(genotype(&ws, "none").names(), {
         let limits = certificate(&ws, "none");
-        let best = rows.iter().find(|row| Some(-row.loss) == limits.score).unwrap();
+        let best = rows.iter().find(|row| Some(row.score()) == limits.score).unwrap();
         best.ops.clone()
     });
     let each: BTreeMap<&str, _> = COMPONENTS.iter().map(|name| (*name, run(name))).collect();

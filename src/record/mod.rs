@@ -170,11 +170,18 @@ pub struct CandidateRow {
     /// Epochs for which it was trained from scratch. 0 if it uses the weights of the supernet.
     pub epochs: usize,
     /// With the weights of the supernet, the cross-entropy on held-out images. If trained from scratch, the
-    /// cross-entropy on training images in the last epoch.
-    pub loss: f64,
+    /// cross-entropy on training images in the last epoch. `None` if the training diverged.
+    pub loss: Option<f64>,
     /// Share of the held-out images that are classified correctly.
     pub accuracy: Option<Share>,
     pub seconds: f64,
+}
+
+impl CandidateRow {
+    /// Returns minus the loss, or minus infinity if the training diverged.
+    pub fn score(&self) -> f64 {
+        self.loss.map_or(f64::NEG_INFINITY, |loss| -loss)
+    }
 }
 
 /// A constraint, and the expected cost under softmax(alpha).

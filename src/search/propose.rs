@@ -178,7 +178,9 @@ const RIDGE: f64 = 1.0;
 
 /// Returns the effect of each choice on the score, by layer, from least squares with a ridge. The predicted score of a
 /// network is the sum of its effects. A choice that no network contains gets its layer's share of the mean score.
+/// Networks whose score is not finite, since their training diverged, are left out.
 pub fn fitted(networks: &Networks, found: &[Candidate]) -> Vec<Vec<f64>> {
+    let found: Vec<&Candidate> = found.iter().filter(|candidate| candidate.score.is_finite()).collect();
     let mean = found.iter().map(|candidate| candidate.score).sum::<f64>() / found.len().max(1) as f64;
     let mut starts = vec![0];
     for choices in networks.choices() {

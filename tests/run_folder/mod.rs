@@ -248,7 +248,7 @@ pub fn oneshot_epoch(epoch: usize) -> SearchEpoch {
 
 pub fn candidate(ops: &str, epochs: usize, loss: f64) -> CandidateRow {
     let ops = ops.split(',').map(String::from).collect();
-    CandidateRow { ops, epochs, loss, accuracy: Some(share(0.75)), seconds: 2.0 }
+    CandidateRow { ops, epochs, loss: Some(loss), accuracy: Some(share(0.75)), seconds: 2.0 }
 }
 
 /// Returns candidates as `oneshot` compares them: all are scored with the weights of the supernet, and the best are

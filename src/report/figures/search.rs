@@ -204,13 +204,13 @@ pub fn compared(rows: &[CandidateRow]) -> Vec<Compared<'_>> {
     for row in rows {
         let new = || Compared { ops: &row.ops, losses: BTreeMap::new(), last: row };
         let network = networks.entry(&row.ops).or_insert_with(new);
-        network.losses.insert(row.epochs, row.loss);
+        network.losses.extend(row.loss.map(|loss| (row.epochs, loss)));
         if row.epochs > network.last.epochs {
             network.last = row;
         }
     }
     let mut networks: Vec<Compared> = networks.into_values().collect();
-    networks.sort_by(|a, b| b.last.epochs.cmp(&a.last.epochs).then(a.last.loss.total_cmp(&b.last.loss)));
+    networks.sort_by(|a, b| b.last.epochs.cmp(&a.last.epochs).then(b.last.score().total_cmp(&a.last.score())));
     networks
 }
 

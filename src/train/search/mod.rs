@@ -207,7 +207,7 @@ impl<'a> Search<'a> {
         if settings.components.has(Component::Reranking) {
             candidates = trials.race(candidates)?;
         }
-        Ok(Proposed { candidates, best_score, unconstrained, rows: trials.close() })
+        Ok(Proposed { candidates, best_score, unconstrained, rows: trials.close()? })
     }
 
     /// Returns the processor that trains: `cpu` or `cuda`.

@@ -46,7 +46,14 @@ impl<'a> Trials<'a> {
     }
 
     /// Returns all rows in the order in which they were found, and removes the checkpoints of the short trainings.
-    pub fn close(self) -> Vec<CandidateRow> {
+    ///
+    /// # Errors
+    /// [`TrainError::AllDiverged`] if there were short trainings, and all of them diverged.
+    pub fn close(self) -> Result<Vec<CandidateRow>, TrainError> {
+        let mut trained = self.rows.iter().filter(|row| row.epochs > 0).peekable();
+        if trained.peek().is_some() && trained.all(|row| row.loss.is_none()) {
+            return Err(TrainError::AllDiverged { learning_rate: self.search.settings.learning_rate.get() });
+        }
         let unfinished = self.search.unfinished.trial();
         for row in self.rows.iter().filter(|row| row.epochs > 0) {
             let key = self.key(&row.ops);
@@ -55,7 +62,7 @@ impl<'a> Trials<'a> {
                 let _ = std::fs::remove_file(path);
             }
         }
-        self.rows
+        Ok(self.rows)
     }
 
     /// Returns the key of the short training of a network.
@@ -85,14 +92,14 @@ impl<'a> Trials<'a> {
                 let (epoch, learning_rate) = (search.settings.epochs.get(), search.settings.learning_rate.get());
                 return Err(TrainError::Diverged { epoch, loss, learning_rate });
             }
-            Ok(CandidateRow { ops, epochs: 0, loss, accuracy: seen.accuracy(), seconds: 0.0 })
+            Ok(CandidateRow { ops, epochs: 0, loss: Some(loss), accuracy: seen.accuracy(), seconds: 0.0 })
         })?;
-        Ok(-row.loss)
+        Ok(row.score())
     }
 
     /// Trains a network from scratch up to an epoch of the short training, and returns its score: minus the training loss
-    /// in the last epoch (TSE-E with E = 1; Ru et al. 2021, arXiv 2006.04492). docs/search.md compares it with the mean
-    /// over all epochs.
+    /// in the last epoch (TSE-E with E = 1; Ru et al. 2021, arXiv 2006.04492), or minus infinity if it diverges.
+    /// docs/search.md compares it with the mean over all epochs.
     ///
     /// # Errors
     /// Fails if the training fails.
@@ -115,14 +122,19 @@ impl<'a> Trials<'a> {
                 placement: search.placement,
                 until: epochs,
             };
-            let (_, log) = recipe.train(&network, &search.unfinished.trial(), key)?;
+            let log = match recipe.train(&network, &search.unfinished.trial(), key) {
+                Ok((_, log)) => log,
+                // Others may learn, so the search continues without this network.
+                Err(TrainError::Diverged { .. }) => vec![],
+                Err(error) => return Err(error),
+            };
             // A search with other limits may have trained this network for longer.
             let last = log.get(epochs - 1);
-            let loss = last.map_or(f64::INFINITY, |epoch| epoch.train_loss);
+            let loss = last.map(|epoch| epoch.train_loss);
             let accuracy = last.and_then(|epoch| epoch.held_out_accuracy);
             Ok(CandidateRow { ops, epochs, loss, accuracy, seconds: 0.0 })
         })?;
-        Ok(-row.loss)
+        Ok(row.score())
     }
 
     /// Compares candidates by successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all of them are trained
