@@ -28,7 +28,7 @@ pub enum ProfileError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Artifact(#[from] crate::artifact::ArtifactError),
-    #[error("{failed} of {all} models could not be measured, and the table has no rows of them: {reasons}")]
+    #[error("{failed} of {all} models could not be measured: {reasons}")]
     Failed { failed: usize, all: usize, reasons: String },
     #[error("no board is left to measure on")]
     NoBoard,

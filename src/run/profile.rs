@@ -1,6 +1,6 @@
 use super::{BoardSettings, Images, MeasureSettings, RunError};
 use crate::model::{LatencyModel, Validation};
-use crate::profile::{self, Rounds, Wanted};
+use crate::profile::{self, ProfileError, Rounds, Wanted};
 use crate::report;
 use crate::space::{Networks, SearchSpace};
 use crate::table::LatencyTable;
@@ -43,7 +43,8 @@ impl Profile {
     }
 }
 
-/// Measures the rows that the latency tables of a space lack, with one table for each runtime.
+/// Measures the rows that the latency tables of a space lack, with one table for each runtime. If a runtime rejects
+/// models, the others are measured before the error is returned.
 ///
 /// # Errors
 /// Fails if no board can be reached, if a table belongs to another device, or if a model cannot be measured.
@@ -55,7 +56,7 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
     // If the precision cannot be written, no table is created.
     nas_exporters::onnx::untrained(&Graph::new(networks.input), measure.precision)?;
     let mut sessions = board.open(&device, &runtimes)?;
-    let mut tables = vec![];
+    let (mut tables, mut failed) = (vec![], None);
     for runtime in runtimes {
         let header = measure.header(&device, &sessions, runtime, &networks)?;
         let path = measure.table_path(&device, &networks, runtime);
@@ -63,7 +64,15 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
         if *again {
             table.ignore_disturbed();
         }
-        let Rounds { rows, disturbed, unsettled } = profile::profile(&mut sessions, &mut table, &networks, *wanted)?;
+        let Rounds { rows, disturbed, unsettled } =
+            match profile::profile(&mut sessions, &mut table, &networks, *wanted) {
+                // The other runtimes may accept what this one rejects, as tract rejects several threads.
+                Err(error @ ProfileError::Failed { .. }) => {
+                    failed.get_or_insert(error);
+                    continue;
+                }
+                other => other?,
+            };
         let model = LatencyModel::new(&table, &networks)?;
         tables.push(Profiled {
             table: path,
@@ -75,7 +84,7 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
             leave_one_out_error: model.fit.map(|fit| fit.leave_one_out_error()),
         });
     }
-    Ok(tables)
+    failed.map_or(Ok(tables), |error| Err(error.into()))
 }
 
 /// How well a latency table predicts latencies.
