@@ -9,21 +9,17 @@ fn embedded() -> Dataset {
     Data::load(&DataSpec::Embedded).unwrap().train
 }
 
-fn all(set: &Dataset) -> Vec<usize> {
-    (0..set.len()).collect()
-}
-
 #[test]
 fn splits_are_disjoint_balanced_and_reproducible_by_seed() {
     let train = embedded();
-    let (rest, held_out) = split(&train, &all(&train), 0.25, 7).unwrap();
+    let (rest, held_out) = split(&train, &train.indices(), 0.25, 7).unwrap();
     let union: BTreeSet<usize> = rest.iter().chain(&held_out).copied().collect();
     assert_eq!((rest.len(), held_out.len(), union.len()), (6000, 2000, 8000));
     for class in 0..10 {
         assert_eq!(held_out.iter().filter(|&&i| train.label(i) == class).count(), 200);
     }
-    assert_eq!(split(&train, &all(&train), 0.25, 7).unwrap(), (rest.clone(), held_out.clone()));
-    assert_ne!(split(&train, &all(&train), 0.25, 8).unwrap().1, held_out);
+    assert_eq!(split(&train, &train.indices(), 0.25, 7).unwrap(), (rest.clone(), held_out.clone()));
+    assert_ne!(split(&train, &train.indices(), 0.25, 8).unwrap().1, held_out);
 
     let (inner, outer) = split(&train, &rest, 0.5, 7).unwrap();
     assert_eq!(inner.len(), 3000);
@@ -40,7 +36,7 @@ const CROP_AND_FLIP: Augment = Augment { padding: 4, border: Border::Mean, flip:
 /// Runs `run` with the first `count` images of the embedded set as batches of 64.
 fn with_batches<R>(count: usize, run: impl FnOnce(Batches) -> R) -> R {
     let train = embedded();
-    let normalisation = Normalisation::of(&train, &all(&train)).unwrap();
+    let normalisation = Normalisation::of(&train, &train.indices()).unwrap();
     let indices: Vec<usize> = (0..count).collect();
     let size = 64.try_into().unwrap();
     run(Batches { dataset: &train, indices: &indices, normalisation: &normalisation, size, balanced: false })
@@ -212,7 +208,7 @@ fn a_balanced_epoch_has_as_many_images_of_each_class() {
     let train = embedded();
     // 90 images of the first class, and 10 of each of two others.
     let of_class = |class: usize, count: usize| {
-        all(&train).into_iter().filter(|&i| train.label(i) == class).take(count).collect::<Vec<_>>()
+        train.indices().into_iter().filter(|&i| train.label(i) == class).take(count).collect::<Vec<_>>()
     };
     let indices = [of_class(0, 90), of_class(1, 10), of_class(2, 10)].concat();
     let normalisation = Normalisation::of(&train, &indices).unwrap();

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use edge_nas::data::{Data, DataSpec, Dataset, Normalisation};
+use edge_nas::data::{Data, DataSpec, Normalisation};
 use flate2::{Compression, write::GzEncoder};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
@@ -24,10 +24,6 @@ fn assert_fails(dir: &Path, parts: &[&str]) {
         assert!(message.contains(part), "`{part}` is not in: {message}");
     }
     assert!(!message.contains('\n'), "{message}");
-}
-
-fn all(set: &Dataset) -> Vec<usize> {
-    (0..set.len()).collect()
 }
 
 // CIFAR-10
@@ -107,7 +103,7 @@ fn the_real_cifar10_has_the_published_statistics() {
     };
     let data = load(format!("cifar10:{}", dir.to_str().unwrap())).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (50_000, 10_000));
-    let found = Normalisation::of(&data.train, &all(&data.train)).unwrap();
+    let found = Normalisation::of(&data.train, &data.train.indices()).unwrap();
     for (found, known) in found.mean.iter().chain(&found.std).zip([0.4914, 0.4822, 0.4465, 0.2470, 0.2435, 0.2616]) {
         assert!((found - known).abs() < 1e-3, "{found} is not {known}");
     }
@@ -387,11 +383,11 @@ fn the_embedded_data_set_is_balanced_and_small() {
         assert_eq!(set.shape, [1, 28, 28]);
         assert_eq!(set.classes.len(), 10);
         for class in 0..10 {
-            assert_eq!(all(set).iter().filter(|&&i| set.label(i) == class).count(), per_class);
+            assert_eq!(set.indices().iter().filter(|&&i| set.label(i) == class).count(), per_class);
         }
     }
-    let train: HashSet<&[u8]> = all(&data.train).into_iter().map(|i| data.train.image(i)).collect();
-    assert!(all(&data.test).into_iter().all(|i| !train.contains(data.test.image(i))));
+    let train: HashSet<&[u8]> = data.train.indices().into_iter().map(|i| data.train.image(i)).collect();
+    assert!(data.test.indices().into_iter().all(|i| !train.contains(data.test.image(i))));
     let files = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/data/fashion_mnist")).unwrap();
     assert!(files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>() <= 5_000_000);
 }

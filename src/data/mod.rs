@@ -38,6 +38,11 @@ impl Dataset {
         self.labels.len()
     }
 
+    /// The indices of all images.
+    pub fn indices(&self) -> Vec<usize> {
+        (0..self.len()).collect()
+    }
+
     /// Image `i` in CHW order. Panics if `i` is not below [`len`](Self::len).
     pub fn image(&self, i: usize) -> &[u8] {
         let size = self.shape.iter().product::<usize>();

@@ -221,14 +221,6 @@ pub struct TrainEpoch {
     pub seconds: f64,
 }
 
-impl TrainEpoch {
-    /// Returns the accuracy to follow from epoch to epoch: on held-out images if there are any, otherwise on test
-    /// images.
-    pub fn shown(&self) -> Option<Share> {
-        self.held_out_accuracy.or(self.test_accuracy)
-    }
-}
-
 /// A network measured on a device: a line of `bench.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchRow {

@@ -54,7 +54,7 @@ pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     }
     let percent = |share: Option<Share>| share.map(|share| 100.0 * share.get());
     // A training with held-out images uses the test images once, which is no curve.
-    let tested = curve(&|e| e.held_out_accuracy.is_none().then_some(percent(e.test_accuracy)).flatten());
+    let tested = curve(&|e| percent(e.test_accuracy.filter(|_| e.held_out_accuracy.is_none())));
     let held_out = curve(&|e| percent(e.held_out_accuracy));
     let all = [("training loss", "loss", &loss), ("test accuracy", "accuracy, %", &tested)];
     let all = all.into_iter().chain([("held-out accuracy", "accuracy, %", &held_out)]);

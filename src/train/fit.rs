@@ -28,7 +28,7 @@ pub fn fit(
     let device = settings.torch_device.resolve()?;
     let augment = settings.augment(data)?;
     let (train, held_out) = settings.split(data)?;
-    let test: Vec<usize> = (0..data.test.len()).collect();
+    let test = data.test.indices();
     let normalisation = Normalisation::of(&data.train, &train)?;
     let (size, balanced) = (settings.batch_size.into(), settings.balanced);
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size, balanced };

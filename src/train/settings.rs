@@ -174,10 +174,9 @@ impl TrainSettings {
     /// # Errors
     /// Fails if images are to be held out, and either part would be empty.
     pub(super) fn split(&self, data: &Data) -> Result<(Vec<usize>, Vec<usize>), data::Error> {
-        let all: Vec<usize> = (0..data.train.len()).collect();
         match self.held_out.get() {
-            0.0 => Ok((all, vec![])),
-            share => data::split(&data.train, &all, share, self.seed),
+            0.0 => Ok((data.train.indices(), vec![])),
+            share => data::split(&data.train, &data.train.indices(), share, self.seed),
         }
     }
 

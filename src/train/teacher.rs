@@ -82,17 +82,19 @@ fn answers(
 ) -> Result<Tensor, TrainError> {
     let _guard = tch::no_grad_guard();
     let _deferred = Deferred::new();
-    let indices: Vec<usize> = (0..dataset.len()).collect();
+    let indices = dataset.indices();
     let batches = Batches { dataset, indices: &indices, normalisation, size: BATCH, balanced: false };
     let bar = progress::bar("train", "answers of the teacher", augment.views());
     let mut views = vec![];
     for view in 0..augment.views() {
         let path = of_view(view);
-        if !path.is_file() {
+        views.push(if path.is_file() {
+            read(&path)?
+        } else {
             let logits = answers_to(net, batches.in_view(augment, view))?;
-            write_tensors(&path, &[(LOGITS.into(), logits)])?;
-        }
-        views.push(read(&path)?);
+            write_tensors(&path, &[(LOGITS.into(), logits.shallow_clone())])?;
+            logits
+        });
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -216,8 +216,7 @@ impl SearchSettings {
     /// # Errors
     /// Fails if either part would be empty.
     pub(super) fn split(&self, data: &Data) -> Result<(Vec<usize>, Vec<usize>), data::Error> {
-        let all: Vec<usize> = (0..data.train.len()).collect();
-        data::split(&data.train, &all, self.held_out.get(), self.seed)
+        data::split(&data.train, &data.train.indices(), self.held_out.get(), self.seed)
     }
 
     /// Checks that the settings fit the data and this machine.
