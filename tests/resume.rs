@@ -197,7 +197,9 @@ fn answers_of_a_teacher_are_computed_once_for_each_view() {
     let train = |run: &str| format!("{train} {run} --padding 8 --teacher teacher");
     let answers = |folder: &str| -> BTreeMap<_, _> {
         let files = std::fs::read_dir(ws.path(folder)).unwrap().map(|entry| entry.unwrap().path());
-        let answers = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("answers-"));
+        // The command may rename a `.part` at any time.
+        let is_answers = |name: &str| name.starts_with("answers-") && name.ends_with(".safetensors");
+        let answers = files.filter(|path| is_answers(path.file_name().unwrap().to_str().unwrap()));
         answers
             .map(|path| (path.clone(), (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap())))
             .collect()
