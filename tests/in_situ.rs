@@ -58,7 +58,7 @@ fn measured(table: &mut LatencyTable, subjects: &[Subject]) {
 fn begun(networks: &Networks, number: usize) -> (tempfile::TempDir, LatencyTable) {
     let dir = tempfile::tempdir().unwrap();
     let mut table = LatencyTable::open(&dir.path().join("t.jsonl"), header_of(networks), COMMAND).unwrap();
-    let first = first_to_fit(networks, number);
+    let first = first_to_fit(&table, networks, number);
     table.plan(Planned { networks: first.len(), classes: networks.classes[0] }).unwrap();
     measured(&mut table, &[vec![Subject::Call(INPUT)], isolated_subjects(networks), first].concat());
     (dir, table)
@@ -87,7 +87,7 @@ fn the_rest_of_the_networks_is_new_and_chosen_once() {
     unseen.iter().for_each(|network| table.append(unseen_row(network)).unwrap());
     let known: BTreeSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
     let chosen = rest(&table, &networks);
-    assert_eq!(chosen.len() + first_to_fit(&networks, NETWORKS).len(), NETWORKS);
+    assert_eq!(chosen.len() + first_to_fit(&table, &networks, NETWORKS).len(), NETWORKS);
     assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), chosen.len());
     assert!(chosen.iter().all(|network| !known.contains(network)));
     assert_eq!(rest(&table, &networks), chosen);
@@ -201,6 +201,33 @@ fn a_small_space_runs_out_of_networks() {
     assert_eq!(whole, 49);
 }
 
+/// The networks that validated a smaller table are still kept out of the fit.
+#[test]
+fn all_other_networks_can_be_fitted_after_a_validation() {
+    let mut space = SearchSpace::load("chain_small").unwrap();
+    space.layers.truncate(3);
+    let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
+    let (_dir, mut table) = begun(&networks, 24);
+    let chosen = rest_to_fit(&table, &networks, 24).unwrap();
+    measured(&mut table, &chosen);
+    let unseen = random_unseen(&table, &networks, 30, 1);
+    assert!(unseen.iter().any(|network| first_to_fit(&table, &networks, 49).contains(network)));
+    for network in &unseen {
+        table.append(Row { unseen: Some(Drawn::Random), ..measure(network) }).unwrap();
+    }
+    let all = 49 - unseen.len();
+    table.plan(Planned { networks: all, classes: CLASSES }).unwrap();
+    let known: BTreeSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
+    let new = |networks: Vec<Subject>| -> Vec<Subject> {
+        networks.into_iter().filter(|network| !known.contains(network)).collect()
+    };
+    let first = new(first_to_fit(&table, &networks, all));
+    measured(&mut table, &first);
+    let rest = rest_to_fit(&table, &networks, all).unwrap();
+    measured(&mut table, &new(rest));
+    LatencyModel::new(&table, &networks).unwrap();
+}
+
 /// Only the classifier differs, so a handful of networks is enough.
 #[test]
 fn another_number_of_classes_takes_a_few_networks() {
@@ -211,7 +238,7 @@ fn another_number_of_classes_takes_a_few_networks() {
     let other = Networks::new(networks.space.clone(), INPUT, [200]).unwrap();
     // Before any of them is measured, the row of the new head is missing.
     assert!(LatencyModel::new(&table, &other).is_err());
-    let few = for_a_head(&other);
+    let few = for_a_head(&table, &other);
     assert_eq!(few.len(), FOR_A_HEAD);
     table.plan(Planned { networks: few.len(), classes: 200 }).unwrap();
     measured(&mut table, &isolated_subjects(&other).split_off(isolated_subjects(&other).len() - 1));

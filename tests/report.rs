@@ -9,8 +9,8 @@ use edge_nas::report::{ReportError, Run};
 use edge_nas::space::Network;
 use nas_probe::Runtime;
 use run_folder::{
-    EPOCHS, OPS, baseline, bench_row, complete_run, folder, genotype, genotype_of, model, page, prediction, section,
-    write_model, write_search,
+    EPOCHS, OPS, baseline, begin, bench_row, complete_run, folder, genotype, genotype_of, model, page, prediction,
+    section, write_model, write_search,
 };
 use std::io::Write;
 
@@ -236,8 +236,9 @@ fn what_has_not_ended_is_mentioned_where_nothing_has() {
         artifact::write(&folder.join("checkpoint").join(name), &std::fs::read(from).unwrap()).unwrap();
     };
     leave(&dir.0, dir.found().train_log(), "train-0123456789ab.jsonl");
-    leave(&dir.0, dir.search_log(), "search-0123456789ab.jsonl");
+    leave(&dir.0, dir.search_log(), &format!("search-{}.jsonl", "a".repeat(12)));
     assert_eq!(Run::load(&dir).unwrap().notes, [""; 0]);
+    begin(&dir, Some('a'), &[]);
     for file in ["data.json", "genotype.json", "search.json", "search.jsonl"] {
         std::fs::remove_file(dir.0.join(file)).unwrap();
     }

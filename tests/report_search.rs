@@ -16,15 +16,14 @@ use edge_nas::space::{Genotype, Network, Networks, SearchSpace, names_of};
 use nas_exporters::Shape;
 use nas_probe::Runtime;
 use run_folder::{
-    OPS, baseline, bench_row, candidate, candidates, complete_run, folder, genotype, genotype_of, model, oneshot_epoch,
-    page, report, reported, section, share, unfinished, write_model, written,
+    OPS, baseline, begin, bench_row, candidate, candidates, complete_run, folder, genotype, genotype_of, key, model,
+    oneshot_epoch, page, report, reported, section, share, write_model,
 };
 
 #[test]
 fn a_search_that_runs_shows_what_there_is() {
     let (_temp, dir) = folder();
-    let log = unfinished(&dir, "search-0123456789ab.jsonl");
-    artifact::write_lines::<SearchEpoch>(&log, &[]).unwrap();
+    begin(&dir, Some('0'), &[]);
     let (page, warnings) = reported(&dir);
     assert!(warnings.contains("a search has not ended: nothing is done so far\n"), "{warnings}");
     assert!(
@@ -32,29 +31,27 @@ fn a_search_that_runs_shows_what_there_is() {
             && !page.contains("<h2>Result")
     );
 
-    artifact::write_lines(&log, &[oneshot_epoch(1)]).unwrap();
-    written(&log, 1);
+    artifact::write_lines(&dir.unfinished().log(&key('0')), &[oneshot_epoch(1)]).unwrap();
     assert!(report(&dir).1.contains("a search has not ended: 1 epoch so far\n"));
     let rows = candidates();
-    let compared = |name: &str, rows: &[CandidateRow], minute: u64| {
-        let path = unfinished(&dir, name);
-        artifact::write_lines(&path, rows).unwrap();
-        written(&path, minute);
-        path
+    let compared = |letter: char, rows: &[CandidateRow]| {
+        artifact::write_lines(&dir.unfinished().candidates(&key(letter)), rows).unwrap()
     };
     // These candidates are from an earlier search with another supernet.
-    compared("candidates-aaaaaaaaaaaa.jsonl", &rows[..2], 0);
+    compared('a', &rows[..2]);
     let (page, _) = reported(&dir);
     let begun = section(&page, "The search that has not ended");
     assert!(begun.contains("Loss of the search") && !begun.contains("Candidates"), "{begun}");
 
-    compared("candidates-bbbbbbbbbbbb.jsonl", &rows[..1], 2);
+    begin(&dir, Some('0'), &['b']);
+    compared('b', &rows[..1]);
     let (page, warnings) = reported(&dir);
     assert!(warnings.contains("a search has not ended: 1 epoch, 1 network so far\n"), "{warnings}");
     assert!(section(&page, "The search that has not ended").contains("The search compared 1 network with the weights"));
 
     // The search goes on with the next target.
-    compared("candidates-cccccccccccc.jsonl", &rows, 3);
+    begin(&dir, Some('0'), &['b', 'c']);
+    compared('c', &rows);
     let (page, warnings) = reported(&dir);
     let said = "a search has not ended: 1 epoch, 1 target, 3 networks for the next one so far\n";
     assert!(warnings.contains(said), "{warnings}");
@@ -73,16 +70,11 @@ fn a_search_that_runs_shows_what_there_is() {
 fn an_algorithm_without_a_supernet_has_no_curve_of_another_one() {
     let (_temp, dir) = folder();
     let rows: Vec<CandidateRow> = candidates().into_iter().filter(|row| row.epochs > 0).collect();
-    let path = unfinished(&dir, "candidates-bbbbbbbbbbbb.jsonl");
-    artifact::write_lines(&path, &rows).unwrap();
-    written(&path, 2);
-    let alone = report(&dir).1;
-    assert!(alone.contains("a search has not ended: 2 networks so far\n"), "{alone}");
-    let log = unfinished(&dir, "search-0123456789ab.jsonl");
-    artifact::write_lines(&log, &[oneshot_epoch(1)]).unwrap();
-    written(&log, 1);
+    begin(&dir, None, &['b']);
+    artifact::write_lines(&dir.unfinished().candidates(&key('b')), &rows).unwrap();
+    artifact::write_lines(&dir.unfinished().log(&key('0')), &[oneshot_epoch(1)]).unwrap();
     let (page, warnings) = reported(&dir);
-    assert_eq!(warnings, alone);
+    assert!(warnings.contains("a search has not ended: 2 networks so far\n"), "{warnings}");
     assert!(!page.contains("Loss of the search"));
 }
 
@@ -90,21 +82,10 @@ fn an_algorithm_without_a_supernet_has_no_curve_of_another_one() {
 fn results_are_not_shown_as_those_of_a_search_that_runs() {
     let (_temp, dir) = folder();
     complete_run(&dir);
-    // This is what the search left, with the times as copying changed them.
-    let left = unfinished(&dir, "search-aaaaaaaaaaaa.jsonl");
-    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
-    std::fs::copy(dir.search_log(), &left).unwrap();
-    written(&dir.search_log(), 5);
-    written(&dir.genotype(), 5);
-    for minute in [4, 6] {
-        written(&left, minute);
-        assert_eq!(Run::load(&dir).unwrap().notes, [""; 0]);
-    }
-    let log = unfinished(&dir, "search-bbbbbbbbbbbb.jsonl");
+    let log = dir.unfinished().log(&key('b'));
     artifact::write_lines(&log, &[oneshot_epoch(1), oneshot_epoch(2)]).unwrap();
-    written(&log, 4);
     assert_eq!(Run::load(&dir).unwrap().notes, [""; 0], "one that was interrupted before");
-    written(&log, 7);
+    begin(&dir, Some('b'), &[]);
     let (page, warnings) = reported(&dir);
     let said = "a later search has not ended: 2 epochs so far; the results are those of the search before";
     assert!(warnings.contains(said) && page.contains(said), "{warnings}");
@@ -266,8 +247,8 @@ fn many_choices_a_layer_stay_readable() {
             ..oneshot_epoch(epoch)
         }
     };
-    let log = unfinished(&dir, "search-0123456789ab.jsonl");
-    artifact::write_lines(&log, &[epoch(1), epoch(2), epoch(3)]).unwrap();
+    begin(&dir, Some('0'), &[]);
+    artifact::write_lines(&dir.unfinished().log(&key('0')), &[epoch(1), epoch(2), epoch(3)]).unwrap();
     let (page, _) = reported(&dir);
     let begun = section(&page, "The search that has not ended");
     for figure in [
@@ -356,15 +337,14 @@ fn several_targets_are_a_front() {
     assert_eq!((&rows[0]["target"], &rows[0]["test_accuracy"]), (&"0.6ms".into(), &0.8.into()));
 
     // Another search is running, to which the pages of targets are outdated as well.
-    let log = unfinished(&dir, "search-0123456789ab.jsonl");
-    artifact::write_lines(&log, &[oneshot_epoch(1)]).unwrap();
-    written(&log, 1_000_000);
+    begin(&dir, Some('0'), &[]);
+    artifact::write_lines(&dir.unfinished().log(&key('0')), &[oneshot_epoch(1)]).unwrap();
     for dir in [&dir, &dir.target("0.6ms")] {
         let (page, warnings) = reported(dir);
         assert!(warnings.contains("a later search has not ended: 1 epoch so far"), "{warnings}");
         assert!(page.contains("a later search has not ended") && page.contains("Accuracy and latency"));
     }
-    std::fs::remove_file(&log).unwrap();
+    std::fs::remove_file(dir.begun_files()).unwrap();
 
     // The search has ended, and left out a target.
     artifact::write_lines(&dir.search_log(), &[oneshot_epoch(1)]).unwrap();

@@ -133,10 +133,13 @@ fn networks_are_compared_after_the_same_number_of_epochs_if_the_target_has_chang
     };
     // 20 networks were trained for one epoch, 10 for two, and some of the best 5 for four.
     interrupt(&ws, &search("r", "80%"), "r/checkpoint/candidates-", 33, SIGKILL);
+    let report = || ws.nas("report --run r").assert().success();
+    report().stderr(predicates::str::contains("a search has not ended: 20 networks so far"));
     for run in ["r", "whole"] {
         ws.nas(&search(run, "79%")).assert().success();
     }
     assert_eq!(ws.lines("r/candidates.jsonl"), ws.lines("whole/candidates.jsonl"));
+    report().stderr("");
 }
 
 /// Settings that have their own state or random numbers.
@@ -262,6 +265,19 @@ fn a_profile_measures_only_the_rows_that_are_missing() {
     assert!(ws.json(PROFILE)[0]["measured"].as_u64() >= Some(2));
     assert_eq!(ws.lines(TABLE)[..rows as usize + 1], all[..rows as usize + 1]);
     assert_eq!(ws.json(PROFILE)[0]["measured"], 0);
+}
+
+/// Its layers are not known well enough to need only the cost of another classifier.
+#[test]
+fn an_interrupted_profile_is_no_model_for_another_number_of_classes() {
+    let ws = Workspace::new();
+    let profile = PROFILE.replace(" --networks 24", "");
+    interrupt(&ws, &profile, TABLE, 3, SIGINT);
+    let before = lines(&ws, TABLE);
+    interrupt(&ws, &profile.replace("--classes 3", "--classes 2"), TABLE, before + 1, SIGINT);
+    let plans: Vec<_> = ws.lines(TABLE).iter().filter_map(|line| line.get("planned").cloned()).collect();
+    assert_eq!([plans[0]["classes"].clone(), plans[1]["classes"].clone()], [3, 2]);
+    assert!(plans[1]["networks"] == plans[0]["networks"], "{plans:?}");
 }
 
 /// According to the rows of the table, only one layer is left to measure. The new rows then show that the device was

@@ -192,23 +192,26 @@ fn the_best_are_measured_and_become_rows_of_the_table() {
 
 #[test]
 fn rows_of_networks_that_miss_the_target_are_kept() {
-    let ws = Workspace::profiled();
-    // By this table, networks are five times as fast as they are.
+    // The table has no networks, so those that are found have to be measured.
+    let ws = Workspace::wide();
+    let path = "profiles/host/wide.3x8x8.tract.fp32.jsonl";
+    // By this table, networks are much faster than they are. The anchor would show that the device has become slower.
     let flattered = |line: &str| {
         let mut row: Value = serde_json::from_str(line).unwrap();
         if row["anchor"].is_null() && row["median_ns"].is_number() {
-            row["median_ns"] = (0.2 * row["median_ns"].as_f64().unwrap()).into();
+            row["median_ns"] = (0.05 * row["median_ns"].as_f64().unwrap()).into();
             let samples = row["samples_ns"].as_array_mut().unwrap();
-            samples.iter_mut().for_each(|sample| *sample = (0.2 * sample.as_f64().unwrap()).into());
+            samples.iter_mut().for_each(|sample| *sample = (0.05 * sample.as_f64().unwrap()).into());
         }
         format!("{row}\n")
     };
-    let flattering: String = ws.read(TRACT).lines().map(flattered).collect();
-    ws.write(TRACT, &flattering);
-    let search = format!("{SEARCH} --runtime tract --target-latency 60% --measure-top 2");
-    let error = ws.error(&search);
+    let flattering: String = ws.read(path).lines().map(flattered).collect();
+    ws.write(path, &flattering);
+    let search = "search --algorithm random --candidates 4 --trial-epochs 1 --data folder:images --space wide.toml \
+                  --runtime tract --target-latency 60% --band 80% --batch-size 16 --arithmetic fp32 --measure-top 2";
+    let error = ws.error(&format!("{search} --run r"));
     assert!(error.contains("none of the 2 best networks"), "{error}");
-    let table = ws.read(TRACT);
+    let table = ws.read(path);
     assert!(table.starts_with(&flattering) && table.lines().count() > flattering.lines().count());
     assert!(!ws.path("r/genotype.json").exists());
 }

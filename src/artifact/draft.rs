@@ -31,12 +31,16 @@ impl Draft {
         &self.part
     }
 
-    /// Gives the file its final name.
+    /// Gives the file its final name, once its content is on the disk.
     ///
     /// # Errors
-    /// Fails if the file cannot be renamed.
+    /// Fails if the file cannot be written to the disk or renamed.
     pub fn publish(self) -> Result<(), ArtifactError> {
-        io("write", &self.to, fs::rename(&self.part, &self.to))
+        let publish = || {
+            fs::File::open(&self.part)?.sync_all()?;
+            fs::rename(&self.part, &self.to)
+        };
+        io("write", &self.to, publish())
     }
 }
 

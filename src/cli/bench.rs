@@ -1,4 +1,4 @@
-use super::flags::{BoardFlags, MeasureFlags};
+use super::flags::{BoardFlags, PredictFlags};
 use super::output::{or_dash, print, table};
 use crate::bounded::Rounds;
 use crate::record::{BenchRow, RunDir};
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, default_value_t = Rounds::of(10))]
     rounds: Rounds,
     #[command(flatten)]
-    measure: MeasureFlags,
+    measure: PredictFlags,
     #[command(flatten)]
     board: BoardFlags,
 }

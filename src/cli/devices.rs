@@ -1,6 +1,6 @@
 use super::flags::ReachFlags;
 use super::output::{print, table};
-use crate::device::{Board, Device, Finding, Session, findings};
+use crate::device::{Device, Finding, Session, findings};
 use crate::run::Reach;
 use nas_probe::Runtime;
 use serde::Serialize;
@@ -54,12 +54,25 @@ struct Checked {
 
 fn check(device: &Device, runtimes: &[Runtime], reach: &Reach, json: bool) -> anyhow::Result<()> {
     let runtimes = if runtimes.is_empty() { &device.runtimes } else { runtimes };
-    let look = |board: Board| -> anyhow::Result<Checked> {
-        let findings = findings(&Session::open(&board)?, &board);
-        Ok(Checked { board: board.to_string(), findings })
-    };
-    let checked = reach.boards(device, runtimes)?.into_iter().map(look).collect::<anyhow::Result<Vec<_>>>()?;
-    print(json, &checked, || checked.iter().map(describe).collect::<Vec<_>>().join("\n"))
+    let (mut checked, mut failed) = (vec![], vec![]);
+    for board in reach.boards(device, runtimes)? {
+        match Session::open(&board) {
+            Ok(session) => checked.push(Checked { board: board.to_string(), findings: findings(&session, &board) }),
+            Err(why) => failed.push((board.to_string(), why)),
+        }
+    }
+    if !checked.is_empty() {
+        print(json, &checked, || checked.iter().map(describe).collect::<Vec<_>>().join("\n"))?;
+    }
+    if let [(_, why)] = failed.as_slice()
+        && checked.is_empty()
+    {
+        anyhow::bail!("{why}");
+    }
+    failed.iter().for_each(|(board, why)| log::error!("{board}: {why}"));
+    let all = failed.len() + checked.len();
+    anyhow::ensure!(failed.is_empty(), "{} of {all} boards cannot be used", failed.len());
+    Ok(())
 }
 
 fn describe(checked: &Checked) -> String {

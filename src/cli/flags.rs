@@ -27,16 +27,30 @@ pub struct MeasureFlags {
     /// Use this latency table instead of the one of the device in --profiles
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
+}
+
+impl MeasureFlags {
+    pub fn settings(self) -> MeasureSettings {
+        let MeasureFlags { device, runtimes, threads, profiles, table } = self;
+        let (precision, allow_foreign_table) = (Precision::Fp32, false);
+        MeasureSettings { device, runtimes, threads, precision, profiles, table, allow_foreign_table }
+    }
+}
+
+/// Where and how networks are measured, and whose latency tables predict them.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub struct PredictFlags {
+    #[command(flatten)]
+    measure: MeasureFlags,
     /// Use a latency table of another machine, runtime version or set of cores; the report mentions it
     #[arg(long)]
     allow_foreign_table: bool,
 }
 
-impl MeasureFlags {
+impl PredictFlags {
     pub fn settings(self) -> MeasureSettings {
-        let MeasureFlags { device, runtimes, threads, profiles, table, allow_foreign_table } = self;
-        let precision = Precision::Fp32;
-        MeasureSettings { device, runtimes, threads, precision, profiles, table, allow_foreign_table }
+        MeasureSettings { allow_foreign_table: self.allow_foreign_table, ..self.measure.settings() }
     }
 }
 

@@ -1,5 +1,5 @@
 use super::Usage;
-use super::flags::{BoardFlags, MeasureFlags, SearchFlags};
+use super::flags::{BoardFlags, PredictFlags, SearchFlags};
 use super::output::print;
 use crate::bounded::{Bytes, Count, Percent};
 use crate::data::{Data, DataSpec};
@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
     #[command(flatten)]
-    measure: MeasureFlags,
+    measure: PredictFlags,
     #[command(flatten)]
     board: BoardFlags,
     #[command(flatten)]

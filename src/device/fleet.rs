@@ -67,7 +67,7 @@ impl<'s> Fleet<'s> {
         let queue = Mutex::new(jobs);
         let mut kept = vec![true; self.sessions.len()];
         let cores: Vec<usize> = self.sessions.iter().map(Session::cores).collect();
-        let mut lost = None;
+        let names: Vec<String> = self.sessions.iter().map(|session| session.board().to_string()).collect();
         std::thread::scope(|scope| {
             let (send, outcomes) = channel();
             let (runtime, threads, plan) = (self.runtime, self.threads, self.plan);
@@ -83,44 +83,52 @@ impl<'s> Fleet<'s> {
                     Outcome::Measured(model, samples) => take(model, *samples, cores[board])?,
                     Outcome::Lost(why) => {
                         kept[board] = false;
-                        lost = Some(why);
+                        if !kept.contains(&true) {
+                            return Err(why.into());
+                        }
+                        log::warn!("{} is left out from now on: {why}", names[board]);
                     }
                 }
             }
             Ok::<(), E>(())
         })?;
-        match lost {
-            Some(why) if !kept.contains(&true) => Err(why.into()),
-            Some(why) => {
-                log::warn!("one board is left out from now on: {why}");
-                self.keep(&kept);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        self.keep(&kept);
+        Ok(())
     }
 
     /// Returns the peak memory, in bytes, of processes that each run only one of these models, measured on the first
-    /// board. A model that cannot run has no entry; its measurement reports why.
+    /// board. If this board is lost, it is left out, and the next one is used. A model that cannot run has no entry; its
+    /// measurement reports why.
     ///
     /// # Errors
-    /// Fails if the board is lost.
+    /// Fails if every board is lost.
     pub fn peaks(&mut self, models: &[usize]) -> Result<BTreeMap<usize, u64>, DeviceError> {
-        let (Some(session), Some(placed)) = (self.sessions.first_mut(), self.models.first()) else {
-            return Ok(BTreeMap::new());
-        };
         let bar = progress::bar("memory", self.runtime.name(), models.len());
         let mut peaks = BTreeMap::new();
         for &model in models {
-            match session.memory(&placed[model], self.runtime, self.threads) {
-                Ok(bytes) => drop(peaks.insert(model, bytes)),
-                Err(DeviceError::Failed { .. }) => {}
-                Err(fatal) => return Err(fatal),
+            if let Some(bytes) = self.peak(model)? {
+                peaks.insert(model, bytes);
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(peaks)
+    }
+
+    fn peak(&mut self, model: usize) -> Result<Option<u64>, DeviceError> {
+        while let (Some(session), Some(placed)) = (self.sessions.first_mut(), self.models.first()) {
+            match session.memory(&placed[model], self.runtime, self.threads) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(DeviceError::Failed { .. }) => return Ok(None),
+                Err(why) if self.sessions.len() == 1 => return Err(why),
+                Err(why) => {
+                    log::warn!("{} is left out from now on: {why}", self.sessions[0].board());
+                    let kept: Vec<bool> = (0..self.sessions.len()).map(|board| board > 0).collect();
+                    self.keep(&kept);
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn keep(&mut self, kept: &[bool]) {

@@ -161,7 +161,11 @@ impl Address {
         let (host, port) = match rest.strip_prefix('[') {
             Some(bracketed) => {
                 let (host, after) = bracketed.split_once(']').ok_or_else(|| wrong("a `]` is missing"))?;
-                (host, after.strip_prefix(':'))
+                let port = after.strip_prefix(':');
+                if port.is_none() && !after.is_empty() {
+                    return Err(wrong("a `:` is missing between `]` and the port"));
+                }
+                (host, port)
             }
             None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
         };
@@ -201,7 +205,7 @@ mod tests {
         assert_eq!(read("board"), (String::new(), "board".into(), 0));
         assert_eq!(read("me@[::1]:22"), ("me".into(), "::1".into(), 22));
         assert_eq!(read("a@b@board"), ("a@b".into(), "board".into(), 0));
-        for wrong in ["", "pi@", "@board", "board:ssh", "board:70000", "[::1"] {
+        for wrong in ["", "pi@", "@board", "board:ssh", "board:70000", "[::1", "[::1]22"] {
             assert!(Address::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -193,9 +193,8 @@ impl Problem {
         classes.extend(networks.classes.iter().filter(|c| !table.classes().contains(c)));
         let all = table.networks(classes)?;
         let structure = structure(&all, &estimates);
-        let unseen: BTreeSet<&Subject> =
-            table.rows().iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();
-        let fitted = estimates.iter().filter(|(subject, _)| !unseen.contains(*subject));
+        let unseen = table.unseen();
+        let fitted = estimates.iter().filter(|(subject, _)| !unseen.contains_key(*subject));
         let measured = fitted.filter_map(|(subject, estimate)| measured(&all, subject, estimate)).collect();
         Ok(Problem { networks: all, structure, measured })
     }

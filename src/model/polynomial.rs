@@ -16,7 +16,8 @@ pub struct Monomial {
 }
 
 /// What the networks of a space cost, in any unit: a multilinear polynomial of the probabilities with which layers have
-/// choices. The value for a network equals the expectation if all of its choices are certain, to the last digit.
+/// choices. The value for a network without a `zero` equals the expectation if all of its choices are certain, to the last
+/// digit. A `zero` makes the layers before it cost nothing, but only in the value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Polynomial {
     /// First what all networks cost, then what depends on one layer, then what depends on several.

@@ -4,7 +4,6 @@ use crate::latency::Latency;
 use crate::space::{Networks, chained};
 use crate::table::{Drawn, Estimate, LatencyTable, Subject, Timing, by_subject};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How well predictions agree with networks that no fit has seen.
@@ -26,7 +25,8 @@ pub struct Validation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macs: Option<Accuracy>,
     /// Mean absolute relative difference between two estimates of the same network, one from its even and one from its
-    /// odd rows. No prediction can do better.
+    /// odd rows. If their errors are independent, that of the estimate from all rows, which no prediction can know, is
+    /// half of it on average.
     pub noise: Option<f64>,
 }
 
@@ -50,7 +50,7 @@ impl Validation {
         let plain = LatencyModel::isolated(table, networks).ok();
         let macs = |choices: &[usize]| chained(&networks.layers_of(choices)).cost().macs as f64;
         let estimates = table.estimates();
-        let drawn = drawn(table);
+        let drawn = table.unseen();
         let fitted = estimates.iter().filter(|(subject, _)| !drawn.contains_key(*subject));
         let fitted = fitted.filter_map(|(subject, estimate)| measured(networks, subject, estimate));
         let line = line(fitted.map(|m| (macs(&m.choices), m.latency.ns())));
@@ -82,11 +82,6 @@ impl Validation {
         };
         Ok(Some((validation, unseen)))
     }
-}
-
-/// Returns the networks that no fit sees.
-fn drawn(table: &LatencyTable) -> BTreeMap<&Subject, Drawn> {
-    table.rows().iter().filter_map(|row| Some((&row.subject, row.unseen?))).collect()
 }
 
 /// The validations of a table, one for each number of classes, stored in a file beside the table.
@@ -128,7 +123,7 @@ impl Validations {
 }
 
 fn noise(table: &LatencyTable, networks: &Networks) -> Option<f64> {
-    let drawn = drawn(table);
+    let drawn = table.unseen();
     let of = |timings: Vec<Timing>| -> Option<f64> {
         let half = |skip: usize| Estimate::of(timings.iter().copied().skip(skip).step_by(2));
         Some((half(1)?.latency.ns() / half(0)?.latency.ns() - 1.0).abs())

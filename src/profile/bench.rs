@@ -25,6 +25,8 @@ pub struct Benchmark {
     pub found: Vec<Benchmarked>,
     /// The reasons why models have no result with a runtime.
     pub failed: Vec<DeviceError>,
+    /// Whether the probe ended before the last round.
+    pub broke_off: bool,
 }
 
 /// A model with a runtime, while it is being measured.
@@ -74,6 +76,7 @@ pub fn bench(
                 Err(error) if error.is_of_model() => case.failed = Some(error),
                 Err(fatal) => {
                     benchmark.failed.push(fatal);
+                    benchmark.broke_off = true;
                     break 'rounds;
                 }
             }

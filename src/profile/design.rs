@@ -13,9 +13,11 @@ use std::collections::{BTreeMap, HashSet};
 
 /// Seed of the networks that models are fitted to.
 const TO_FIT: u64 = 0;
-/// The number of random networks from which the D-optimal ones are chosen, and the seed of the random networks.
+/// The D-optimal networks of a space are chosen from all of its networks if these are not more than [`ALL`], and
+/// otherwise from this number of random ones.
 const CANDIDATES: usize = 4000;
 const CANDIDATES_SEED: u64 = 0;
+const ALL: usize = 2 * CANDIDATES;
 /// The number of networks that determine the cost of another classifier, once the other layers are known.
 pub const FOR_A_HEAD: usize = 12;
 
@@ -26,21 +28,21 @@ pub fn usual_number(networks: &Networks) -> usize {
 
 /// Returns `number`, or the number of networks that a fit may see if that is smaller.
 pub fn at_most(number: usize, table: &LatencyTable, networks: &Networks) -> usize {
-    let unseen: HashSet<&Subject> =
-        table.rows().iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();
-    number.min(networks.count().saturating_sub(unseen.len()))
+    let ours = |subject: &&Subject| is_of(networks, subject);
+    number.min(networks.count().saturating_sub(table.unseen().into_keys().filter(ours).count()))
 }
 
 /// Returns the networks that are measured first, of `number` networks for a fit: the [`corners`] and a balanced design.
-/// They are the same every time. The rest are chosen after these have been measured.
-pub fn first_to_fit(networks: &Networks, number: usize) -> Vec<Subject> {
+/// They are the same every time, except for those of `table` that no fit sees. The rest are chosen after these have been
+/// measured.
+pub fn first_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> Vec<Subject> {
     let first = number - number / 4;
     let mut chosen = corners(networks);
     // Too many extremes among few networks would leave the others unknown.
     chosen.truncate(first / 4);
     let structure = bare(networks);
     chosen.extend(balanced(&structure, first - chosen.len(), TO_FIT));
-    distinct(networks, chosen)
+    seen(table, distinct(networks, chosen))
 }
 
 /// Returns the extreme networks: those with the fewest and the most multiply-accumulates, and those with one op
@@ -71,7 +73,7 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
 /// # Errors
 /// Fails if the networks that were measured cannot be fitted.
 pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> Result<Vec<Subject>, ModelError> {
-    let first: HashSet<Subject> = first_to_fit(networks, number).into_iter().collect();
+    let first: HashSet<Subject> = first_to_fit(table, networks, number).into_iter().collect();
     let problem = Problem::new(table, networks)?;
     let subject = |choices: &[usize]| Subject::Network(problem.networks.layers_of(choices));
     let head = (networks.len() - 1, networks.classes[0]);
@@ -90,7 +92,11 @@ pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> 
         let corners = corners.map(|choices| Subject::Network(networks.layers_of(&choices)));
         chosen.extend(corners.filter(|corner| known.insert(corner.clone())));
     }
-    let mut others = random(&problem.structure, CANDIDATES, CANDIDATES_SEED);
+    let mut others = if networks.count() <= ALL {
+        every(&networks.all_live())
+    } else {
+        random(&problem.structure, CANDIDATES, CANDIDATES_SEED)
+    };
     others.iter_mut().for_each(|choices| choices[head.0] = head_index(&problem.networks, head.1));
     others.retain(|choices| known.insert(subject(choices)));
     let left = rest.saturating_sub(chosen.len());
@@ -101,13 +107,13 @@ pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> 
 }
 
 /// Returns a few networks with another classifier, to find out what that classifier costs.
-pub fn for_a_head(networks: &Networks) -> Vec<Subject> {
-    distinct(networks, balanced(&bare(networks), FOR_A_HEAD, TO_FIT))
+pub fn for_a_head(table: &LatencyTable, networks: &Networks) -> Vec<Subject> {
+    seen(table, distinct(networks, balanced(&bare(networks), FOR_A_HEAD, TO_FIT)))
 }
 
 /// Returns networks that no fit of `table` sees, in which each layer has each choice equally often.
 pub fn random_unseen(table: &LatencyTable, networks: &Networks, number: usize, seed: u64) -> Vec<Subject> {
-    unseen(table, distinct(networks, balanced(&bare(networks), number, seed)))
+    not_fitted(table, distinct(networks, balanced(&bare(networks), number, seed)))
 }
 
 /// Returns networks that no fit of `table` sees, derived as a search derives them: the best by random scores within a
@@ -123,14 +129,36 @@ pub fn derived_unseen(table: &LatencyTable, model: &LatencyModel, number: usize,
         best_within(&scores_of(networks, |_, _| rng.random()), &[constraint])
     };
     let derived: Vec<Vec<usize>> = (0..number).filter_map(derive).collect();
-    unseen(table, distinct(networks, derived))
+    not_fitted(table, distinct(networks, derived))
 }
 
 fn head_index(networks: &Networks, classes: usize) -> usize {
     networks.classes.iter().position(|known| *known == classes).unwrap_or(0)
 }
 
-fn unseen(table: &LatencyTable, mut networks: Vec<Subject>) -> Vec<Subject> {
+/// Returns whether a subject is one of these networks.
+fn is_of(networks: &Networks, subject: &Subject) -> bool {
+    matches!(subject, Subject::Network(layers) if networks.choices_of(layers).is_some())
+}
+
+/// Returns every combination of these choices, one for each layer.
+fn every(choices: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    choices.iter().fold(vec![vec![]], |networks, choices| {
+        networks
+            .iter()
+            .flat_map(|network| choices.iter().map(|&choice| [network.as_slice(), &[choice]].concat()))
+            .collect()
+    })
+}
+
+/// Returns the networks that a fit may see.
+fn seen(table: &LatencyTable, mut networks: Vec<Subject>) -> Vec<Subject> {
+    let unseen = table.unseen();
+    networks.retain(|network| !unseen.contains_key(network));
+    networks
+}
+
+fn not_fitted(table: &LatencyTable, mut networks: Vec<Subject>) -> Vec<Subject> {
     let fitted: HashSet<&Subject> =
         table.rows().iter().filter(|row| row.unseen.is_none()).map(|row| &row.subject).collect();
     networks.retain(|network| !fitted.contains(network));

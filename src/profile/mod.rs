@@ -102,7 +102,11 @@ pub fn profile(
     wanted: Wanted,
 ) -> Result<Rounds, ProfileError> {
     let classes = networks.classes[0];
-    let other_head = table.classes().iter().any(|known| *known != classes && table.planned(*known) >= FOR_A_HEAD);
+    let has_model = |classes: usize| {
+        let networks = table.networks([classes]);
+        networks.is_ok_and(|networks| LatencyModel::new(table, &networks).is_ok_and(|model| model.fit.is_some()))
+    };
+    let other_head = table.classes().into_iter().any(|known| known != classes && has_model(known));
     let planned = table.planned(classes);
     let mut subjects = vec![Subject::Call(networks.input)];
     subjects.extend(isolated_subjects(networks));
@@ -111,11 +115,11 @@ pub fn profile(
     let by_head = other_head && wanted.networks.is_none() && planned <= FOR_A_HEAD;
     let fits = !wanted.isolated && (by_head || number >= FEWEST_TO_FIT);
     if by_head && fits {
-        subjects.extend(for_a_head(networks));
+        subjects.extend(for_a_head(table, networks));
         let networks = subjects.iter().filter(|subject| matches!(subject, Subject::Network(_))).count();
         table.plan(Planned { networks, classes })?;
     } else if fits {
-        subjects.extend(first_to_fit(networks, number));
+        subjects.extend(first_to_fit(table, networks, number));
         table.plan(Planned { networks: number, classes })?;
     } else if !wanted.isolated {
         let space = &networks.space.name;
@@ -123,7 +127,7 @@ pub fn profile(
             "{space} has too few networks to fit a latency model to: predictions are the plain sum of isolated layers"
         );
     }
-    let Some(anchor) = table.anchor().or(subjects.last()).cloned() else { return Err(ProfileError::NoBoard) };
+    let anchor = table.anchor().unwrap_or(&subjects[subjects.len() - 1]).clone();
     let none = BTreeMap::new();
     let mut done = rounds(sessions, table, &subjects, &anchor, &none, PLAN)?;
     if fits && !by_head {

@@ -1,7 +1,6 @@
-use super::folder::modified;
 use super::{CandidateRow, RunDir, SearchEpoch};
-use crate::artifact::{self, ArtifactError};
-use std::path::Path;
+use crate::artifact::{self, ArtifactError, Digest};
+use serde::{Deserialize, Serialize};
 
 /// A search that has not ended: it is running, or was interrupted.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,43 +13,32 @@ pub struct Begun {
     pub candidates: Vec<CandidateRow>,
 }
 
+/// Which files of an unfinished search belong to the last one that began: the content of `checkpoint/begun.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BegunFiles {
+    /// Key of the log. Absent if the algorithm has no supernet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+    /// Keys of what was found out about networks, one for each target that was begun.
+    pub candidates: Vec<Digest>,
+}
+
 impl RunDir {
-    /// Returns what a search has written since the results of the run were written, or `None` if the results are those
-    /// of the last search.
+    /// Returns what the last search that began has written so far, or `None` if it has ended.
     ///
     /// # Errors
     /// Fails if a file is damaged.
     pub fn begun(&self) -> Result<Option<Begun>, ArtifactError> {
-        let ended = [self.search_log(), self.genotype()].iter().filter_map(|path| modified(path)).max();
-        let log = self.unfinished().written().pop().filter(|(written, _)| Some(*written) > ended);
-        // A search compares networks only after its last epoch.
-        let after = log.as_ref().map(|(written, _)| *written).max(ended);
-        let mut candidates = self.unfinished().compared().written();
-        candidates.retain(|(written, _)| Some(*written) > after);
-
-        let of_results = self.targets()?.into_iter().map(|(_, target)| target.candidates()).chain([self.candidates()]);
-        let results: Vec<_> = of_results.filter_map(|path| std::fs::read(path).ok()).collect();
-        let is_result = |path: &Path| std::fs::read(path).is_ok_and(|bytes| results.contains(&bytes));
-        let log_of_results = std::fs::read(self.search_log()).unwrap_or_default();
-        let same_log =
-            |path: &Path| !log_of_results.is_empty() && std::fs::read(path).is_ok_and(|bytes| bytes == log_of_results);
-        let new_log = log.as_ref().is_some_and(|(_, path)| !same_log(path));
-        if !new_log && candidates.iter().all(|(_, path)| is_result(path)) {
-            return Ok(None);
-        }
-        let mut begun = Begun { targets_before: candidates.len().saturating_sub(1), ..Begun::default() };
-        if let Some((_, path)) = candidates.last() {
-            begun.candidates = artifact::read_lines(path)?;
-        }
-        if let Some((_, path)) = &log {
-            begun.log = artifact::read_lines(path)?;
-        }
-        // The networks of a supernet are first scored with its weights. If the networks are trained right away, the log
-        // belongs to an earlier search, and the present search has none.
-        let supernet = begun.log.last().is_some_and(|epoch| epoch.alpha.is_empty());
-        if supernet && begun.candidates.first().is_some_and(|row| row.epochs > 0) {
-            begun.log.clear();
-        }
-        Ok(Some(begun))
+        let Some(files) = artifact::read_json_if_any::<BegunFiles>(&self.begun_files())? else { return Ok(None) };
+        let unfinished = self.unfinished();
+        let log = files.log.map(|key| artifact::read_lines(&unfinished.log(&key))).transpose()?;
+        let current = files.candidates.last();
+        let candidates = current.map(|key| artifact::read_lines(&unfinished.candidates(key))).transpose()?;
+        Ok(Some(Begun {
+            log: log.unwrap_or_default(),
+            targets_before: files.candidates.len().saturating_sub(1),
+            candidates: candidates.unwrap_or_default(),
+        }))
     }
 }

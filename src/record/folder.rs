@@ -5,7 +5,6 @@ use crate::space::{Genotype, Network};
 use nas_exporters::onnx::{self, Inspected};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// The metadata key in an ONNX file whose value is the digest of the exported weights.
 pub const WEIGHTS: &str = "edge-nas.weights";
@@ -78,6 +77,11 @@ impl RunDir {
     /// Returns where an unfinished search is stored.
     pub fn unfinished(&self) -> Unfinished {
         Unfinished { dir: self.0.join("checkpoint"), stage: "search" }
+    }
+
+    /// Path of a [`super::BegunFiles`], which exists until the search has ended.
+    pub fn begun_files(&self) -> PathBuf {
+        self.0.join("checkpoint/begun.json")
     }
 
     /// Path of the experiment as it was run, including all defaults.
@@ -195,7 +199,7 @@ impl Unfinished {
 
     /// Path of what was found out so far about networks: [`super::CandidateRow`] lines.
     pub fn candidates(&self, key: &Digest) -> PathBuf {
-        self.compared().file(key, "jsonl")
+        Unfinished { stage: "candidates", ..self.clone() }.file(key, "jsonl")
     }
 
     /// Returns where an unfinished short training is stored.
@@ -219,24 +223,12 @@ impl Unfinished {
 
     /// Returns the log that was written last, or `None` if there is none.
     pub fn newest_log(&self) -> Option<PathBuf> {
-        self.written().pop().map(|(_, path)| path)
-    }
-
-    /// Returns the logs and their modification times, oldest first.
-    pub(super) fn written(&self) -> Vec<(SystemTime, PathBuf)> {
         let paths = std::fs::read_dir(&self.dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
         let is_log = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             name.starts_with(&format!("{}-", self.stage)) && name.ends_with(".jsonl")
         };
-        let mut logs: Vec<_> = paths.filter(is_log).filter_map(|path| Some((modified(&path)?, path))).collect();
-        logs.sort();
-        logs
-    }
-
-    /// Returns the same folder, for the lines about networks.
-    pub(super) fn compared(&self) -> Unfinished {
-        Unfinished { stage: "candidates", ..self.clone() }
+        paths.filter(is_log).max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok())
     }
 }
 
@@ -363,9 +355,4 @@ impl ModelDir {
             )),
         }))
     }
-}
-
-/// Returns when a file was last modified, or `None` if there is no file.
-pub(super) fn modified(path: &Path) -> Option<SystemTime> {
-    path.metadata().and_then(|found| found.modified()).ok()
 }

@@ -10,7 +10,7 @@ mod certificate;
 mod evaluation;
 mod folder;
 
-pub use begun::Begun;
+pub use begun::{Begun, BegunFiles};
 pub use certificate::{Certificate, Certified, Held, NearestBelow, Unconstrained};
 pub use evaluation::{Confusion, Evaluation, Metrics, OfClass};
 pub use folder::{EndedSearch, Exported, INTERFACE, Matched, ModelDir, RunDir, Trained, Unfinished, WEIGHTS};

@@ -76,7 +76,7 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
         files.iter().map(|file| (file.name.clone(), Source::File(file.onnx.clone()))).collect();
     let mut tables = tables(measure, &device, session, &files, &runtimes)?;
     tables.iter_mut().for_each(|table| table.add_anchor(&mut models));
-    let Benchmark { found, failed: unmeasured } =
+    let Benchmark { found, failed: unmeasured, broke_off } =
         profile::bench(session, &models, &runtimes, measure.threads.get(), *rounds)?;
     failed.extend(unmeasured.into_iter().map(RunError::from));
     let mut rows = vec![];
@@ -87,7 +87,10 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
         let prediction = genotype.zip(table).and_then(|(genotype, table)| table.predict(genotype, &found));
         rows.push(row(&device, session, measure.threads.get(), file, found_of_file, prediction)?);
     }
-    // Newer rows replace older ones of the same subject.
+    // Newer rows replace older ones of the same subject, which had all their rounds.
+    if broke_off {
+        rows.retain(|new| !old.iter().any(|old| new.is_of(old)));
+    }
     old.retain(|old| !rows.iter().any(|new| new.is_of(old)));
     old.extend_from_slice(&rows);
     artifact::write_lines(&run.bench(), &old)?;

@@ -144,13 +144,13 @@ impl BoardSettings {
             let board = Board { pin, governor, timeout, alone: true, ..board };
             match Session::open(&board) {
                 Ok(session) => sessions.push(session),
-                Err(why) => lost.push(why),
+                Err(why) => lost.push((board.to_string(), why)),
             }
         }
         if sessions.is_empty() && !lost.is_empty() {
-            return Err(lost.swap_remove(0).into());
+            return Err(lost.swap_remove(0).1.into());
         }
-        lost.iter().for_each(|why| log::warn!("one board is left out: {why}"));
+        lost.iter().for_each(|(board, why)| log::warn!("{board} is left out: {why}"));
         Ok(sessions)
     }
 }

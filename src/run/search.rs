@@ -4,7 +4,7 @@ use super::{MeasureSettings, MeasureTop, RunError, Targets};
 use crate::artifact::{self, Digest};
 use crate::data::{Data, DataSpec};
 use crate::latency::Latency;
-use crate::record::{CandidateRow, Certificate, Certified, Made, RunDir, SearchedOn};
+use crate::record::{BegunFiles, CandidateRow, Certificate, Certified, Made, RunDir, SearchedOn};
 use crate::search::{Candidate, Goal, Limits, Searched};
 use crate::space::Genotype;
 use crate::train;
@@ -61,9 +61,13 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
         place.check(searched.foreign.as_deref())?;
     }
     let by = train::search::Search::new(searched, data, &search.settings, &run)?;
+    let mut begun = BegunFiles { log: by.log_key(), candidates: vec![] };
+    artifact::write_json(&run.begun_files(), &begun)?;
     let trained = by.train()?;
     let mut found = vec![];
     for goal in &searched.goals {
+        begun.candidates.push(by.candidates_key(&goal.limits));
+        artifact::write_json(&run.begun_files(), &begun)?;
         let proposed = by.candidates(&trained, &goal.limits)?;
         let chosen = choice(measuring.as_ref(), searched, goal, &proposed.candidates)?;
         found.push((certified(search, searched, chosen, &proposed), proposed.rows));
@@ -88,6 +92,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
     if let Some((_, place)) = &measuring {
         place.keep(&searched.networks)?;
     }
+    artifact::remove(&run.begun_files())?;
     Ok(written)
 }
 

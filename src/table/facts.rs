@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Facts {
     pub estimate: Estimate,
-    /// Microjoules per inference: the mean power of the device times the latency. `None` if the device does not report
-    /// its power.
+    /// Microjoules per inference: the mean power of the device times the mean time of an inference. Rows that were
+    /// disturbed count only if there are no others. `None` if the device does not report its power.
     pub energy_uj: Option<f64>,
     /// The largest peak memory of the rows.
     pub peak_bytes: Option<u64>,
@@ -18,10 +18,12 @@ impl Facts {
     fn of(rows: &[(Timing, &Row)]) -> Option<Facts> {
         let estimate = Estimate::of(rows.iter().map(|(timing, _)| *timing))?;
         let counts = |timing: &Timing| estimate.disturbed || !timing.disturbed;
-        let power = mean(rows.iter().filter(|(timing, _)| counts(timing)).filter_map(|(_, row)| power_mw(row)));
+        let counted = || rows.iter().filter(|(timing, _)| counts(timing)).map(|(_, row)| *row);
+        let power = mean(counted().filter_map(power_mw));
+        let time_ns = mean(counted().flat_map(|row| row.samples_ns.iter().copied()));
         Some(Facts {
             estimate,
-            energy_uj: power.map(|mw| mw * estimate.latency.ns() / 1e6),
+            energy_uj: power.zip(time_ns).map(|(mw, ns)| mw * ns / 1e6),
             peak_bytes: rows.iter().filter_map(|(_, row)| row.peak_bytes).max(),
         })
     }

@@ -1,5 +1,5 @@
 use super::header::FORMAT;
-use super::{Difference, Estimate, Header, Planned, Published, Row, Subject, estimate};
+use super::{Difference, Drawn, Estimate, Header, Planned, Published, Row, Subject, estimate};
 use crate::artifact::{self, ArtifactError, Digest, Lock};
 use crate::space::Networks;
 use nas_exporters::{Precision, Shape};
@@ -276,6 +276,11 @@ impl LatencyTable {
     /// Returns the rows in the order in which they were measured.
     pub fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// Returns the networks that are kept out of every fit, and how each was drawn.
+    pub fn unseen(&self) -> BTreeMap<&Subject, Drawn> {
+        self.rows.iter().filter_map(|row| Some((&row.subject, row.unseen?))).collect()
     }
 
     /// Returns the rows that others published instead of being measured here.

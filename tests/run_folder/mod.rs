@@ -6,16 +6,14 @@ use edge_nas::bounded::{Share, Width};
 use edge_nas::data::Normalisation;
 use edge_nas::latency::Latency;
 use edge_nas::record::{
-    BenchRow, CandidateRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, SearchedOn, TrainEpoch,
-    TrainedOn, WEIGHTS,
+    BegunFiles, BenchRow, CandidateRow, Expected, LayerLatency, ModelDir, Prediction, RunDir, SearchEpoch, SearchedOn,
+    TrainEpoch, TrainedOn, WEIGHTS,
 };
 use edge_nas::report::Run;
 use edge_nas::search::Unit;
 use edge_nas::space::{Baseline, Genotype, Layer, Network, Networks, SearchSpace, names_of};
 use nas_exporters::{Precision, Shape, onnx};
 use nas_probe::Runtime;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 pub const OPS: &str = "conv_3x3,skip,conv_5x5,sep_conv_3x3,max_pool_3x3,conv_3x3";
 pub const EPOCHS: usize = 8;
@@ -231,14 +229,15 @@ pub fn section<'p>(page: &'p str, title: &str) -> &'p str {
     after.split_once("</section>").unwrap().0
 }
 
-/// Makes a file look as if it was written this many minutes after the start of a search.
-pub fn written(path: &Path, minute: u64) {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + 60 * minute);
-    std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+/// Returns the key of files whose names contain this letter twelve times.
+pub fn key(letter: char) -> Digest {
+    serde_json::from_value(letter.to_string().repeat(64).into()).unwrap()
 }
 
-pub fn unfinished(dir: &RunDir, name: &str) -> PathBuf {
-    dir.0.join("checkpoint").join(name)
+/// Notes that a search has begun, which has a log with the first of these keys and candidates with the others.
+pub fn begin(dir: &RunDir, log: Option<char>, candidates: &[char]) {
+    let files = BegunFiles { log: log.map(key), candidates: candidates.iter().copied().map(key).collect() };
+    artifact::write_json(&dir.begun_files(), &files).unwrap();
 }
 
 /// Returns an epoch of a supernet that is trained without alpha.

@@ -21,7 +21,8 @@ impl Busy {
         Busy { at: Instant::now(), counters }
     }
 
-    /// How many of `cores` (of all cores if empty) other processes kept busy since `self` was taken.
+    /// How many of `cores` (of all cores if empty) other processes kept busy since `self` was taken. It is at least this
+    /// many: the counters are rounded, which could otherwise pass for the load of another process.
     pub fn others(self, cores: &[usize]) -> Option<f64> {
         let now = Busy::now();
         let ((before, own_before), (after, own_after)) = self.counters.zip(now.counters)?;
@@ -41,6 +42,8 @@ fn others(
         return None;
     }
     let ticks = busy_ticks(after, cores)?.checked_sub(busy_ticks(before, cores)?)?;
+    // Each counter may be ahead by up to a tick.
+    let ticks = ticks.saturating_sub(cores.len().max(1) as u64);
     let seconds = ticks as f64 / ticks_per_second - own.as_secs_f64();
     Some((seconds / elapsed.as_secs_f64()).max(0.0))
 }
@@ -120,15 +123,26 @@ cpu10 9 9 9 9 9 9 9 9 9 9
 
     #[test]
     fn busy_time_of_others_excludes_idle_time_and_our_own() {
-        // Core 0: 110 user, 20 system, 5 irq, 10 steal: 1.45 s of 2 s.
-        check(&[0], 0, 0.725);
-        check(&[0], 1_000, 0.225);
-        // Core 1: 10 user, 10 nice, 10 system.
-        check(&[1], 0, 0.15);
-        check(&[0, 1], 1_750, 0.0);
-        check(&[1], 310, 0.0);
-        // All cores: 120 + 10 + 30 + 5 + 5 + 10.
-        check(&[], 400, 0.7);
+        // Core 0: 110 user, 20 system, 5 irq, 10 steal, less one: 1.44 s of 2 s.
+        check(&[0], 0, 0.72);
+        check(&[0], 1_000, 0.22);
+        // Core 1: 10 user, 10 nice, 10 system, less one.
+        check(&[1], 0, 0.145);
+        check(&[0, 1], 1_730, 0.0);
+        check(&[1], 290, 0.0);
+        // All cores: 120 + 10 + 30 + 5 + 5 + 10, less one.
+        check(&[], 390, 0.7);
+    }
+
+    /// The probe runs for 54 ms on the core that it is pinned to, and the counter shows six ticks instead of five.
+    #[test]
+    fn a_rounded_counter_is_not_the_load_of_others() {
+        let [before, after] = [100, 106].map(|user| format!("cpu0 {user} 0 0 500 0 0 0 0 0 0\n"));
+        let ms = Duration::from_millis;
+        assert_eq!(others(&before, &after, &[0], ms(54), ms(54), 100.0), Some(0.0));
+        // Another process has half of the core.
+        let load = others(&before, &after, &[0], ms(27), ms(54), 100.0);
+        assert!(load.is_some_and(|load| (0.4..0.5).contains(&load)), "{load:?}");
     }
 
     #[test]

@@ -7,6 +7,13 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// The number of cores that the machine uses, including those that the process may not use.
+pub fn online() -> usize {
+    // SAFETY: sysconf takes and returns plain numbers.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(online).unwrap_or(0).max(cores())
+}
+
 /// Name of the C library, with its version if it is glibc.
 pub fn libc() -> String {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -15,6 +15,9 @@ use std::{
 /// governors to restore, as JSON pairs of path and text. A running probe keeps it locked. If the probe is
 /// killed, the note remains, and the next probe restores the governors from it. Only this user can write it.
 const LEFT: &str = "governor.left";
+
+/// Files, each with its previous text.
+type Texts = Vec<(PathBuf, String)>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -40,7 +43,9 @@ pub struct Governor(Mutex<Option<Held>>);
 /// A governor that is set.
 struct Held {
     /// The files that were written, with their previous text.
-    was: Vec<(PathBuf, String)>,
+    was: Texts,
+    /// What else the note of a killed probe names.
+    other: Texts,
     note: PathBuf,
     /// The note, locked until this is dropped.
     _lock: File,
@@ -86,22 +91,25 @@ impl Governor {
 }
 
 impl Held {
-    fn note(was: Vec<(PathBuf, String)>, folder: &Path) -> Result<Held, Error> {
+    fn note(was: Texts, folder: &Path) -> Result<Held, Error> {
         let note = folder.join(LEFT);
-        let write = || -> io::Result<Option<File>> {
+        let write = || -> io::Result<Option<(File, Texts)>> {
             let mut file = private::open(folder, LEFT)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
+            let mut other = noted(&mut file);
+            other.retain(|(path, _)| was.iter().all(|(set, _)| set != path));
             file.set_len(0)?;
-            file.write_all(&serde_json::to_vec(&was)?)?;
+            file.rewind()?;
+            file.write_all(&serde_json::to_vec(&[was.as_slice(), &other].concat())?)?;
             file.sync_all()?;
-            Ok(Some(file))
+            Ok(Some((file, other)))
         };
         match write() {
-            Ok(Some(lock)) => Ok(Held { was, note, _lock: lock }),
+            Ok(Some((lock, other))) => Ok(Held { was, other, note, _lock: lock }),
             Ok(None) => Err(Error::Another(note)),
             Err(error) => Err(Error::Note { path: note, error }),
         }
@@ -110,7 +118,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        restore(&self.was, &self.note);
+        restore(&self.was, &self.other, &self.note);
     }
 }
 
@@ -122,23 +130,26 @@ pub fn restore_left_behind(folder: &Path, governors: &[PathBuf]) {
     if file.try_lock().is_err() {
         return;
     }
-    let mut text = String::new();
-    // An incomplete note means that the probe was killed before it set a governor.
-    let was: Vec<(PathBuf, String)> =
-        file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_default();
-    let (named, other): (Vec<_>, Vec<_>) = was.into_iter().partition(|(path, _)| governors.contains(path));
-    let note = folder.join(LEFT);
-    match other.is_empty() {
-        true => restore(&named, &note),
-        false => drop(put_back(&named)),
-    }
+    let (named, other): (Vec<_>, Vec<_>) = noted(&mut file).into_iter().partition(|(path, _)| governors.contains(path));
+    restore(&named, &other, &folder.join(LEFT));
 }
 
-/// Writes the previous text to each file, then removes the note, unless a file could not be written.
-fn restore(was: &[(PathBuf, String)], note: &Path) {
-    if put_back(was) {
-        let _ = fs::remove_file(note);
+/// Reads a note. An incomplete one is empty: the probe was killed before it set a governor.
+fn noted(note: &mut File) -> Texts {
+    let mut text = String::new();
+    note.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Writes the previous text to each file, then reduces the note to the `other` files, or removes it if there are none.
+/// The note is unchanged if a file could not be written.
+fn restore(was: &[(PathBuf, String)], other: &[(PathBuf, String)], note: &Path) {
+    if !put_back(was) {
+        return;
     }
+    let _ = match other {
+        [] => fs::remove_file(note),
+        _ => serde_json::to_vec(other).map_err(io::Error::from).and_then(|text| fs::write(note, text)),
+    };
 }
 
 /// Writes the previous text to each file. Returns whether all of them have it now.
@@ -263,6 +274,21 @@ mod tests {
         restore_left_behind(&folder, &[gone]);
         assert!(note.exists());
         restore_left_behind(root.path(), &files);
+    }
+
+    #[test]
+    fn a_note_of_other_files_outlives_a_session_that_does_not_name_them() {
+        let root = tempfile::tempdir().unwrap();
+        let (files, folder) = policies(root.path(), ["performance", "ondemand"]);
+        leave(&folder, &serde_json::to_string(&[(&files[0], "schedutil")]).unwrap());
+        restore_left_behind(&folder, &files[1..]);
+        let governor = Governor::default();
+        governor.set(&files[1..], "performance", &folder).unwrap();
+        drop(governor);
+        assert_eq!(now(&files), ["performance", "ondemand"]);
+        restore_left_behind(&folder, &files);
+        assert_eq!(now(&files), ["schedutil", "ondemand"]);
+        assert!(!folder.join(LEFT).exists());
     }
 
     #[test]

@@ -21,8 +21,8 @@ const STILL_WARMING: f64 = 0.01;
 /// The median of a block is taken over this number of its last runs.
 const RECENT: usize = 1024;
 
-/// Times a model on fixed pseudo-random inputs in [-1, 1]. `pinned` holds the cores that the process is
-/// pinned to, and is empty if it is not pinned.
+/// Times a model on fixed pseudo-random inputs in [-1, 1]. `cores` holds the cores that the process may use, and is empty
+/// if it may use all.
 ///
 /// # Errors
 /// The errors of the model; [`Error::Late`] if the first inference or the measurement takes longer than `life` allows.
@@ -30,7 +30,7 @@ pub fn measure(
     model: &mut dyn Model,
     plan: &MeasurePlan,
     watch: &mut Watch,
-    pinned: &[usize],
+    cores: &[usize],
     life: &Life,
 ) -> Result<Samples, Error> {
     if plan.samples == 0 {
@@ -63,7 +63,7 @@ pub fn measure(
     sample_until(plan.samples.div_ceil(2), FEWEST_SAMPLES.div_ceil(2), plan.limit_ns / 2)?;
     let during = watch.read();
     sample_until(plan.samples, FEWEST_SAMPLES, plan.limit_ns)?;
-    let others = busy.others(pinned);
+    let others = busy.others(cores);
     Ok(Samples { batch, ns, before, during, after: watch.read(), others })
 }
 

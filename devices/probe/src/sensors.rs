@@ -28,6 +28,8 @@ pub struct Watch {
     root: PathBuf,
     governor: Vec<PathBuf>,
     clock: Vec<PathBuf>,
+    /// Whether these are the clocks of all cores, of which the process may be on any.
+    any_core: bool,
     temperature: Vec<PathBuf>,
     throttle: Vec<ThrottleFile>,
     power: Vec<Source>,
@@ -51,12 +53,12 @@ enum Source {
 }
 
 impl Watch {
-    /// Looks up the files of `sensors` below `root`. `cores` holds the cores that the process is pinned to,
+    /// Looks up the files of `sensors` below `root`. `pinned` holds the cores that the process is pinned to,
     /// and is empty if it is not pinned. A name that matches no file is noted, and its value is then absent.
     ///
     /// # Errors
     /// The errors of [`Sensors::check`], and invalid patterns.
-    pub fn new(root: &Path, sensors: &Sensors, cores: &[usize]) -> Result<Watch, String> {
+    pub fn new(root: &Path, sensors: &Sensors, pinned: &[usize]) -> Result<Watch, String> {
         sensors.check()?;
         let mut notes = vec![];
         let mut named = |patterns: &[String], generic: &[String]| match patterns {
@@ -69,12 +71,13 @@ impl Watch {
                 Ok(found)
             }
         };
-        let of_core = |core: &usize, file: &str| format!("sys/devices/system/cpu/cpu{core}/cpufreq/{file}");
-        let clocks = if cores.is_empty() { &[0] } else { cores };
-        let clocks: Vec<_> = clocks.iter().map(|core| of_core(core, "scaling_cur_freq")).collect();
+        let of_core = |core: &str, file: &str| format!("sys/devices/system/cpu/cpu{core}/cpufreq/{file}");
+        let cores =
+            if pinned.is_empty() { vec!["[0-9]*".to_owned()] } else { pinned.iter().map(usize::to_string).collect() };
+        let clocks: Vec<_> = cores.iter().map(|core| of_core(core, "scaling_cur_freq")).collect();
         let mut governor = named(&sensors.governor, &[POLICIES.to_owned()])?;
         if governor.is_empty() && sensors.governor.is_empty() {
-            governor = files(root, &[of_core(&0, "scaling_governor")])?;
+            governor = files(root, &[of_core("0", "scaling_governor")])?;
         }
         let mut throttle = Vec::new();
         for Throttle { file, kind, mask } in &sensors.throttle {
@@ -93,7 +96,8 @@ impl Watch {
             notes.push(format!("no file matches {}", files.join(", ")));
         }
         let power = sensors.power.iter().map(|rail| source(root, rail, &mut notes)).collect();
-        let mut watch = Watch { root: root.to_owned(), governor, clock, temperature, throttle, power, notes };
+        let (root, any_core) = (root.to_owned(), pinned.is_empty() && sensors.clock.is_empty());
+        let mut watch = Watch { root, governor, clock, any_core, temperature, throttle, power, notes };
         // This sets the counters' initial values.
         watch.throttled();
         Ok(watch)
@@ -118,9 +122,11 @@ impl Watch {
     pub fn read(&mut self) -> Conditions {
         let governors: Vec<_> = self.governor.iter().filter_map(|file| Some(printable(&text(file).ok()?))).collect();
         let load = text(&self.root.join("proc/loadavg")).ok();
+        let clocks = self.clock.iter().filter_map(|file| text(file).ok()?.parse().ok());
         let read = Conditions {
             governor: joined(governors.iter().map(String::as_str)),
-            khz: self.clock.iter().filter_map(|file| text(file).ok()?.parse().ok()).min(),
+            // Cores that the process is not on may be idle.
+            khz: if self.any_core { clocks.max() } else { clocks.min() },
             // A thermal zone that is switched off gives an error instead of a temperature.
             millicelsius: self.temperature.iter().filter_map(|file| text(file).ok()?.parse().ok()).max(),
             load1: load.and_then(|load| load.split_whitespace().next()?.parse().ok()),

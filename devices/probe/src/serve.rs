@@ -53,10 +53,12 @@ impl Probe {
             let opened = catch_unwind(|| runtime::open(runtime, library, &options.providers));
             (runtime, opened.unwrap_or_else(|panic| Err(words(panic))))
         };
+        let store = Store::new(options.models.clone());
+        store.remove_left_behind();
         Ok(Probe {
             runtimes: Runtime::ALL.map(open).into(),
             loaded: Loaded::new(watch.read().free_bytes),
-            store: Store::new(options.models.clone()),
+            store,
             options,
             watch,
             governor,
@@ -144,12 +146,13 @@ impl Probe {
             },
             Request::Measure { id, model, plan } => {
                 let life = Arc::clone(&self.life);
-                let samples = self.run(model, |model, watch, pinned| measure(model, &plan, watch, pinned, &life))?;
+                let cores = self.cores().to_vec();
+                let samples = self.run(model, |model, watch| measure(model, &plan, watch, &cores, &life))?;
                 Ok(Reply::Samples { id, samples })
             }
             Request::Infer { id, model, inputs } => {
                 let life = Arc::clone(&self.life);
-                let outputs = self.run(model, |model, _, _| {
+                let outputs = self.run(model, |model, _| {
                     model.set_inputs(inputs)?;
                     let first = life.part(FIRST, Duration::ZERO);
                     let outputs = model.infer()?;
@@ -211,11 +214,16 @@ impl Probe {
         Ok(())
     }
 
+    /// The cores that the process may use; empty if it may use all.
+    fn cores(&self) -> &[usize] {
+        if self.pinned.is_empty() && self.all.len() < device::online() { &self.all } else { &self.pinned }
+    }
+
     /// Calls `act` with a loaded model. Errors name the model and its runtime.
     fn run<T>(
         &mut self,
         model: ModelRef,
-        act: impl FnOnce(&mut dyn Model, &mut Watch, &[usize]) -> Result<T, Error>,
+        act: impl FnOnce(&mut dyn Model, &mut Watch) -> Result<T, Error>,
     ) -> Result<T, String> {
         let done = catch_unwind(AssertUnwindSafe(|| {
             let runtime = self.runtimes.get(&model.runtime).ok_or("this probe has no such runtime")?;
@@ -227,7 +235,7 @@ impl Probe {
                 Ok(loaded)
             };
             let loaded = self.loaded.get(&model, file, load)?;
-            act(loaded, &mut self.watch, &self.pinned).map_err(|e| e.to_string())
+            act(loaded, &mut self.watch).map_err(|e| e.to_string())
         }));
         done.unwrap_or_else(|panic| Err(format!("the runtime panicked: {}", words(panic)))).map_err(|error| {
             // A failure may leave the model in any state, so the next request loads it again.

@@ -10,6 +10,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum Error {
 /// Maximum number of weights of a graph: its file takes 1 GiB.
 const MOST_WEIGHTS: usize = 1 << 28;
 
+/// A temporary file of this age was left by a probe that was killed.
+const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The models of a device: files in a folder, and graphs from which such files are made.
 pub struct Store {
     folder: Option<PathBuf>,
@@ -53,6 +57,17 @@ impl Store {
     /// Creates a store without models. The folder is created when the first model is stored.
     pub fn new(folder: Option<PathBuf>) -> Store {
         Store { folder, graphs: HashMap::new() }
+    }
+
+    /// Removes the temporary files of probes that were killed. Others may be in use, but not for as long as a day.
+    pub fn remove_left_behind(&self) {
+        let Some(files) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+        for path in files.filter_map(|file| Some(file.ok()?.path())).filter(|path| is_temporary(path)) {
+            let modified = fs::metadata(&path).and_then(|found| found.modified());
+            if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_BEHIND)) {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 
     /// Returns the folder of models.
@@ -149,11 +164,22 @@ impl Store {
 
     fn path_of(&self, model: &str) -> Result<PathBuf, Error> {
         let folder = self.folder()?;
-        if model.len() != 64 || !model.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        if !is_digest(model) {
             return Err(Error::Name(model.to_owned()));
         }
         Ok(folder.join(format!("{model}.onnx")))
     }
+}
+
+/// Returns whether this is `DIGEST.PROCESS.onnx` or `DIGEST.PROCESS.part`.
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let parts: Vec<&str> = name.split('.').collect();
+    matches!(parts[..], [digest, process, "onnx" | "part"] if is_digest(digest) && process.parse::<u32>().is_ok())
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn digest_of_file(path: &Path) -> io::Result<String> {
@@ -206,6 +232,21 @@ mod tests {
         assert_eq!(files(), 0);
         store.keep(vec![DeployedGraph { model: ABC.to_owned(), graph, precision }]).unwrap();
         assert!(matches!(store.file(ABC), Err(Error::Differs(digest)) if digest == model));
+    }
+
+    #[test]
+    fn temporary_files_that_were_left_behind_are_removed_after_a_day() {
+        let root = tempfile::tempdir().unwrap();
+        let names = ["onnx", "7.onnx", "8.part", "9.onnx"].map(|end| format!("{ABC}.{end}"));
+        let old = std::time::SystemTime::now() - 2 * LEFT_BEHIND;
+        for name in &names {
+            let file = File::create(root.path().join(name)).unwrap();
+            file.set_modified(old).unwrap();
+        }
+        fs::write(root.path().join(&names[3]), "in use").unwrap();
+        Store::new(Some(root.path().to_owned())).remove_left_behind();
+        let left = names.clone().map(|name| root.path().join(name).exists());
+        assert_eq!(left, [true, false, false, true]);
     }
 
     #[test]

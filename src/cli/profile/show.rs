@@ -93,8 +93,6 @@ impl Shown {
         let networks = || facts.iter().filter(|(subject, _)| matches!(subject, Subject::Network(_)));
         let calls = facts.iter().filter(|(subject, _)| matches!(subject, Subject::Call(_)));
         let rows = table.rows();
-        let unseen: BTreeSet<&Subject> =
-            rows.iter().filter(|row| row.unseen.is_some()).map(|row| &row.subject).collect();
         let times = || rows.iter().map(|row| row.measured_at);
         let fit = model.as_ref().and_then(|model| model.fit.as_ref());
         Shown {
@@ -102,7 +100,7 @@ impl Shown {
             rows: rows.len(),
             stale: table.stale(),
             networks: networks().count(),
-            unseen_networks: unseen.len(),
+            unseen_networks: table.unseen().len(),
             layers: layers(&facts, &adds.unwrap_or_default()),
             interactions: fit.map_or(vec![], |fit| fit.interactions.iter().map(shown).collect()),
             leave_one_out_error: fit.map(|fit| fit.leave_one_out_error()),

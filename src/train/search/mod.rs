@@ -124,28 +124,17 @@ impl<'a> Search<'a> {
     pub fn train(&self) -> Result<TrainedSupernet, TrainError> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
-        let single = self.searched.networks.searched().next().is_none();
-        let (log, scores) = match settings.algorithm {
-            // A space with a single network leaves nothing to score.
-            _ if single => (vec![], Scores::None),
-            Algorithm::Mixture | Algorithm::Gradient => {
-                let supernet = Supernet::new(&self.searched.networks, self.placement, false);
-                let mut task = Alpha::new(self, supernet);
-                let log = self.epochs(self.searched.widest()).run(&mut task)?;
-                task.warn_undecided();
-                (log, Scores::Alpha(task.log_probabilities()))
-            }
-            Algorithm::Oneshot => {
-                let sharing = settings.components.has(Component::Sharing);
-                let supernet = Supernet::new(&self.searched.networks, self.placement, sharing);
-                let mut task = Oneshot::new(self, supernet);
-                // Which latencies are covered depends on the cost, but not on any limit.
-                let costs: Vec<_> =
-                    self.searched.widest().iter().map(|constraint| &constraint.cost.polynomial).collect();
-                let log = self.epochs(&costs[..1]).run(&mut task)?;
-                (log, Scores::Weights(task.supernet()))
-            }
-            Algorithm::Surrogate | Algorithm::Random | Algorithm::Evolution => (vec![], Scores::None),
+        let Some(key) = self.log_key() else { return Ok(TrainedSupernet { log: vec![], scores: Scores::None }) };
+        let epochs = self.epochs(key);
+        let (log, scores) = if settings.algorithm == Algorithm::Oneshot {
+            let sharing = settings.components.has(Component::Sharing);
+            let mut task = Oneshot::new(self, Supernet::new(&self.searched.networks, self.placement, sharing));
+            (epochs.run(&mut task)?, Scores::Weights(task.supernet()))
+        } else {
+            let mut task = Alpha::new(self, Supernet::new(&self.searched.networks, self.placement, false));
+            let log = epochs.run(&mut task)?;
+            task.warn_undecided();
+            (log, Scores::Alpha(task.log_probabilities()))
         };
         Ok(TrainedSupernet { log, scores })
     }
@@ -157,7 +146,7 @@ impl<'a> Search<'a> {
     pub fn candidates(&self, trained: &TrainedSupernet, limits: &Limits) -> Result<Proposed, TrainError> {
         let (settings, networks) = (self.settings, &self.searched.networks);
         let (number, finalists) = (settings.candidates.get(), settings.finalists.get());
-        let mut trials = Trials::open(self, self.key((limits, trials::LOSS)))?;
+        let mut trials = Trials::open(self, self.candidates_key(limits))?;
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         let without_limits = |scores: &[Vec<f64>]| {
             let live = scores_of(networks, |layer, choice| scores[layer][choice]);
@@ -241,8 +230,25 @@ impl<'a> Search<'a> {
         Digest::of(&(space, input, classes, on, self.settings, &self.data_digest))
     }
 
-    fn epochs(&self, on: impl serde::Serialize) -> Epochs<'_> {
-        let key = self.key(on);
+    /// Returns the key of the log of the supernet. `None` if no supernet is trained: by the algorithm, or because the
+    /// space has a single network.
+    pub fn log_key(&self) -> Option<Digest> {
+        let widest = self.searched.widest();
+        self.searched.networks.searched().next()?;
+        match self.settings.algorithm {
+            Algorithm::Mixture | Algorithm::Gradient => Some(self.key(widest)),
+            // Which latencies are covered depends on the cost, but not on any limit.
+            Algorithm::Oneshot => Some(self.key([&widest.first()?.cost.polynomial])),
+            Algorithm::Surrogate | Algorithm::Random | Algorithm::Evolution => None,
+        }
+    }
+
+    /// Returns the key of what is found out about networks within `limits`.
+    pub fn candidates_key(&self, limits: &Limits) -> Digest {
+        self.key((limits, trials::LOSS))
+    }
+
+    fn epochs(&self, key: Digest) -> Epochs<'_> {
         Epochs {
             stage: "search",
             name: self.searched.networks.space.name.clone(),

@@ -44,7 +44,7 @@ fn standard_linux_files_are_read_by_default() {
     ]);
     let expected = Conditions {
         governor: Some("ondemand".to_owned()),
-        khz: Some(1_500_000),
+        khz: Some(1_800_000),
         millicelsius: Some(51_250),
         load1: Some(0.25),
         free_bytes: Some(3 * 1024),
@@ -52,8 +52,9 @@ fn standard_linux_files_are_read_by_default() {
         power_mw: None,
     };
     assert_eq!(watch(&root, Sensors::default(), &[]).read(), expected);
-    // If the process is pinned, the clock is that of the core.
+    // If the process is pinned, the clock is the lowest of its cores.
     assert_eq!(watch(&root, Sensors::default(), &[2]).read().khz, Some(1_800_000));
+    assert_eq!(watch(&root, Sensors::default(), &[0, 2]).read().khz, Some(1_500_000));
     // Without policies, core 0 has the governor.
     fs::remove_dir_all(root.path().join("sys/devices/system/cpu/cpufreq")).unwrap();
     assert_eq!(watch(&root, Sensors::default(), &[]).read().governor.unwrap(), "performance");

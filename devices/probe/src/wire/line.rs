@@ -12,6 +12,7 @@ pub enum Line {
     Whole(Vec<u8>),
     /// The beginning of a line longer than the limit, whose rest was not read.
     TooLong,
+    /// The stream ended. What followed the end of the last line is lost.
     Ended,
 }
 
@@ -22,15 +23,12 @@ pub enum Line {
 pub fn read_line(from: &mut impl BufRead, most: u64) -> io::Result<Line> {
     let mut line = vec![];
     let limit = most.saturating_add(1);
-    if from.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
-        return Ok(Line::Ended);
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    } else if line.len() as u64 == limit {
-        return Ok(Line::TooLong);
-    }
-    Ok(Line::Whole(line))
+    from.by_ref().take(limit).read_until(b'\n', &mut line)?;
+    Ok(match line.pop_if(|last| *last == b'\n') {
+        Some(_) => Line::Whole(line),
+        None if line.len() as u64 == limit => Line::TooLong,
+        None => Line::Ended,
+    })
 }
 
 /// Returns a text from elsewhere as a terminal can show it. Control characters, and characters that reorder or hide

@@ -180,7 +180,8 @@ fn a_line_that_is_too_long_is_not_read_to_its_end() {
     let mut next = || read_line(&mut text, 5).unwrap();
     assert_eq!(next(), Line::Whole(b"12345".to_vec()));
     assert_eq!(next(), Line::TooLong);
-    assert_eq!([next(), next(), next()], [Line::Whole(vec![]), Line::Whole(vec![]), Line::Whole(b"end".to_vec())]);
+    assert_eq!([next(), next()], [Line::Whole(vec![]), Line::Whole(vec![])]);
+    // The stream broke off within a line.
     assert_eq!(next(), Line::Ended);
     assert_eq!(read_line(&mut std::io::BufReader::new(std::io::repeat(b'x')), 5).unwrap(), Line::TooLong);
 }
