@@ -1,6 +1,7 @@
 //! Numbers and names restricted to the values that the program can use. A flag or a file with any other value is
 //! rejected when it is read, before any work begins.
 
+use crate::named::as_text;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -138,19 +139,7 @@ macro_rules! suffixed {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<$name, String> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(number: $name) -> String {
-                number.to_string()
-            }
-        }
+        as_text!($name, String);
     )*};
 }
 
@@ -200,19 +189,7 @@ impl FromStr for Name {
     }
 }
 
-impl TryFrom<String> for Name {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Name, String> {
-        text.parse()
-    }
-}
-
-impl From<Name> for String {
-    fn from(name: Name) -> String {
-        name.0
-    }
-}
+as_text!(Name, String);
 
 impl std::ops::Deref for Name {
     type Target = str;

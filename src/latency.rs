@@ -1,5 +1,6 @@
 //! Latencies and target latencies.
 
+use crate::named::as_text;
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 
@@ -154,19 +155,7 @@ impl std::str::FromStr for Target {
     }
 }
 
-impl TryFrom<String> for Target {
-    type Error = String;
-
-    fn try_from(s: String) -> Result<Self, String> {
-        s.parse()
-    }
-}
-
-impl From<Target> for String {
-    fn from(target: Target) -> String {
-        target.to_string()
-    }
-}
+as_text!(Target, String);
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -239,19 +228,7 @@ impl std::fmt::Display for TargetFor {
     }
 }
 
-impl TryFrom<String> for TargetFor {
-    type Error = String;
-
-    fn try_from(s: String) -> Result<Self, String> {
-        s.parse()
-    }
-}
-
-impl From<TargetFor> for String {
-    fn from(target: TargetFor) -> String {
-        target.to_string()
-    }
-}
+as_text!(TargetFor, String);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -24,4 +24,23 @@ macro_rules! named {
     };
 }
 
-pub(crate) use named;
+/// Converts a type to and from the text that flags and files have for it, so that serde can write it as that text.
+macro_rules! as_text {
+    ($kind:ident, $error:ty) => {
+        impl TryFrom<String> for $kind {
+            type Error = $error;
+
+            fn try_from(text: String) -> Result<$kind, $error> {
+                text.parse()
+            }
+        }
+
+        impl From<$kind> for String {
+            fn from(value: $kind) -> String {
+                value.to_string()
+            }
+        }
+    };
+}
+
+pub(crate) use {as_text, named};

@@ -217,18 +217,17 @@ fn a_model_that_never_ends_fails_with_its_deadline() {
 #[test]
 fn one_measurement_runs_on_a_board_at_a_time() {
     let rig = rig!();
-    let mut first = rig.measuring(rig.board.port());
-    let error = rig.error(rig.profile(rig.board.port()).args(["--profiles", "other"]));
-    let running = first.try_wait().unwrap().is_none();
+    let mut first = rig.bench_endless("--timeout 1h").spawn().unwrap();
+    wait_for(|| rig.probes().lines().count() == 2, || assert_eq!(first.try_wait().unwrap(), None));
+    let error = rig.error(&mut rig.profile(rig.board.port()));
     let process = error.split("process ").nth(1).and_then(|rest| rest.split([' ', ',', ';']).next());
-    assert!(
-        error.contains("another measurement runs") && (rig.probes().contains(process.unwrap()) || !running),
-        "{error}"
-    );
+    let is_named = rig.probes().lines().any(|probe| Some(probe) == process);
+    assert!(error.contains("another measurement runs") && is_named, "{error}");
     let check = rig.program(NAS).args(["devices", "check", "plain.toml", "--ssh", &rig.board.ssh_arg()]).output();
     assert!(check.unwrap().status.success(), "a check times nothing");
+    first.kill().unwrap();
     first.wait().unwrap();
-    rig.assert_completes(&rig.rows());
+    rig.assert_completes(&[]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Once;
 
 use crate::bounded::Side;
+use crate::named::as_text;
 use serde::{Deserialize, Serialize};
 
 mod batches;
@@ -233,19 +234,7 @@ impl fmt::Display for DataSpec {
     }
 }
 
-impl TryFrom<String> for DataSpec {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
-impl From<DataSpec> for String {
-    fn from(spec: DataSpec) -> String {
-        spec.to_string()
-    }
-}
+as_text!(DataSpec, Error);
 
 /// Why a data set cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]

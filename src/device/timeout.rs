@@ -1,3 +1,4 @@
+use crate::named::as_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -45,19 +46,7 @@ impl FromStr for Timeout {
     }
 }
 
-impl TryFrom<String> for Timeout {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Timeout, String> {
-        text.parse()
-    }
-}
-
-impl From<Timeout> for String {
-    fn from(timeout: Timeout) -> String {
-        timeout.to_string()
-    }
-}
+as_text!(Timeout, String);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -11,6 +11,7 @@ use crate::latency::{Target, TargetFor};
 use crate::profile::Wanted;
 use crate::record::{ModelDir, RunDir};
 use crate::report;
+use crate::search::Goal;
 use crate::space::{Network, SearchSpace};
 use crate::train::search::SearchSettings;
 use crate::train::{TrainSettings, fit::fit};
@@ -155,7 +156,6 @@ impl Experiment {
         let data = Data::load(&self.data)?;
         let images = Images::Data(self.data.clone());
         let wanted = Wanted { networks: self.profile.networks, isolated: self.profile.isolated };
-        let (measure, board) = (self.measure.clone(), self.board.clone());
         let space = self.space.clone();
         let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
         // What cannot be done is reported before hours are spent on other stages.
@@ -174,7 +174,8 @@ impl Experiment {
         // Only missing rows are measured, so this stage itself finds out what is left to do. A given table is used as
         // it is.
         if self.measure.table.is_none() {
-            profile(&Profile { space, images, wanted, again: false, measure: measure.clone(), board: board.clone() })?;
+            let (measure, board) = (self.measure.clone(), self.board.clone());
+            profile(&Profile { space, images, wanted, again: false, measure, board })?;
         }
 
         let settings = Search {
@@ -182,7 +183,7 @@ impl Experiment {
             targets,
             space: self.space.clone(),
             data: self.data.clone(),
-            measure: measure.clone(),
+            measure: self.measure.clone(),
             settings: self.search.clone(),
             measure_top: None,
         };
@@ -212,26 +213,37 @@ impl Experiment {
         // networks.
         let others = folders.iter().filter(|dir| dir.0 != run.0);
         for dir in others.chain([run]) {
-            let onnx = dir.models().map(|model| model.onnx());
-            let [found, baseline] = dir.models().map(|model| Digest::of_file(&model.weights()));
-            let key = ([found?, baseline?], &self.export);
-            stages.run(&stage("export", run, dir), &key, &onnx, || {
-                export(&dir.0, &data, &[], self.export.images).map(drop)
-            })?;
-
-            let models = [Digest::of_file(&onnx[0])?, Digest::of_file(&onnx[1])?];
-            let key = (models, &measure, &board, &self.bench, &searched.goals);
-            let settings = Bench {
-                run: dir.0.clone(),
-                models: vec![],
-                rounds: self.bench.rounds.get(),
-                measure: measure.clone(),
-                board: board.clone(),
-            };
-            stages.run(&stage("bench", run, dir), &key, &[dir.bench()], || bench(&settings)?.complete().map(drop))?;
+            self.deploy(&mut stages, run, dir, &data, &searched.goals)?;
             report::Run::load(dir)?.write(dir)?;
         }
         Ok(())
+    }
+
+    /// Exports the networks of a folder and measures them.
+    fn deploy(
+        &self,
+        stages: &mut Stages,
+        run: &RunDir,
+        dir: &RunDir,
+        data: &Data,
+        goals: &[Goal],
+    ) -> Result<(), RunError> {
+        let onnx = dir.models().map(|model| model.onnx());
+        let [found, baseline] = dir.models().map(|model| Digest::of_file(&model.weights()));
+        let key = ([found?, baseline?], &self.export);
+        let export = || export(&dir.0, data, &[], self.export.images).map(drop);
+        stages.run(&stage("export", run, dir), &key, &onnx, export)?;
+
+        let models = [Digest::of_file(&onnx[0])?, Digest::of_file(&onnx[1])?];
+        let key = (models, &self.measure, &self.board, &self.bench, goals);
+        let settings = Bench {
+            run: dir.0.clone(),
+            models: vec![],
+            rounds: self.bench.rounds.get(),
+            measure: self.measure.clone(),
+            board: self.board.clone(),
+        };
+        stages.run(&stage("bench", run, dir), &key, &[dir.bench()], || bench(&settings)?.complete().map(drop))
     }
 
     fn targets(&self) -> Targets {

@@ -1,5 +1,6 @@
 use super::blocks::{InvertedResidual, conv_bn, fused, inverted_residual, residual};
 use super::{Layer, SpaceError};
+use crate::named::as_text;
 use nas_exporters::{Graph, Op};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
@@ -258,19 +259,7 @@ impl fmt::Debug for CandidateOp {
     }
 }
 
-impl TryFrom<String> for CandidateOp {
-    type Error = SpaceError;
-
-    fn try_from(name: String) -> Result<Self, SpaceError> {
-        name.parse()
-    }
-}
-
-impl From<CandidateOp> for String {
-    fn from(op: CandidateOp) -> String {
-        op.to_string()
-    }
-}
+as_text!(CandidateOp, SpaceError);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

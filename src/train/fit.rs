@@ -9,7 +9,7 @@ use crate::data::{Augment, Batches, Data, Normalisation};
 use crate::record::{Made, ModelDir, TrainEpoch, TrainedOn, Unfinished};
 use crate::space::Network;
 use nas_exporters::{Shape, Weights};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// Trains `network`, also from a teacher's answers if there is one, and writes its folder: `network.json`,
@@ -55,21 +55,13 @@ pub fn fit(
     let teacher = teacher.as_ref();
     let recipe = Recipe { stage: "train", name, batches, shown, augment, settings, teacher, placement, until };
     let (net, log) = recipe.train(network, &unfinished, key)?;
-    // The results of an earlier training stay until all of the new ones are there to replace them.
-    artifact::write_json(&dir.network(), network)?;
-    artifact::write_lines(&dir.train_log(), &log)?;
-    write_tensors(&dir.weights(), &net.named())?;
-    match held_out.is_empty() {
-        // The best weights of an earlier training are not those of this one.
-        true => artifact::remove(&dir.best_weights())?,
-        false => artifact::write(&dir.best_weights(), &artifact::read(&best, "nas train")?)?,
-    }
+    let weights = write(dir, network, &log, &net, (!held_out.is_empty()).then_some(&best))?;
     let trained_on = TrainedOn {
         data: data.name.clone(),
         data_digest,
         network: Digest::of(network),
         log: Digest::of_lines(&log),
-        weights: Digest::of_bytes(&artifact::read(&dir.weights(), "nas train")?),
+        weights,
         classes: data.train.classes.clone(),
         normalisation: normalisation.clone(),
         arithmetic: floats,
@@ -77,6 +69,26 @@ pub fn fit(
     };
     artifact::write_json(&dir.trained_on(), &trained_on)?;
     Ok(log)
+}
+
+/// Writes a trained network and returns the digest of its weights. The results of an earlier training stay until all of
+/// the new ones are there to replace them.
+fn write(
+    dir: &ModelDir,
+    network: &Network,
+    log: &[TrainEpoch],
+    net: &Net,
+    best: Option<&PathBuf>,
+) -> Result<Digest, TrainError> {
+    artifact::write_json(&dir.network(), network)?;
+    artifact::write_lines(&dir.train_log(), log)?;
+    write_tensors(&dir.weights(), &net.named())?;
+    match best {
+        Some(best) => artifact::write(&dir.best_weights(), &artifact::read(best, "nas train")?)?,
+        // The best weights of an earlier training are not those of this one.
+        None => artifact::remove(&dir.best_weights())?,
+    }
+    Ok(Digest::of_bytes(&artifact::read(&dir.weights(), "nas train")?))
 }
 
 /// Checks that a network fits the data.
