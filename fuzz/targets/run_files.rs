@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "genotype.json",
     "network.json",
     "data.json",
@@ -21,6 +21,7 @@ const FILES: [&str; 14] = [
     "train.jsonl",
     "bench.jsonl",
     "stages.json",
+    "checkpoint/begun.json",
     "baseline/network.json",
     "baseline/data.json",
     "baseline/train.jsonl",

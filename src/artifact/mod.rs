@@ -101,8 +101,17 @@ pub fn read(path: &Path, maker: &'static str) -> Result<Vec<u8>> {
 
 /// A BLAKE3 digest in hex, which identifies what a result was computed from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String")]
 pub struct Digest(String);
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Digest, String> {
+        let is_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() == 64 && is_hex { Ok(Digest(text)) } else { Err(format!("{text:?} is not a digest")) }
+    }
+}
 
 impl Digest {
     pub fn of_bytes(bytes: &[u8]) -> Digest {
