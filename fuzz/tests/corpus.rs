@@ -16,32 +16,13 @@ fn run(program: &str, target: &str, seconds: u32) {
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
 }
 
-#[test]
-fn table() {
-    run(env!("CARGO_BIN_EXE_fuzz-table"), "table", 10);
+macro_rules! corpora {
+    ($($target:ident: $seconds:literal),*) => {$(
+        #[test]
+        fn $target() {
+            run(env!(concat!("CARGO_BIN_EXE_fuzz-", stringify!($target))), stringify!($target), $seconds);
+        }
+    )*};
 }
 
-#[test]
-fn run_files() {
-    run(env!("CARGO_BIN_EXE_fuzz-run_files"), "run_files", 10);
-}
-
-#[test]
-fn toml() {
-    run(env!("CARGO_BIN_EXE_fuzz-toml"), "toml", 10);
-}
-
-#[test]
-fn wire() {
-    run(env!("CARGO_BIN_EXE_fuzz-wire"), "wire", 10);
-}
-
-#[test]
-fn published() {
-    run(env!("CARGO_BIN_EXE_fuzz-published"), "published", 10);
-}
-
-#[test]
-fn onnx() {
-    run(env!("CARGO_BIN_EXE_fuzz-onnx"), "onnx", 60);
-}
+corpora!(table: 10, run_files: 10, toml: 10, wire: 10, published: 10, onnx: 60);

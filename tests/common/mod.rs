@@ -61,10 +61,9 @@ fn measured<'n>(ws: &Workspace, profile: &str, names: &[&'n str]) -> BTreeMap<&'
     let kept = all.join(&key.as_str()[..12]);
     if names.iter().any(|name| !kept.join(name).exists()) {
         ws.nas(profile).assert().success();
-        if !kept.exists() {
-            // The tables of earlier programs.
-            let _ = std::fs::remove_dir_all(all);
-        }
+        // The tables of earlier programs.
+        let others = std::fs::read_dir(all).into_iter().flatten().map(|kept| kept.unwrap().path());
+        others.filter(|other| *other != kept).for_each(|other| drop(std::fs::remove_dir_all(other)));
         names.iter().for_each(|name| artifact::write(&kept.join(name), ws.read(name).as_bytes()).unwrap());
     }
     names.iter().map(|name| (*name, std::fs::read_to_string(kept.join(name)).unwrap())).collect()
