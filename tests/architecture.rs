@@ -1,14 +1,14 @@
-//! The imports between the rooms of `src/`, compared with the table in docs/ARCHITECTURE.md.
+//! The imports between the modules of `src/`, compared with the table in docs/ARCHITECTURE.md.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Returns the rooms and what they may import, in the order of the table.
+/// Returns the modules and what they may import, in the order of the table.
 fn documented() -> Vec<(String, BTreeSet<String>)> {
     let text = include_str!("../docs/ARCHITECTURE.md");
-    let table = text.split_once("| room | holds | imports |\n").expect("the table of rooms").1;
+    let table = text.split_once("| module | holds | imports |\n").expect("the table of modules").1;
     let quoted = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(String::from).collect() };
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
@@ -52,21 +52,21 @@ fn first_names(path: &str) -> BTreeSet<String> {
 
 fn found() -> BTreeMap<String, BTreeSet<String>> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut rooms = BTreeMap::new();
+    let mut modules = BTreeMap::new();
     for entry in fs::read_dir(&src).unwrap() {
         let path = entry.unwrap().path();
-        let room = path.file_stem().unwrap().to_str().unwrap().to_string();
-        if room != "lib" && room != "bin" {
+        let module = path.file_stem().unwrap().to_str().unwrap().to_string();
+        if module != "lib" && module != "bin" {
             let mut imports: BTreeSet<String> = sources(&path).iter().flat_map(|file| imports(file)).collect();
-            imports.remove(&room);
-            rooms.insert(room, imports);
+            imports.remove(&module);
+            modules.insert(module, imports);
         }
     }
-    rooms
+    modules
 }
 
 #[test]
-fn rooms_import_what_the_table_says_and_nothing_else() {
+fn modules_import_what_the_table_says_and_nothing_else() {
     let documented: BTreeMap<String, BTreeSet<String>> = documented().into_iter().collect();
     assert_eq!(found(), documented, "what is there, and docs/ARCHITECTURE.md");
 }
@@ -74,10 +74,10 @@ fn rooms_import_what_the_table_says_and_nothing_else() {
 #[test]
 fn no_import_goes_back_up() {
     let mut above = BTreeSet::new();
-    for (room, imports) in documented() {
+    for (module, imports) in documented() {
         let below: Vec<&String> = imports.iter().filter(|import| !above.contains(*import)).collect();
-        assert!(below.is_empty(), "{room} imports {below:?}, which follow it in the table");
-        above.insert(room);
+        assert!(below.is_empty(), "{module} imports {below:?}, which follow it in the table");
+        above.insert(module);
     }
 }
 

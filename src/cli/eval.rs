@@ -28,7 +28,8 @@ pub struct Args {
     /// Evaluate only this many test images: the first ones, which may be of only a few classes
     #[arg(long)]
     images: Option<NonZeroUsize>,
-    /// Inference runtime, tract or ort [default: libtorch, or the first of the device with --device or --onnx]
+    /// Inference runtime, tract or ort [default: libtorch; with --device or --onnx, the first
+    /// runtime of the device]
     #[arg(long)]
     runtime: Option<Runtime>,
     /// Device: a name that `nas devices` lists, or a TOML file [default: host]

@@ -188,17 +188,17 @@ train_flags!({
     learning_rate: LearningRate,
     /// How the learning rate changes: cosine, or one_cycle (linear rise in the first fifth, linear fall)
     schedule: Schedule,
-    /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usual is 0.9
+    /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usually 0.9
     momentum: Momentum,
-    /// Weight decay: how strongly convolution and linear weights are pulled towards 0, against overfitting; usual are
-    /// 1e-5 to 1e-3, more for few images
+    /// Weight decay: how strongly convolution and linear weights are pulled towards 0, against overfitting; usual
+    /// values are 1e-5 to 1e-3, more for few images
     weight_decay: Weight,
     /// Share of the target that is spread over all classes, against overconfidence; usual values are 0 to 0.2
     label_smoothing: Share,
     /// Largest norm of the gradient; 0 for no limit
     clip: Weight,
-    /// Share of the moving average of the weights that a step keeps; the average is tested and exported in place of the
-    /// weights. 0 for no average; usual values are 0.99 to 0.9999
+    /// Decay of the exponential moving average of the weights, which is tested and exported in place of the weights. 0
+    /// for no average; usual values are 0.99 to 0.9999
     ema: Momentum,
     /// Shift training images by up to this many pixels; no more than their size
     padding: usize,
@@ -209,9 +209,9 @@ train_flags!({
     /// Blend training images in pairs, with a share drawn from Beta(MIXUP, MIXUP); 0 for none. It tends to harm very
     /// small networks
     mixup: Weight,
-    /// Share of the loss that is the distance from the answers of --teacher
+    /// Share of the loss that is the distance from the logits of --teacher
     teacher_weight: Share,
-    /// Temperature at which answers are compared with those of --teacher
+    /// Temperature at which logits are compared with those of --teacher
     temperature: Temperature,
     /// Share of the training images to hold out: the log shows the accuracy on them, best.safetensors has the weights
     /// of the best epoch, and test images are used only after the last epoch
@@ -224,7 +224,7 @@ train_flags!({
     /// machine; everything else, and inference, is in fp32. Results are reproducible only with the same format
     arithmetic: Arithmetic,
 } switches {
-    /// Do not mirror training images, as is right for digits and letters
+    /// Do not mirror training images; use this for digits and letters
     no_flip,
     /// Train on equally many images of each class, if some classes have few
     balanced,
@@ -264,15 +264,15 @@ search_flags!({
     warmup_epochs: usize,
     /// Images per step
     batch_size: BatchSize,
-    /// Share of the training images to hold out: networks are chosen by these images, and weights are not trained on
-    /// them
+    /// Share of the training images to hold out, which no weights are trained on: oneshot, gradient and mixture compare
+    /// networks by them
     held_out: HeldOut,
     /// Peak learning rate of the weights, which a cosine lowers to 0; usual values are 0.01 to 0.1
     learning_rate: LearningRate,
-    /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usual is 0.9
+    /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usually 0.9
     momentum: Momentum,
-    /// Weight decay: how strongly convolution and linear weights are pulled towards 0, against overfitting; usual are
-    /// 1e-5 to 1e-3, more for few images
+    /// Weight decay: how strongly convolution and linear weights are pulled towards 0, against overfitting; usual
+    /// values are 1e-5 to 1e-3, more for few images
     weight_decay: Weight,
     /// Learning rate of alpha, the scores by which mixture and gradient choose; usual values are 3e-4 to 3e-2
     alpha_learning_rate: LearningRate,
@@ -289,12 +289,12 @@ search_flags!({
     /// Parts of the algorithm to use: sandwich, distillation, recalibration, sharing (all for oneshot) and reranking,
     /// separated by commas, or none
     components: Components,
-    /// Number of networks to compare for each target: by the supernet in oneshot, by short trainings in surrogate,
+    /// Number of networks to compare for each target: by the supernet in oneshot, by short training runs in surrogate,
     /// random and evolution
     candidates: NetworkCount,
-    /// Number of the best of these, which are then compared by short trainings
+    /// Number of best candidates to compare by short training runs
     finalists: NetworkCount,
-    /// Passes over the training split in a short training
+    /// Passes over the training split in a short training run
     trial_epochs: EpochCount,
     /// Shift training images by up to this many pixels; no more than their size
     padding: usize,
@@ -306,8 +306,8 @@ search_flags!({
     /// machine; everything else, and inference, is in fp32. Results are reproducible only with the same format
     arithmetic: Arithmetic,
 } switches {
-    /// Do not mirror training images, as is right for digits and letters
+    /// Do not mirror training images; use this for digits and letters
     no_flip,
-    /// Let the gradient of alpha take into account how the weights follow it (second order), in mixture
+    /// Use the second-order gradient of alpha, which accounts for how the weights respond to alpha; mixture only
     unrolled,
 });

@@ -47,7 +47,7 @@ pub struct Unconstrained {
     pub ops: Vec<String>,
     pub score: f64,
     /// The difference between this score and the best one within the limits. The chosen network may have another score,
-    /// since short trainings or measurements may have decided.
+    /// since short training runs or measurements may have decided.
     pub score_cost_of_limit: f64,
     /// The costs of this network, by constraint.
     pub costs: Vec<f64>,

@@ -173,7 +173,7 @@ impl ModelDir {
     }
 }
 
-/// The files of unfinished trainings and searches, which lie beside the results of earlier ones. Their names contain
+/// The files of unfinished training runs and searches, which lie beside the results of earlier ones. Their names contain
 /// the first digits of a digest of everything that the result depends on, so a run with other settings does not replace
 /// them.
 #[derive(Clone, Debug)]

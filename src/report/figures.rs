@@ -39,7 +39,7 @@ impl Panel {
     }
 }
 
-/// Draws the loss and the accuracy of trainings. Returns `None` if no network was trained.
+/// Draws the loss and the accuracy of training runs. Returns `None` if no network was trained.
 pub fn training(run: &Run) -> Result<Option<Figure>, ReportError> {
     let title = "Training from scratch";
     let curve = |value: &dyn Fn(&TrainEpoch) -> Option<f64>| -> Vec<Series> {

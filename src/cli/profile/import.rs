@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 /// Import a latency table that others published: the YAML of ProxylessNAS
 ///
-/// The result is a table of the space `proxylessnas`, which predicts by the plain sum of the layers, as its authors do.
-/// Keys that do not name a layer of that space are listed with the reason.
+/// The result is a table of the space `proxylessnas`. As in the paper, a prediction is the plain sum of the layers. Keys
+/// that do not name a layer of that space are listed with the reason.
 #[derive(clap::Args)]
 pub struct Args {
     /// The published table

@@ -8,7 +8,7 @@ use crate::run::{Profile, Profiled, profile};
 pub struct Args {
     #[command(flatten)]
     space: SpaceFlags,
-    /// Whole networks to fit the latency model to, at least 20 [default: 60, and three for each layer of the space]
+    /// Whole networks to fit the latency model to, at least 20 [default: 60 plus three for each isolated layer]
     #[arg(long)]
     networks: Option<FittedNetworks>,
     /// Measure isolated layers only; predictions are then their plain sum, which is off by 6 to 60 %

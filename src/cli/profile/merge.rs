@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Merge latency tables that were measured with the same device, runtime and settings
 ///
-/// Equal rows are kept once, and rows of ops that have changed since are left out. The merged table has a model of its
-/// own: `nas-profile validate` measures how well it predicts.
+/// Equal rows are kept once, and rows that were measured with an older version of an op are left out. The merged table
+/// has a model of its own: `nas-profile validate` measures how well it predicts.
 #[derive(clap::Args)]
 pub struct Args {
     /// Latency tables, two or more
