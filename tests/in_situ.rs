@@ -175,7 +175,7 @@ fn layers_of_the_same_width_are_predicted_on_each_width() {
     assert!(derived.networks >= 10, "{derived:?}");
 
     // What the layers add to a network sums up to its prediction, apart from interactions and what all networks share.
-    let adds = |choices: &[usize]| networks.searched().map(|layer| model.row(layer, choices)).sum::<Latency>();
+    let adds = |choices: &[usize]| networks.searched().map(|layer| model.contribution(layer, choices)).sum::<Latency>();
     let [deep, shallow] = [
         ["conv_3x3:8", "conv_3x3", "conv_3x3", "conv_3x3:24", "conv_3x3", "conv_3x3"],
         ["conv_3x3:8", "conv_3x3", "skip", "conv_3x3:24", "skip", "conv_3x3"],

@@ -118,20 +118,20 @@ fn disturbed_measurements_are_named_and_hardly_count() {
     }
 }
 
-/// The difference of a row from the mean of its layer is within twice its standard error of the truth about as often as
+/// The difference of a contribution from the mean of its layer is within twice its standard error of the truth about as often as
 /// it should be.
 #[test]
 fn standard_errors_hold() {
     let (mut inside, mut all) = (0, 0);
     for seed in 0..12 {
         let (board, fit) = fitted(Quirk::None, true, 120, seed);
-        for (layer, rows) in fit.rows.iter().enumerate() {
+        for (layer, rows) in fit.contributions.iter().enumerate() {
             let live: Vec<(f64, f64, f64)> = rows
                 .iter()
                 .enumerate()
-                .filter_map(|(op, row)| {
-                    let effect = (*row)?.effect;
-                    Some((effect.latency.ns(), board.row(layer, op), effect.standard_error.ns()))
+                .filter_map(|(op, contribution)| {
+                    let effect = (*contribution)?.effect;
+                    Some((effect.latency.ns(), board.contribution(layer, op), effect.standard_error.ns()))
                 })
                 .collect();
             let mean = |of: fn(&(f64, f64, f64)) -> f64| live.iter().map(of).sum::<f64>() / live.len() as f64;
@@ -166,7 +166,7 @@ fn what_cannot_be_fitted_is_named() {
     }
     let mut structure = board.structure.clone();
     structure.parts.iter_mut().find(|part| part.at == (2, 0)).unwrap().isolated_ns = None;
-    assert_eq!(Fit::new(&structure, &good).unwrap_err(), FitError::Isolated { row: "conv_3x3 64/2".into() });
+    assert_eq!(Fit::new(&structure, &good).unwrap_err(), FitError::Isolated { part: "conv_3x3 64/2".into() });
 }
 
 /// Returns a model with interactions for a space that is small enough to try every network.

@@ -44,7 +44,7 @@ fn the_report_of_a_complete_run_has_all_figures_and_numbers() {
     ] {
         assert!(page.contains(text), "`{text}` is not in the page");
     }
-    assert_eq!(page.matches("each row before skip/2.</p>").count(), 2, "once per runtime");
+    assert_eq!(page.matches("each layer before skip/2.</p>").count(), 2, "once per runtime");
     assert!(!page.contains("class=\"missing\""), "a section is missing");
     assert!(!page.contains("77.7"), "an old measurement is shown");
     let linked = page.replace("http://www.w3.org/2000/svg", "");

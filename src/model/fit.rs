@@ -22,9 +22,9 @@ pub enum FitError {
     #[error("network {network} cannot be fitted: {reason}; measure it again or leave it out")]
     Network { network: usize, reason: String },
     #[error(
-        "some layers have isolated timings and `{row}` has none: measure it alone, or fit without isolated timings"
+        "some layers have isolated timings and `{part}` has none: measure it alone, or fit without isolated timings"
     )]
-    Isolated { row: String },
+    Isolated { part: String },
 }
 
 /// The leave-one-out errors of fewer networks mean nothing.
@@ -34,8 +34,8 @@ const FEWEST: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effect {
     pub latency: Latency,
-    /// For a row, the standard error of its difference from the mean row of its layer, since what all rows of a layer
-    /// share cannot be separated from the base.
+    /// For a choice of a layer, the standard error of its difference from the mean over the choices of that layer, since
+    /// what all of them share cannot be separated from the base.
     pub standard_error: Latency,
 }
 
@@ -48,7 +48,7 @@ impl Effect {
 
 /// What a choice of a layer adds to the latency of a network.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FittedRow {
+pub struct Contribution {
     pub effect: Effect,
     /// The number of measured networks that contain it.
     pub networks: usize,
@@ -68,7 +68,7 @@ pub struct Interaction {
 pub struct Fit {
     pub polynomial: Polynomial,
     /// By layer and choice; `None` for a `zero`.
-    pub rows: Vec<Vec<Option<FittedRow>>>,
+    pub contributions: Vec<Vec<Option<Contribution>>>,
     pub interactions: Vec<Interaction>,
     /// The relative error for each network, as predicted by a fit without that network.
     pub leave_one_out_errors: Vec<f64>,
@@ -82,12 +82,12 @@ impl Fit {
     ///
     /// # Errors
     /// Fails if there are too few networks, if one does not belong to the structure or has no latency, or if only some
-    /// of the rows have isolated timings.
+    /// of the parts have isolated timings.
     pub fn new(structure: &Structure, measured: &[Measured]) -> Result<Fit, FitError> {
         let selection = select(structure, measured)?;
         Ok(Fit {
             polynomial: polynomial(&selection),
-            rows: rows(structure, measured, &selection),
+            contributions: contributions(structure, measured, &selection),
             interactions: interactions(&selection),
             leave_one_out_errors: selection.leave_one_out_errors().to_vec(),
             weights: selection.weights().iter().copied().collect(),
@@ -121,7 +121,7 @@ fn select<'m>(structure: &Structure, measured: &'m [Measured]) -> Result<Selecti
     latencies.sort_by(f64::total_cmp);
     let typical = latencies[latencies.len() / 2];
     let few = FitError::Few { measured: measured.len() };
-    let mut selection = Selection::new(measured, structure.rows(typical)).ok_or(few)?;
+    let mut selection = Selection::new(measured, structure.contributions(typical)).ok_or(few)?;
     selection.grow(structure.interactions(typical));
     Ok(selection)
 }
@@ -147,7 +147,7 @@ fn check(structure: &Structure, measured: &[Measured]) -> Result<(), FitError> {
     let real = || structure.parts.iter().filter(|part| part.role == Role::Real);
     match real().find(|part| part.isolated_ns.is_none()) {
         Some(part) if real().any(|part| part.isolated_ns.is_some()) => {
-            Err(FitError::Isolated { row: part.row.clone() })
+            Err(FitError::Isolated { part: part.work.clone() })
         }
         _ => Ok(()),
     }
@@ -164,13 +164,17 @@ fn polynomial(selection: &Selection) -> Polynomial {
 /// A linear form of the unknowns, in nanoseconds.
 type Form = DVector<f64>;
 
-fn rows(structure: &Structure, measured: &[Measured], selection: &Selection) -> Vec<Vec<Option<FittedRow>>> {
+fn contributions(
+    structure: &Structure,
+    measured: &[Measured],
+    selection: &Selection,
+) -> Vec<Vec<Option<Contribution>>> {
     let zero = || Form::zeros(selection.unknowns().len());
     let form = |place: Place| {
-        let part = |term: &Term| term.rows.iter().filter(|(at, _)| *at == place).map(|(_, ns)| ns).sum();
+        let part = |term: &Term| term.contributions.iter().filter(|(at, _)| *at == place).map(|(_, ns)| ns).sum();
         Form::from_iterator(selection.unknowns().len(), selection.terms().map(part))
     };
-    let row = |place: Place, form: &Form, mean: &Form| FittedRow {
+    let contribution = |place: Place, form: &Form, mean: &Form| Contribution {
         effect: Effect {
             latency: Latency::from_ns(form.dot(selection.unknowns())),
             standard_error: selection.standard_error(&(form - mean)),
@@ -182,7 +186,7 @@ fn rows(structure: &Structure, measured: &[Measured], selection: &Selection) -> 
         let forms: Vec<Option<Form>> = live.collect();
         let live = forms.iter().flatten();
         let mean = live.clone().fold(zero(), |sum, form| sum + form) / live.count().max(1) as f64;
-        forms.iter().enumerate().map(|(i, form)| Some(row((layer, i), form.as_ref()?, &mean))).collect()
+        forms.iter().enumerate().map(|(i, form)| Some(contribution((layer, i), form.as_ref()?, &mean))).collect()
     };
     structure.roles.iter().enumerate().map(layer).collect()
 }

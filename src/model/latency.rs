@@ -91,7 +91,7 @@ impl LatencyModel {
     }
 
     /// Returns what a layer adds to the network with these choices, without interactions.
-    pub fn row(&self, layer: usize, choices: &[usize]) -> Latency {
+    pub fn contribution(&self, layer: usize, choices: &[usize]) -> Latency {
         let here = self.networks.layers_of(choices)[layer];
         let variants = &self.networks.variants()[layer];
         let variant = variants.iter().find(|variant| variant.choice == choices[layer] && variant.layer == here);
@@ -100,7 +100,7 @@ impl LatencyModel {
         let decided = product.filter(|product| product.len() > 1);
         let monomials = self.polynomial.monomials().iter();
         let on_input = monomials.filter(|m| Some(&m.holds) == decided.as_ref()).map(|m| m.coefficient).sum::<f64>();
-        Latency::from_ns(self.polynomial.row((layer, choices[layer])) + on_input)
+        Latency::from_ns(self.polynomial.contribution((layer, choices[layer])) + on_input)
     }
 
     /// Returns what each layer adds to the networks that contain it. Empty if the model is a plain sum.
@@ -113,15 +113,15 @@ impl LatencyModel {
             }
         }
         let of = |places: &BTreeSet<(usize, usize)>| {
-            let rows = places.iter().map(|&(layer, choice)| fit.rows[layer][choice]);
-            let rows = rows.collect::<Option<Vec<_>>>()?;
-            let effects: Vec<Effect> = rows.iter().map(|row| row.effect).collect();
+            let fitted = places.iter().map(|&(layer, choice)| fit.contributions[layer][choice]);
+            let fitted = fitted.collect::<Option<Vec<_>>>()?;
+            let effects: Vec<Effect> = fitted.iter().map(|contribution| contribution.effect).collect();
             let widest = effects.iter().map(|effect| effect.error().ns()).fold(0.0, f64::max);
             let sum: Latency = effects.iter().map(|effect| effect.latency).sum();
             Some(Adds {
                 latency: (1.0 / places.len() as f64) * sum,
                 error: Latency::from_ns(widest),
-                networks: rows.iter().map(|row| row.networks).sum(),
+                networks: fitted.iter().map(|contribution| contribution.networks).sum(),
                 places: places.len(),
             })
         };
@@ -238,7 +238,7 @@ pub fn structure(networks: &Networks, estimates: &BTreeMap<&Subject, Estimate>) 
             Part {
                 at: (layer, variant.choice),
                 products: vec![networks.product(layer, variant)],
-                row: variant.layer.to_string(),
+                work: variant.layer.to_string(),
                 kind: if stride > 1 { format!("{op}/{stride}") } else { op.to_string() },
                 op: op.to_string(),
                 role,

@@ -1,6 +1,6 @@
 //! From measured networks to a polynomial that predicts all networks of a space.
 //!
-//! latency = base + Σ rows + Σ interactions, by relative least squares with a ridge. The interactions are those that
+//! latency = base + Σ contributions + Σ interactions, by relative least squares with a ridge. The interactions are those that
 //! improve predictions for networks left out of the fit.
 
 mod accuracy;
@@ -16,7 +16,7 @@ mod validation;
 
 pub use accuracy::Accuracy;
 pub use design::{balanced, random};
-pub use fit::{Effect, Fit, FitError, FittedRow, Interaction, Measured, d_optimal};
+pub use fit::{Contribution, Effect, Fit, FitError, Interaction, Measured, d_optimal};
 pub use latency::{Adds, LatencyModel, ModelError, Problem, isolated_subjects, measured, structure, unfit};
 pub use polynomial::{Monomial, Place, Polynomial, Product};
 pub use select::Gain;

@@ -62,7 +62,7 @@ impl Polynomial {
     }
 
     /// Returns what a choice adds irrespective of the other layers.
-    pub fn row(&self, (layer, choice): Place) -> f64 {
+    pub fn contribution(&self, (layer, choice): Place) -> f64 {
         let is = |product: &Product| matches!(product.as_slice(), [(l, set)] if *l == layer && set.contains(&choice));
         self.monomials.iter().filter(|m| is(&m.holds)).map(|m| m.coefficient).sum()
     }

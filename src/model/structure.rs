@@ -21,14 +21,14 @@ pub struct Part {
     /// Products of which exactly one holds in a network where this part is computed, and none elsewhere.
     pub products: Vec<Product>,
     /// Parts with the same name do the same work.
-    pub row: String,
-    /// The kind of work, by which neighbours and rows are grouped: `conv_3x3`, `skip/2`.
+    pub work: String,
+    /// The kind of work, by which neighbours and layers are grouped: `conv_3x3`, `skip/2`.
     pub kind: String,
     /// What is common to kinds that differ only in their stride: `skip`.
     pub op: String,
     pub role: Role,
-    /// The latency in isolation, in nanoseconds: what the row is expected to be before any network is measured. A row
-    /// for which this is 0 stays 0.
+    /// The latency in isolation, in nanoseconds: what the contribution is expected to be before any network is
+    /// measured. A contribution for which this is 0 stays 0.
     pub isolated_ns: Option<f64>,
 }
 
@@ -123,7 +123,7 @@ mod tests {
         let part = |layer| Part {
             at: (layer, 0),
             products: vec![vec![(layer, vec![0])]],
-            row: "conv".into(),
+            work: "conv".into(),
             kind: "conv".into(),
             op: "conv".into(),
             role: Role::Real,

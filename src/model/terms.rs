@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Term {
     pub name: String,
     pub products: Vec<(Product, f64)>,
-    /// The choices whose rows this is a part of, with their scales.
-    pub rows: Vec<(Place, f64)>,
+    /// The choices whose contributions this is a part of, with their scales.
+    pub contributions: Vec<(Place, f64)>,
 }
 
 impl Term {
@@ -35,22 +35,22 @@ pub struct Family {
 }
 
 impl Structure {
-    /// Returns the terms of every model, from coarse to fine: a base and a common factor for all rows, how each kind
-    /// departs from that factor, and how each row departs from its kind. `typical` is the median latency of the
+    /// Returns the terms of every model, from coarse to fine: a base and a common factor for all layers, how each
+    /// kind departs from that factor, and how each layer departs from its kind. `typical` is the median latency of the
     /// networks, in nanoseconds.
-    pub(super) fn rows(&self, typical: f64) -> Vec<Family> {
-        let mut whole = self.rows_by("base", typical, |_| "all rows".into());
-        let base = Term { name: "base".into(), products: vec![(vec![], typical)], rows: vec![] };
+    pub(super) fn contributions(&self, typical: f64) -> Vec<Family> {
+        let mut whole = self.contributions_by("base", typical, |_| "all layers".into());
+        let base = Term { name: "base".into(), products: vec![(vec![], typical)], contributions: vec![] };
         whole.terms.insert(0, base);
-        let kinds = self.rows_by("kinds", typical, |part| part.kind.clone());
-        let rows = self.rows_by("rows", typical, |part| part.row.clone());
-        vec![whole, kinds, rows]
+        let kinds = self.contributions_by("kinds", typical, |part| part.kind.clone());
+        let layers = self.contributions_by("layers", typical, |part| part.work.clone());
+        vec![whole, kinds, layers]
     }
 
-    /// Returns the terms that a model has only if they help: rows by their layer, and how neighbours change each
-    /// other's cost, from a single unknown for all similar pairs to one for each pair of rows.
+    /// Returns the terms that a model has only if they help: layers by their place, and how neighbours change each
+    /// other's cost, from a single unknown for all similar pairs to one for each pair of layers.
     pub(super) fn interactions(&self, typical: f64) -> Vec<Family> {
-        let mut families = vec![self.rows_by("each row by its layer", typical, by_place)];
+        let mut families = vec![self.contributions_by("each layer by its place", typical, by_place)];
         for (relation, word) in [(Relation::Before, "before"), (Relation::Beside, "beside")] {
             let pairs = Pairs::of(self, relation, typical);
             let first = |pair: &Pair| pair.first;
@@ -68,7 +68,7 @@ impl Structure {
             families.extend(kinds.terms.iter().map(alone));
             families.push(kinds);
             families.push(pairs.family(all.clone(), first, |_| Some(all.clone())));
-            families.push(pairs.family(format!("each row {word} each row"), first, |p| between(p, by_place)));
+            families.push(pairs.family(format!("each layer {word} each layer"), first, |p| between(p, by_place)));
         }
         let pairs = Pairs::of(self, Relation::Before, typical);
         for kind in self.parts.iter().map(|part| part.kind.as_str()).collect::<BTreeSet<_>>() {
@@ -78,27 +78,27 @@ impl Structure {
             for (word, any, given) in ends {
                 let is = |p: &Pair| self.parts[given(p)].kind == kind;
                 let all = format!("anything {word} {kind}");
-                let row = |p: &Pair| is(p).then(|| format!("{} {word} {kind}", self.parts[any(p)].row));
+                let layer = |p: &Pair| is(p).then(|| format!("{} {word} {kind}", self.parts[any(p)].work));
                 let shared = pairs.family(all.clone(), any, |p| is(p).then(|| all.clone()));
-                let mut rows = pairs.family(format!("each row {word} {kind}"), any, row);
+                let mut layers = pairs.family(format!("each layer {word} {kind}"), any, layer);
                 let alike = |name: fn(&Part) -> &String| {
                     let name = |p: &Pair| is(p).then(|| format!("{} {word} {kind}", name(&self.parts[any(p)])));
                     pairs.family(String::new(), any, name)
                 };
-                // Terms for all rows, for those of an op, and for those of a kind help to predict rows that occur in
-                // few networks. The more rows share a term, the less the ridge shrinks it.
+                // Terms for all layers, for those of an op, and for those of a kind help to predict layers that occur
+                // in few networks. The more layers share a term, the less the ridge shrinks it.
                 let levels = [alike(|part| &part.kind), alike(|part| &part.op), shared.clone()];
                 for (level, freer) in levels.iter().zip([2.0, 4.0, 8.0]) {
-                    rows.terms.splice(0..0, level.terms.iter().map(|term| term.scaled(freer)));
+                    layers.terms.splice(0..0, level.terms.iter().map(|term| term.scaled(freer)));
                 }
-                families.extend([shared, rows]);
+                families.extend([shared, layers]);
             }
         }
         families.retain(|family| !family.terms.is_empty());
         families
     }
 
-    fn rows_by(&self, name: &str, typical: f64, key: impl Fn(&Part) -> String) -> Family {
+    fn contributions_by(&self, name: &str, typical: f64, key: impl Fn(&Part) -> String) -> Family {
         let parts = self.parts.iter().map(|part| {
             // What a choice adds is the mean over the inputs that the layer may get.
             let inputs = self.parts.iter().filter(|other| other.at == part.at).count() as f64;
@@ -114,7 +114,7 @@ impl Structure {
 }
 
 fn by_place(part: &Part) -> String {
-    format!("{} in layer {}", part.row, part.at.0)
+    format!("{} in layer {}", part.work, part.at.0)
 }
 
 /// One end of a pair: the index of a part.
@@ -143,15 +143,15 @@ impl Pairs<'_> {
     }
 }
 
-/// Creates a family from pieces, grouped into terms by name. Each piece has products, their scale, and the row that it
-/// is a share of. Pieces with a scale of 0 are ignored.
+/// Creates a family from pieces, grouped into terms by name. Each piece has products, their scale, and the contribution
+/// that it is a share of. Pieces with a scale of 0 are ignored.
 fn family(name: String, pieces: impl IntoIterator<Item = (String, Vec<Product>, f64, Option<(Place, f64)>)>) -> Family {
     let mut terms: BTreeMap<String, Term> = BTreeMap::new();
-    for (name, products, scale, row) in pieces.into_iter().filter(|piece| piece.2 != 0.0) {
-        let new = || Term { name: name.clone(), products: vec![], rows: vec![] };
+    for (name, products, scale, of) in pieces.into_iter().filter(|piece| piece.2 != 0.0) {
+        let new = || Term { name: name.clone(), products: vec![], contributions: vec![] };
         let term = terms.entry(name.clone()).or_insert_with(new);
         term.products.extend(products.into_iter().map(|product| (product, scale)));
-        term.rows.extend(row.map(|(at, share)| (at, scale * share)));
+        term.contributions.extend(of.map(|(at, share)| (at, scale * share)));
     }
     Family { name, terms: terms.into_values().collect() }
 }

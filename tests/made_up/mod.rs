@@ -22,7 +22,7 @@ const LAYERS: [&str; 6] = ["32", "32", "64/2", "64", "128/2", "128"];
 /// The share of a layer's cost that is gone if a strided skip is pulled forward through it.
 const PULLED: f64 = 0.3;
 
-/// A behaviour of the board that a sum of rows cannot express.
+/// A behaviour of the board that a sum of contributions cannot express.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Quirk {
     None,
@@ -36,24 +36,24 @@ pub struct Board {
     pub structure: Structure,
     pub quirk: Quirk,
     all: Vec<Part>,
-    rows: BTreeMap<String, f64>,
+    contributions: BTreeMap<String, f64>,
     rng: ChaCha8Rng,
 }
 
 impl Board {
     pub fn new(quirk: Quirk, isolated: bool, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut rows = BTreeMap::new();
+        let mut contributions = BTreeMap::new();
         let mut part = |(at, layer, op, cost): ((usize, usize), &str, &str, f64)| {
             let stride = if layer.ends_with("/2") { "/2" } else { "" };
             let role = role(layer, op);
             let cost = if stride.is_empty() || op == "zero" { cost } else { 0.5 * cost + 0.06e6 };
-            let row = format!("{op} {layer}");
+            let work = format!("{op} {layer}");
             let share = 0.75 + 0.15 * normal(&mut rng);
-            rows.entry(row.clone()).or_insert(cost * share.max(0.2));
+            contributions.entry(work.clone()).or_insert(cost * share.max(0.2));
             let isolated_ns = (isolated || role != Role::Real).then_some(cost);
             let products = vec![vec![(at.0, vec![at.1])]];
-            Part { at, products, row, kind: format!("{op}{stride}"), op: op.into(), role, isolated_ns }
+            Part { at, products, work, kind: format!("{op}{stride}"), op: op.into(), role, isolated_ns }
         };
         let all = LAYERS
             .iter()
@@ -62,11 +62,11 @@ impl Board {
         let all: Vec<Part> = all.map(&mut part).collect();
         let roles = LAYERS.map(|layer| OPS.map(|(op, _)| role(layer, op)).to_vec()).to_vec();
         let parts = all.iter().filter(|part| part.role != Role::Zero).cloned().collect();
-        Board { structure: Structure::chain(roles, parts), quirk, all, rows, rng }
+        Board { structure: Structure::chain(roles, parts), quirk, all, contributions, rng }
     }
 
-    pub fn row(&self, layer: usize, op: usize) -> f64 {
-        self.rows[&self.part(layer, op).row]
+    pub fn contribution(&self, layer: usize, op: usize) -> f64 {
+        self.contributions[&self.part(layer, op).work]
     }
 
     fn part(&self, layer: usize, op: usize) -> &Part {
@@ -78,7 +78,7 @@ impl Board {
         let mut ns = 1.5e6;
         let mut last: Option<(usize, usize)> = None;
         for (layer, &op) in ops.iter().enumerate() {
-            ns += self.row(layer, op);
+            ns += self.contribution(layer, op);
             let choice = self.part(layer, op);
             if choice.role == Role::Identity {
                 continue;
@@ -86,7 +86,7 @@ impl Board {
             if let Some((l, o)) = last {
                 let before = self.part(l, o);
                 match self.quirk {
-                    Quirk::PullsStridedSkips if choice.kind == "skip/2" => ns -= PULLED * self.row(l, o),
+                    Quirk::PullsStridedSkips if choice.kind == "skip/2" => ns -= PULLED * self.contribution(l, o),
                     Quirk::SlowPair if before.kind == "sep_conv_5x5" && choice.kind == "conv_3x3" => ns += 0.4e6,
                     _ => {}
                 }

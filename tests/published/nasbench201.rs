@@ -40,7 +40,7 @@ impl Cell {
             Part {
                 at: (edge, op),
                 products: self.where_alive(vec![(edge, vec![op])], &[edge]),
-                row: format!("{name} {from}->{to}"),
+                work: format!("{name} {from}->{to}"),
                 kind: name.into(),
                 op: name.into(),
                 role,

@@ -148,7 +148,7 @@ pub fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
         table: Digest::of_bytes(b"table"),
         isolated_ns: None,
         layers: layers.collect(),
-        interactions: vec!["each row before skip/2".into()],
+        interactions: vec!["each layer before skip/2".into()],
         slowness: None,
         foreign_table: None,
     }
