@@ -120,13 +120,27 @@ fn decode(path: &Path) -> Result<RgbImage, Error> {
     let image = upright(&mut cursor)
         .map_err(|error| corrupt(cursor.position(), "a complete PNG or JPEG image", error.to_string()))?;
 
-    // The JPEG decoder fills the missing part of a truncated file with grey. In a complete file, the marker that ends
-    // an image follows the one that starts its last scan, and neither can occur within the data of a scan.
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    if bytes.starts_with(&[0xff, 0xd8]) && last(0xd9) < last(0xda) {
+    // The JPEG decoder fills the missing part of a truncated file with grey.
+    if bytes.starts_with(&[0xff, 0xd8]) && !has_end(&bytes) {
         return Err(corrupt(bytes.len() as u64, "the end marker of a JPEG, ff d9", "the end of the file".into()));
     }
     Ok(rgb(image))
+}
+
+/// Returns whether a JPEG has an end marker after the start of its first scan. The marker cannot occur within the data of
+/// a scan. The segments before it are skipped, since a thumbnail in them has markers of its own, and what follows the
+/// marker does not matter: phones append videos.
+fn has_end(jpeg: &[u8]) -> bool {
+    let mut at = 2;
+    loop {
+        match jpeg.get(at..at + 4) {
+            Some([0xff, 0xda, ..]) => return jpeg[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
+            // Any number of such bytes may precede a marker.
+            Some([0xff, 0xff, ..]) => at += 1,
+            Some([0xff, _, high, low]) => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
+            _ => return false,
+        }
+    }
 }
 
 /// Reads the image of a file, rotated and mirrored as its EXIF data say.

@@ -97,6 +97,7 @@ fn assemble(name: String, classes: Option<&str>, open: impl Fn(&str) -> Result<F
         let expected = format!("{}, as in the training images", show(train.shape));
         return Err(corrupt(&test.images, 8, expected, show(test.shape)));
     }
+    let named = classes.is_some();
     let classes: Vec<String> = match classes {
         Some(names) => names.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect(),
         None => {
@@ -104,7 +105,7 @@ fn assemble(name: String, classes: Option<&str>, open: impl Fn(&str) -> Result<F
             (0..=last).map(|label| label.to_string()).collect()
         }
     };
-    Ok(Data { name, train: train.dataset(&classes)?, test: test.dataset(&classes)? })
+    Ok(Data { name, train: train.dataset(&classes, named)?, test: test.dataset(&classes, named)? })
 }
 
 /// A file of images and a file of labels, both with valid headers and for the same number of images.
@@ -126,10 +127,12 @@ impl Part {
         Ok(Part { images, labels, shape: [1, height, width] })
     }
 
-    fn dataset(self, classes: &[String]) -> Result<Dataset, Error> {
+    /// Returns the images with their labels. `named` says whether the classes are those of `classes.txt`.
+    fn dataset(self, classes: &[String], named: bool) -> Result<Dataset, Error> {
         let labels: Vec<usize> = self.labels.bytes[LABELS_START..].iter().map(|&label| label.into()).collect();
         if let Some(k) = labels.iter().position(|&label| label >= classes.len()) {
-            let expected = format!("a label below {}", classes.len());
+            let by = if named { ", the number of names in classes.txt" } else { "" };
+            let expected = format!("a label below {}{by}", classes.len());
             return Err(corrupt(&self.labels, LABELS_START + k, expected, labels[k].to_string()));
         }
         let mut images = self.images.bytes;
