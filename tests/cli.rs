@@ -194,7 +194,21 @@ fn a_table_of_another_machine_must_be_allowed_and_is_mentioned_in_the_report() {
     ws.nas("export --run r --data folder:images --images 1").assert().success();
     refused(bench);
     ws.nas(&format!("{bench} --allow-foreign-table")).assert().success();
-    let prediction = &ws.lines("r/bench.jsonl")[0]["prediction"];
+    // Latencies of another runtime are no estimate, whatever is allowed.
+    let table = "--table tables/host/small.3x8x8.tract.fp32.jsonl --allow-foreign-table";
+    let error = ws.error(&format!(
+        "{} {table} --target-latency 100%",
+        SEARCH.replace("tract", "ort").replace("--run r", "--run other")
+    ));
+    assert!(error.contains("was measured with runtime tract, not ort") && !error.contains("allow"), "{error}");
+    let both = bench.replace("--run r", "--run r --runtime ort");
+    ws.nas(&format!("{both} {table}")).assert().success();
+    let rows = ws.lines("r/bench.jsonl");
+    assert!(rows.iter().all(|row| row["prediction"].is_null() == (row["runtime"] == "ort")), "{rows:?}");
+    let error = ws.error(&format!("{PROFILE} --runtime ort --table new.jsonl"));
+    assert!(error.contains("new.jsonl is a table for one runtime; name it with --runtime"), "{error}");
+
+    let prediction = &rows.iter().find(|row| row["runtime"] == "tract").unwrap()["prediction"];
     assert!(prediction["latency_ns"].is_number() && prediction["slowness"].is_null(), "{prediction}");
     ws.nas("report --run r").assert().success();
     let report = ws.read("r/report.html");

@@ -285,7 +285,7 @@ fn run_of_targets(dir: &RunDir) {
             tables: vec![],
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),
-            foreign_table: None,
+            foreign_table: Some("CPU an abacus, not this one".into()),
             made: None,
         };
         artifact::write_json(&of_target.searched_on(), &on).unwrap();
@@ -319,6 +319,8 @@ fn several_targets_are_a_front() {
     }
     let page = page(&dir);
     assert!(page.contains("<h1>Networks for 3 targets</h1>"));
+    assert!(page.contains("The networks were searched with a foreign latency table: CPU an abacus, not this one."));
+    assert!(section(&page, "Conditions").contains("; ort 0.0.1</td>"));
     let targets = section(&page, "Targets");
     for text in [
         "<td class=\"text\">1.25ms</td>",

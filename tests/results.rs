@@ -192,6 +192,10 @@ fn outputs_replace_neither_inputs_nor_other_files() {
     assert_eq!((ws.read(TABLE), ws.read("notes.txt")), (before, "mine".into()));
     ws.nas(&format!("profile export {TABLE} --csv t.csv")).assert().success();
     ws.nas(&format!("profile export {TABLE} --csv t.csv")).assert().success();
+    let header = ws.read(TABLE).lines().next().unwrap().to_string();
+    ws.write("empty.jsonl", &format!("{header}\n"));
+    let error = ws.error("profile export empty.jsonl --csv notes.txt");
+    assert!(error.contains("empty.jsonl has no rows; measure them with `"), "{error}");
     ws.nas(&format!("profile export {TABLE} --csv notes.txt --force")).assert().success();
     assert_eq!(ws.read("notes.txt"), ws.read("t.csv"));
     // A device file remains one.

@@ -124,7 +124,10 @@ fn end_without_memory() {
     std::panic::set_hook(Box::new(move |panic| {
         let Some(wanted) = panic.payload_as_str().and_then(out_of_memory) else { return usual(panic) };
         let line = "not enough memory: libtorch asked for";
-        let _ = writeln!(std::io::stderr(), "error: {line} {wanted}; use a smaller --batch-size or a smaller network");
+        let _ = writeln!(
+            std::io::stderr(),
+            "error: {line} {wanted}; use a smaller network or, in training, a smaller --batch-size"
+        );
         std::process::exit(1);
     }));
 }

@@ -39,9 +39,9 @@ struct Case {
     failed: Option<DeviceError>,
 }
 
-/// Measures all `models` with each runtime, in turn for `rounds` rounds, so that whatever else happens on the device
-/// affects all of them alike. A round corresponds to a row of a latency table. Results are ordered by runtime, then by
-/// model. A model that fails, or whose process needs too much memory, is not measured any further. If the probe ends,
+/// Measures the `cases`, each of which is a runtime and the index of one of the `models`, in turn for `rounds` rounds,
+/// so that whatever else happens on the device affects all of them alike. A round corresponds to a row of a latency
+/// table. Results are in the order of the cases. A model that fails, or whose process needs too much memory, is not measured any further. If the probe ends,
 /// the results are those until then.
 ///
 /// # Errors
@@ -49,20 +49,20 @@ struct Case {
 pub fn bench(
     session: &mut Session,
     models: &[(String, Source)],
-    runtimes: &[Runtime],
+    cases: &[(Runtime, usize)],
     threads: usize,
     rounds: usize,
 ) -> Result<Benchmark, DeviceError> {
-    for runtime in runtimes {
+    for (runtime, _) in cases {
         session.require(*runtime)?;
     }
     let placed = session.place(models)?;
-    let bar = progress::bar("bench", session.board(), rounds * placed.len() * runtimes.len());
-    let (mut cases, mut benchmark) = (vec![], Benchmark::default());
-    for (&runtime, model) in runtimes.iter().flat_map(|runtime| (0..placed.len()).map(move |model| (runtime, model))) {
+    let bar = progress::bar("bench", session.board(), rounds * cases.len());
+    let (mut timed, mut benchmark) = (vec![], Benchmark::default());
+    for &(runtime, model) in cases {
         match session.memory(&placed[model], runtime, threads) {
             Ok(peak_bytes) => {
-                cases.push(Case { runtime, model, peak_bytes, timings: vec![], samples: vec![], failed: None });
+                timed.push(Case { runtime, model, peak_bytes, timings: vec![], samples: vec![], failed: None });
             }
             Err(error) if error.is_of_model() => benchmark.failed.push(error),
             Err(fatal) => return Err(fatal),
@@ -70,7 +70,7 @@ pub fn bench(
     }
     let cores = session.cores();
     'rounds: for _ in 0..rounds {
-        for case in cases.iter_mut().filter(|case| case.failed.is_none()) {
+        for case in timed.iter_mut().filter(|case| case.failed.is_none()) {
             match session.measure(&placed[case.model], case.runtime, threads, ROW) {
                 Ok(measured) => case.add(measured, threads, cores),
                 Err(error) if error.is_of_model() => case.failed = Some(error),
@@ -84,7 +84,7 @@ pub fn bench(
         }
     }
     bar.finish_and_clear();
-    for case in cases {
+    for case in timed {
         match case.result() {
             Ok(found) => benchmark.found.extend(found),
             Err(failed) => benchmark.failed.push(failed),

@@ -187,6 +187,7 @@ impl Run {
         self.targets.sort_by(|a, b| asked(a).unwrap_or(0.0).total_cmp(&asked(b).unwrap_or(0.0)));
         if let (None, Some(target)) = (&self.genotype, self.targets.first()) {
             self.search.log = target.run.search.log.clone();
+            self.search.foreign_table = target.run.search.foreign_table.clone();
         }
         for target in &self.targets {
             self.notes.extend(target.run.notes.iter().map(|note| format!("{}: {note}", target.name)));
@@ -217,13 +218,17 @@ impl Run {
     /// Returns the settings that were measured, in the order of the rows.
     pub fn settings(&self) -> Vec<Setting> {
         let mut settings: Vec<Setting> = vec![];
-        let rows = self.targets.iter().flat_map(|target| &target.run.bench).chain(&self.bench);
-        for setting in rows.map(BenchRow::setting) {
+        for setting in self.bench_rows().map(BenchRow::setting) {
             if !settings.contains(&setting) {
                 settings.push(setting);
             }
         }
         settings
+    }
+
+    /// Returns the measurements of all networks, those for several targets included.
+    fn bench_rows(&self) -> impl Iterator<Item = &BenchRow> {
+        self.targets.iter().flat_map(|target| &target.run.bench).chain(&self.bench)
     }
 
     fn bench_row(&self, model: &Model, setting: &Setting) -> Option<&BenchRow> {

@@ -10,6 +10,7 @@ use super::figures::{self, Figure};
 use super::summary::{SummaryLatency, SummaryRow, percent};
 use super::{ReportError, Run, counted, labels};
 use crate::record::{BenchRow, Expected, Held};
+use std::collections::BTreeSet;
 
 /// Identifies an HTML file as the page of a run.
 pub const GENERATOR: &str = "<meta name=\"generator\" content=\"edge-nas\"/>";
@@ -72,8 +73,8 @@ fn parts(run: &Run) -> Result<Vec<(&'static str, String)>, ReportError> {
 }
 
 fn title(run: &Run) -> String {
-    let mut devices: Vec<String> = run.settings().into_iter().map(|s| s.device).collect();
-    devices.dedup();
+    let devices: BTreeSet<String> = run.settings().into_iter().map(|setting| setting.device).collect();
+    let devices: Vec<String> = devices.into_iter().collect();
     if !run.targets.is_empty() && run.genotype.is_none() {
         return format!("Networks for {}", counted(run.targets.len(), "target"));
     }
@@ -109,10 +110,11 @@ fn headline(run: &Run) -> String {
     }
     let search = run.search.foreign_table.as_ref().map(|d| ("searched", d));
     let foreign = |row: &'_ BenchRow| row.prediction.as_ref()?.foreign_table.clone();
-    let bench = run.bench.iter().find_map(foreign);
+    let bench = run.bench_rows().find_map(foreign);
     let bench = bench.as_ref().map(|d| ("predicted", d));
+    let what_was = if run.targets.is_empty() { "It was" } else { "The networks were" };
     for (what, difference) in search.into_iter().chain(bench) {
-        sentences.push(format!("It was {what} with a foreign latency table: {difference}."));
+        sentences.push(format!("{what_was} {what} with a foreign latency table: {difference}."));
     }
     if !sentences.is_empty() {
         html += &format!("<p class=\"headline\">{}</p>\n", escape(&sentences.join(" ")));

@@ -6,7 +6,7 @@ use crate::latency::Latency;
 use crate::model::{LatencyModel, ModelError};
 use crate::profile::{self, Benchmark, Benchmarked};
 use crate::record::{BenchRow, Exported, LayerLatency, ModelDir, Prediction, RunDir};
-use crate::space::{Genotype, Layer, Network};
+use crate::space::{Genotype, Layer, Network, SearchSpace};
 use crate::table::{LatencyTable, Subject, TableError};
 use nas_exporters::onnx::{self, Inspected};
 use nas_probe::Runtime;
@@ -76,8 +76,13 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
         files.iter().map(|file| (file.name.clone(), Source::File(file.onnx.clone()))).collect();
     let mut tables = tables(measure, &device, session, &files, &runtimes)?;
     tables.iter_mut().for_each(|table| table.add_anchor(&mut models));
+    let of_runtime = |&runtime: &Runtime| {
+        let anchor = tables.iter().find(|table| table.runtime == runtime).and_then(|table| table.anchor);
+        (0..files.len()).chain(anchor).map(move |model| (runtime, model))
+    };
+    let cases: Vec<(Runtime, usize)> = runtimes.iter().flat_map(of_runtime).collect();
     let Benchmark { found, failed: unmeasured, broke_off } =
-        profile::bench(session, &models, &runtimes, measure.threads.get(), *rounds)?;
+        profile::bench(session, &models, &cases, measure.threads.get(), *rounds)?;
     failed.extend(unmeasured.into_iter().map(RunError::from));
     let mut rows = vec![];
     for found_of_file in found.iter().filter(|found| found.model < files.len()) {
@@ -213,15 +218,24 @@ fn tables(
     let Some(genotype) = files.iter().find_map(|file| file.network.as_ref()?.genotype()) else { return Ok(vec![]) };
     let networks = &genotype.networks;
     let images = Images::Shape { input: networks.input, classes: networks.classes[0] };
+    let is_built_in = SearchSpace::load(&networks.space.name).is_ok_and(|space| space == networks.space);
+    let space = if is_built_in { &networks.space.name } else { "FILE" };
     let mut tables = vec![];
     for &runtime in runtimes {
-        let table = match measure.load_table(device, networks, (&networks.space.name, &images), runtime) {
+        let table = match measure.load_table(device, networks, (space, &images), runtime) {
             Err(absent @ TableError::Absent { .. }) => {
                 log::warn!("no prediction for {runtime}: {absent}");
                 continue;
             }
             table => table?,
         };
+        if let Ok(other) = table.header.runtime.parse::<Runtime>()
+            && other != runtime
+            && runtimes.contains(&other)
+        {
+            log::warn!("no prediction for {runtime}: {} is for {other}", table.path().display());
+            continue;
+        }
         let ours = measure.header(device, std::slice::from_ref(session), runtime, networks)?;
         let foreign = measure.foreign(&table, &ours)?.map(|difference| difference.to_string());
         tables.push(Table { runtime, table, foreign, anchor: None });
@@ -269,7 +283,7 @@ pub fn predict(table: &LatencyTable, genotype: &Genotype) -> Result<Prediction, 
         LayerLatency {
             layer,
             adds_ns: match model.fit {
-                Some(_) => searched.then(|| model.row(i, &genotype.choices)),
+                Some(_) => searched.then(|| model.contribution(i, &genotype.choices)),
                 None => isolated.or(layer.is_identity().then_some(Latency::ZERO)),
             },
             isolated_ns: isolated.or(layer.is_identity().then_some(Latency::ZERO)),

@@ -102,14 +102,15 @@ fn in_libtorch(_: &RunDir, _: &Test) -> Result<Vec<Evaluated>, RunError> {
 fn in_libtorch(run: &RunDir, test: &Test) -> Result<Vec<Evaluated>, RunError> {
     use crate::train::{Net, Placement, TrainError, fit::read_weights};
     use nas_exporters::Shape;
-    /// Images per batch in libtorch.
+    /// The most images per batch in libtorch.
     const BATCH: usize = 64;
 
     let mut subjects = vec![];
     for (dir, trained) in all_trained(run)? {
         let graph = trained.network.graph();
         let Shape { channels, height, width } = graph.input_shape();
-        let input = vec![BATCH, channels, height, width];
+        let images = (LARGEST_BATCH / (channels * height * width)).clamp(1, BATCH);
+        let input = vec![images, channels, height, width];
         let subject = Subject::own(&dir, &trained, trained.on.weights.clone(), input);
         test.check(&subject)?;
         let net = Net::new(graph, Placement::default());

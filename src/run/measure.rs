@@ -169,6 +169,18 @@ impl MeasureSettings {
         if self.runtimes.is_empty() { device.runtimes.clone() } else { self.runtimes.clone() }
     }
 
+    /// Returns the runtimes whose tables are measured.
+    ///
+    /// # Errors
+    /// Fails if a single table is given for several of them.
+    pub fn profiled(&self, device: &Device) -> Result<Vec<Runtime>, RunError> {
+        let runtimes = self.runtimes(device);
+        match &self.table {
+            Some(table) if runtimes.len() > 1 => Err(RunError::ManyRuntimes { table: table.clone() }),
+            _ => Ok(runtimes),
+        }
+    }
+
     /// Returns the first of the runtimes.
     ///
     /// # Errors

@@ -23,7 +23,8 @@ pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
 /// # Errors
 /// Fails if the files do not come from a single training.
 pub fn trained(run: &RunDir, dir: &ModelDir) -> Result<Option<Trained>, RunError> {
-    let mixed = |reason| RunError::Mixed { run: run.0.clone(), reason };
+    let arch = if dir.0 == run.baseline().0 { " --arch ARCH" } else { "" };
+    let mixed = |reason| RunError::Mixed { command: format!("nas train --run {}{arch}", run.0.display()), reason };
     dir.trained()?.transpose().map_err(mixed)
 }
 

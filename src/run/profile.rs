@@ -52,7 +52,7 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
     let Profile { space, images, wanted, again, measure, board } = settings;
     let device = measure.device()?;
     let networks = settings.networks()?;
-    let runtimes = measure.runtimes(&device);
+    let runtimes = measure.profiled(&device)?;
     // If the precision cannot be written, no table is created.
     nas_exporters::onnx::untrained(&Graph::new(networks.input), measure.precision)?;
     let mut sessions = board.open(&device, &runtimes)?;
@@ -107,7 +107,7 @@ pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Vali
     let Profile { space, images, measure, board, .. } = settings;
     let device = measure.device()?;
     let networks = settings.networks()?;
-    let runtimes = measure.runtimes(&device);
+    let runtimes = measure.profiled(&device)?;
     let mut sessions = board.open(&device, &runtimes)?;
     let mut validated = vec![];
     for runtime in runtimes {

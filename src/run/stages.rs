@@ -3,6 +3,7 @@
 use super::RunError;
 use crate::artifact::{self, Digest};
 use crate::record::RunDir;
+use crate::train::interrupted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ impl Stages {
     /// Runs a stage, unless it was done with the same `inputs` and its `outputs` have not changed since.
     ///
     /// # Errors
-    /// The errors of the stage. Also fails if `stages.json` cannot be written.
+    /// The errors of the stage. Also fails if `stages.json` cannot be written, or if a signal that came at the end of an
+    /// earlier stage asks the program to end.
     pub fn run(
         &mut self,
         stage: &str,
@@ -49,6 +51,9 @@ impl Stages {
         {
             log::info!("{stage}: done before with the same inputs");
             return Ok(());
+        }
+        if interrupted() {
+            return Err(RunError::Interrupted { stage: stage.into() });
         }
         // An interrupted stage is not done.
         if self.done.remove(stage).is_some() {

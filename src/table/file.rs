@@ -25,6 +25,11 @@ pub enum TableError {
         path = path.display()
     )]
     Foreign { path: PathBuf, difference: Difference },
+    #[error(
+        "{path} was measured with {difference}: its latencies are no estimate of others; give the flags that it was measured with, or another table",
+        path = path.display()
+    )]
+    Settings { path: PathBuf, difference: Difference },
     #[error("the measurement of {subject} is not stored: {reason}")]
     Unsound { subject: String, reason: String },
     #[error("{path} is not a latency table of format {FORMAT}: {reason}", path = path.display())]
@@ -194,10 +199,15 @@ impl LatencyTable {
     /// Checks that the table was measured under the header `ours`.
     ///
     /// # Errors
-    /// Fails if the table was measured under another header.
+    /// [`TableError::Settings`] if it was measured with another runtime, number of threads or precision, and
+    /// [`TableError::Foreign`] if the header differs in anything else.
     pub fn check(&self, ours: &Header) -> Result<(), TableError> {
-        match self.header.difference(ours) {
-            Some(difference) => Err(TableError::Foreign { path: self.path.clone(), difference }),
+        let (path, mut differences) = (self.path.clone(), self.header.differences(ours));
+        if let Some(i) = differences.iter().position(Difference::is_of_settings) {
+            return Err(TableError::Settings { path, difference: differences.swap_remove(i) });
+        }
+        match differences.into_iter().next() {
+            Some(difference) => Err(TableError::Foreign { path, difference }),
             None => Ok(()),
         }
     }

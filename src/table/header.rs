@@ -1,9 +1,12 @@
 use crate::space::SearchSpace;
 use nas_exporters::{Precision, Shape};
+use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
 
 /// Version of the file format.
 pub const FORMAT: u32 = 3;
+
+const UNKNOWN: &str = "unknown";
 
 /// The first line of a table, which never changes: what all rows share. A table never mixes rows that differ in any of
 /// it.
@@ -51,7 +54,7 @@ impl Header {
                 ("libc", header.libc.clone()),
                 ("runtime", header.runtime.clone()),
                 ("runtime version", header.runtime_version.clone()),
-                ("threads", header.threads.map_or("unknown".into(), |threads| threads.to_string())),
+                ("threads", header.threads.map_or(UNKNOWN.into(), |threads| threads.to_string())),
                 ("precision", header.precision.to_string()),
                 ("execution providers", list(header.providers.clone())),
                 ("pinned cores", list(header.pinned.iter().map(usize::to_string).collect())),
@@ -77,6 +80,19 @@ pub struct Difference {
     pub what: &'static str,
     pub theirs: String,
     pub ours: String,
+}
+
+impl Difference {
+    /// Returns whether the latencies are known to be of another runtime, number of threads or precision. What a
+    /// published table was measured with is not always known.
+    pub fn is_of_settings(&self) -> bool {
+        match self.what {
+            "runtime" => self.theirs.parse::<Runtime>().is_ok(),
+            "threads" => self.theirs != UNKNOWN,
+            "precision" => true,
+            _ => false,
+        }
+    }
 }
 
 impl std::fmt::Display for Difference {

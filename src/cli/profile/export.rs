@@ -43,6 +43,9 @@ impl Args {
         let opened = Opened::load(&self.table)?;
         let adds = opened.model.as_ref().map(|model| model.adds());
         let lines = lines(&opened.table.facts(), &adds.unwrap_or_default());
+        if lines.is_empty() {
+            anyhow::bail!("{} has no rows; measure them with `{}`", self.table.display(), opened.table.command());
+        }
         if let Some(note) = &opened.note {
             log::info!("note: {note}");
         }

@@ -6,6 +6,7 @@ use crate::record::{BenchRow, Evaluation, Prediction};
 use crate::report::figures::compared;
 use crate::report::summary::{millions, or_dash, percent};
 use crate::report::{LayerRow, METRICS, Model, Run, Setting, TargetRun, counted, labels, metrics_row};
+use std::collections::BTreeSet;
 
 /// Lists the networks for several targets, with links to their pages.
 pub fn targets(run: &Run) -> String {
@@ -154,9 +155,9 @@ fn interactions(rows: &[(&BenchRow, &Prediction)]) -> String {
 pub fn conditions(run: &Run) -> String {
     let mut rows: Vec<Vec<String>> = vec![];
     for setting in run.settings() {
-        let mut versions: Vec<&str> =
-            run.bench.iter().filter(|r| r.setting() == setting).map(|r| r.runtime_version.as_str()).collect();
-        versions.dedup();
+        let of = run.bench_rows().filter(|row| row.setting() == setting);
+        let versions: BTreeSet<&str> = of.map(|row| row.runtime_version.as_str()).collect();
+        let versions: Vec<&str> = versions.into_iter().collect();
         rows.push(vec!["measured with".into(), format!("{setting}; {} {}", setting.runtime, versions.join(", "))]);
     }
     if !run.search.log.is_empty() {
