@@ -6,7 +6,7 @@ mod table;
 use edge_nas::latency::{Latency, Target};
 use edge_nas::model::LatencyModel;
 use edge_nas::run::predict;
-use edge_nas::search::{Constraint, Cost, check, derive, latency_range};
+use edge_nas::search::{Constraint, Cost, best_within, check, latency_range, scores_of};
 use edge_nas::space::{CandidateOp, Channels, Genotype, LayerSpec, Networks};
 use edge_nas::table::LatencyTable;
 use nas_exporters::Shape;
@@ -165,10 +165,11 @@ proptest! {
         let fits = |network: &&Vec<usize>| model.predict(network) <= target;
         let best = live.iter().filter(fits).map(|network| score(network)).reduce(f64::max).unwrap();
 
-        let found = derive(networks, &scores, &[within(model, target)]).unwrap();
-        prop_assert!(is_live(networks, &found.choices));
-        prop_assert!(model.predict(&found.choices) <= target);
-        prop_assert_eq!(score(&found.choices), best);
+        let of_live = scores_of(networks, |layer, choice| scores[layer][choice]);
+        let found = best_within(&of_live, &[within(model, target)]).unwrap();
+        prop_assert!(is_live(networks, &found));
+        prop_assert!(model.predict(&found) <= target);
+        prop_assert_eq!(score(&found), best);
         if percent == 100.0 {
             prop_assert_eq!(best, live.iter().map(|network| score(network)).reduce(f64::max).unwrap());
         }
@@ -178,7 +179,6 @@ proptest! {
     fn a_target_is_met_from_the_fastest_network_on(case in cases()) {
         let Case { model, .. } = &case;
         let networks = &model.networks;
-        let scores = scores(networks, 0);
         let (fastest, slowest) = latency_range(model);
         let mut live = all_networks(networks);
         live.retain(|network| is_live(networks, network));
@@ -187,12 +187,9 @@ proptest! {
         prop_assert_eq!(Some(slowest.ns()), latencies.iter().copied().reduce(f64::max));
 
         prop_assert!(check(networks, &[within(model, fastest)]).is_ok());
-        prop_assert!(derive(networks, &scores, &[within(model, fastest)]).is_ok());
         let below = [within(model, Latency::from_ns(fastest.ns().next_down()))];
-        for refused in [check(networks, &below), derive(networks, &scores, &below).map(drop)] {
-            let error = refused.unwrap_err().to_string();
-            prop_assert!(error.contains("raise the limit"), "{error}");
-        }
+        let error = check(networks, &below).unwrap_err().to_string();
+        prop_assert!(error.contains("raise the limit"), "{error}");
     }
 
     /// Multiply-accumulates and parameters are polynomials like latency, and a limit on activations limits what exceeds
@@ -254,7 +251,8 @@ fn large_spaces_are_searched_exactly_where_scores_follow_costs() {
     let polynomial = Polynomial::sum(rows.chain((0..9).map(pair)));
     let (least, most) = range(&polynomial, &vec![(0..20).collect(); 10]).unwrap();
     let cost = Cost { name: "made up".into(), unit: Unit::Nanoseconds, polynomial };
-    let score = |layer: usize, choice: usize| cost.polynomial.row((layer, choice)) + 100.0 * noise(choice, layer);
+    let score =
+        |layer: usize, choice: usize| cost.polynomial.contribution((layer, choice)) + 100.0 * noise(choice, layer);
     let scores: Vec<Vec<f64>> = (0..10).map(|l| (0..20).map(|i| score(l, i)).collect()).collect();
     let total = |choices: &[usize]| choices.iter().zip(&scores).fold(0.0, |sum, (&i, row)| sum + row[i]);
     for share in [0.1, 0.5, 0.9] {

@@ -3,7 +3,7 @@
 
 use edge_nas::bounded::Share;
 use edge_nas::model::{Polynomial, Product};
-use edge_nas::search::{Constraint, Cost, Limits, Unit, best_of, extreme, nearest_below};
+use edge_nas::search::{Constraint, Cost, Limits, Unit, best_of, extreme, near, nearest_below};
 use edge_nas::space::{Networks, SearchSpace};
 use nas_exporters::Shape;
 use proptest::prelude::*;
@@ -54,6 +54,23 @@ fn quantile(cost: &Cost, networks: &[Vec<usize>], share: f64) -> f64 {
     values[((values.len() - 1) as f64 * share) as usize]
 }
 
+/// Nearly all networks of evenly drawn choices have a medium cost.
+#[test]
+fn networks_near_evenly_drawn_costs_have_evenly_spread_costs() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let additive = |layer: usize| (0..20).map(move |choice| (vec![(layer, vec![choice])], (choice * choice) as f64));
+    let cost = Polynomial::sum((0..6).flat_map(additive));
+    let choices = vec![(0..20).collect::<Vec<usize>>(); 6];
+    let most = 6.0 * 19.0 * 19.0;
+    let mut quarters = [0; 4];
+    for _ in 0..2000 {
+        let wanted = rng.random::<f64>() * most;
+        let found = cost.value(&near(&cost, &choices, (wanted, 0.02 * most), &mut rng), 0);
+        quarters[((4.0 * found / most) as usize).min(3)] += 1;
+    }
+    assert!(quarters.iter().all(|&count| (400..600).contains(&count)), "{quarters:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
 
@@ -70,7 +87,7 @@ proptest! {
         let low = (1.0 - band) * constraints[0].limit;
         // Coarse scores have ties, and the others follow the first cost.
         let score = |l: usize, i: usize, random: f64| {
-            if coarse { (random * 4.0).floor() } else { costs[0].polynomial.row((l, i)) + 50.0 * random }
+            if coarse { (random * 4.0).floor() } else { costs[0].polynomial.contribution((l, i)) + 50.0 * random }
         };
         let scores: Vec<Vec<f64>> =
             (0..LAYERS).map(|l| (0..CHOICES).map(|i| score(l, i, rng.random())).collect()).collect();
@@ -149,7 +166,9 @@ fn a_band_of_a_large_space_is_searched_exactly() {
                 .iter()
                 .enumerate()
                 .map(|(l, choices)| {
-                    (0..choices.len()).map(|i| rng.random::<f64>() + 1e-7 * macs.polynomial.row((l, i))).collect()
+                    (0..choices.len())
+                        .map(|i| rng.random::<f64>() + 1e-7 * macs.polynomial.contribution((l, i)))
+                        .collect()
                 })
                 .collect();
             let best = limits.best(&networks, &scores, 20).unwrap();

@@ -5,8 +5,11 @@ mod common;
 
 use common::Workspace;
 use edge_nas::artifact;
-use edge_nas::record::{CandidateRow, Certificate, RunDir};
-use edge_nas::space::Genotype;
+use edge_nas::model::LatencyModel;
+use edge_nas::record::{BegunFiles, CandidateRow, Certificate, RunDir, SearchEpoch};
+use edge_nas::space::{CandidateOp, Genotype};
+use edge_nas::table::LatencyTable;
+use image::{Rgb, RgbImage};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,6 +78,85 @@ fn trainings_that_diverge_are_counted_out() {
     }
 }
 
+/// The best half of the networks is trained for a second epoch, in which the learning rate may be too high for it.
+#[test]
+fn networks_that_diverge_late_are_not_chosen() {
+    let ws = Workspace::wide();
+    let search = command(&format!("--run r --algorithm random {TARGET}"));
+    // The result cannot be written, so what was found out stays where the same command resumes.
+    let in_the_way = ws.path("r/genotype.json/x");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    ws.error(&search);
+    std::fs::remove_dir_all(in_the_way.parent().unwrap()).unwrap();
+    let run = RunDir(ws.path("r"));
+    let begun: BegunFiles = artifact::read_json(&run.begun_files(), "nas search").unwrap();
+    let path = run.unfinished().candidates(&begun.candidates[0]);
+    let rows: Vec<CandidateRow> = artifact::read_lines(&path).unwrap();
+    let diverged = |which: &dyn Fn(&CandidateRow) -> bool| {
+        let changed = |row: &CandidateRow| match row.epochs == 2 && which(row) {
+            true => CandidateRow { loss: None, ..row.clone() },
+            false => row.clone(),
+        };
+        artifact::write_lines(&path, &rows.iter().map(changed).collect::<Vec<_>>()).unwrap();
+    };
+    let last: Vec<&CandidateRow> = rows.iter().filter(|row| row.epochs == 2).collect();
+    assert!(last.len() > 1, "{rows:?}");
+
+    diverged(&|_| true);
+    let error = ws.error(&search);
+    assert!(error.contains("all networks diverged; lower --learning-rate"), "{error}");
+    let kept = &last[last.len() - 1].ops;
+    diverged(&|row| row.ops != *kept);
+    ws.nas(&search).assert().success();
+    assert_eq!(genotype(&ws, "r").names(), *kept);
+}
+
+/// No path of `gradient` contains a `zero`, so a `zero` must not make the limits easier to meet.
+#[test]
+fn the_expected_latency_of_gradient_is_that_of_its_paths() {
+    let ws = Workspace::wide();
+    search(&ws, "r", &format!("--algorithm gradient {TARGET}"));
+    let networks = genotype(&ws, "r").networks;
+    let table = LatencyTable::load(&ws.path("profiles/host/wide.3x8x8.tract.fp32.jsonl"), "").unwrap();
+    let cost = LatencyModel::new(&table, &networks).unwrap().polynomial;
+    let searched: Vec<usize> = networks.searched().collect();
+    for epoch in artifact::read_lines::<SearchEpoch>(&ws.path("r/search.jsonl")).unwrap() {
+        let of_layer = |layer: usize| {
+            let Some(row) = searched.iter().position(|&other| other == layer) else { return vec![1.0] };
+            let live = |i: usize| if networks.choices()[layer][i].op == CandidateOp::Zero { 0.0 } else { 1.0 };
+            let weights = epoch.alpha[row].iter().enumerate().map(|(i, alpha)| live(i) * alpha.exp());
+            let weights: Vec<f64> = weights.collect();
+            let sum: f64 = weights.iter().sum();
+            weights.iter().map(|weight| weight / sum).collect()
+        };
+        let probabilities: Vec<Vec<f64>> = (0..networks.len()).map(of_layer).collect();
+        let (expected, logged) = (cost.expected(&probabilities), epoch.constraints[0].expected);
+        assert!((logged / expected - 1.0).abs() < 1e-5, "{logged} ns, not {expected} ns");
+    }
+}
+
+/// A folder of images is sorted by class. If batch norm were calibrated on one class, others would look different.
+#[test]
+fn scores_do_not_depend_on_the_order_of_the_images() {
+    let ws = Workspace::wide();
+    for (class, shade) in [("a", 40u8), ("b", 120), ("c", 200)] {
+        for split in ["train", "test"] {
+            std::fs::create_dir_all(ws.path(&format!("sorted/{split}/{class}"))).unwrap();
+            for i in 0..if split == "train" { 1200u32 } else { 1 } {
+                let noise = |x: u32, y: u32| shade.wrapping_add((i.wrapping_mul(31) + 7 * x + 13 * y) as u8 % 37);
+                let image = RgbImage::from_fn(8, 8, |x, y| Rgb([noise(x, y), noise(y, x), noise(x + 1, y)]));
+                image.save(ws.path(&format!("sorted/{split}/{class}/{i}.png"))).unwrap();
+            }
+        }
+    }
+    let flags =
+        format!("--run r --algorithm oneshot --components recalibration,sharing --epochs 3 --candidates 4 {TARGET}");
+    ws.nas(&command(&flags).replace("folder:images", "folder:sorted")).assert().success();
+    let best =
+        candidates(&ws, "r").into_iter().filter_map(|row| row.accuracy).map(|share| share.get()).fold(0.0, f64::max);
+    assert!(best > 0.9, "{best}");
+}
+
 #[test]
 fn each_algorithm_finds_a_network_within_the_band_and_repeats_itself() {
     let ws = Workspace::wide();
@@ -134,6 +216,17 @@ fn flags_that_an_algorithm_does_not_use_are_named() {
     let unused = said("--algorithm random --epochs 3 --unrolled --finalists 4");
     assert!(unused.contains("warning: --algorithm random does not use --epochs, --unrolled, --finalists"), "{unused}");
     assert!(!said("--algorithm surrogate --finalists 4").contains("does not use"));
+    let unused = said("--algorithm surrogate --components sandwich,distillation --finalists 2");
+    assert!(unused.contains("does not use --components sandwich, --components distillation"), "{unused}");
+    let log = |flags: &str| {
+        let unused = said(&format!("--algorithm gradient --epochs 2 --components none {flags}"));
+        let lines = ws.lines("r/search.jsonl").into_iter();
+        (unused, lines.map(|line| line["alpha"].clone()).collect::<Vec<_>>())
+    };
+    let (_, plain) = log("");
+    let (unused, unrolled) = log("--unrolled");
+    assert!(unused.contains("warning: --algorithm gradient does not use --unrolled"), "{unused}");
+    assert_eq!(plain, unrolled);
 }
 
 #[test]

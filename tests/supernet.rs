@@ -141,7 +141,7 @@ fn the_expectation_on_tensors_is_that_on_numbers() {
     // Layers of one choice are part of the base.
     let slopes = Tensor::run_backward(&[expected], &[&tensors[1]], false, false);
     assert_eq!(values(&slopes[0]), cost.gradient(&numbers)[1]);
-    let rows: Vec<f64> = (0..sizes[1]).map(|choice| cost.row((1, choice))).collect();
+    let rows: Vec<f64> = (0..sizes[1]).map(|choice| cost.contribution((1, choice))).collect();
     assert_eq!(values(&slopes[0]), rows);
 }
 
@@ -168,6 +168,25 @@ fn latency_moves_alpha_only_above_the_target() {
     let by_loss = expected_after(slowest, 0.0);
     assert_eq!(expected_after(slowest, 1e3), by_loss);
     assert!(expected_after(fastest, 1e3) < by_loss);
+}
+
+/// Bytes are large numbers, and must not outweigh everything else in the loss.
+#[test]
+fn an_excess_of_memory_counts_in_shares_of_the_limit() {
+    let networks = small();
+    let choices: Vec<usize> = networks.all_live().iter().map(|live| live[0]).collect();
+    let certain: Vec<Tensor> = networks
+        .choices()
+        .iter()
+        .zip(&choices)
+        .map(|(of, choice)| Tensor::from_slice(&(0..of.len()).map(|i| f32::from(i == *choice)).collect::<Vec<_>>()))
+        .collect();
+    let bytes = 64;
+    let constraint = Constraint::peak_activations(&networks, bytes);
+    let excess = constraint.value(&choices);
+    assert!(excess > 0.0);
+    let share = penalty(&[constraint], &certain, 1.0).double_value(&[]);
+    assert!((share - excess / bytes as f64).abs() < 1e-9, "{share}, and an excess of {excess} bytes");
 }
 
 /// Every parameter of every branch gets a gradient, and every alpha changes.

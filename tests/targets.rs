@@ -214,4 +214,20 @@ fn rows_of_networks_that_miss_the_target_are_kept() {
     let table = ws.read(path);
     assert!(table.starts_with(&flattering) && table.lines().count() > flattering.lines().count());
     assert!(!ws.path("r/genotype.json").exists());
+
+    // A target that is missed does not take away what was found for another one.
+    ws.write(path, &flattering);
+    let two = search.replace("--target-latency 60%", "--targets 60%,1s").replace("--measure-top 2", "--measure-top 9");
+    let output = ws.nas(&format!("{two} --run two")).assert().code(1).get_output().clone();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("error: none of the 4 best networks"), "{stderr}");
+    assert!(stderr.contains("warning: only 4 networks are measured"), "{stderr}");
+    let targets = RunDir(ws.path("two")).targets().unwrap();
+    let [(name, dir)] = targets.as_slice() else { panic!("{targets:?}") };
+    assert!(name.ends_with('s') && dir.certificate().unwrap().unwrap().measured_ns.is_some(), "{name}");
+    assert!(!ws.path("two/targets/60percent/genotype.json").exists());
+    assert!(!RunDir(ws.path("two")).begun_files().exists());
+
+    let train = ws.nas("train --run two --data folder:images --epochs 1").assert().code(2).get_output().clone();
+    assert!(String::from_utf8(train.stderr).unwrap().contains("name one with --run: two/targets/"));
 }

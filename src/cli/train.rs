@@ -26,7 +26,7 @@ pub struct Args {
     /// A genotype.json, or the choice of each layer that has several: conv_3x3,skip,...
     #[arg(long, conflicts_with = "arch")]
     genotype: Option<String>,
-    /// Search space of the ops of --genotype: a built-in name or a TOML file [default: chain]
+    /// Search space that the ops of --genotype belong to: a built-in name or a TOML file [default: chain]
     #[arg(long, requires = "genotype")]
     space: Option<String>,
     /// Train a published network, in the subfolder `baseline` of the run's folder
@@ -38,7 +38,7 @@ pub struct Args {
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, folder:DIR@64 (scaled to 64x64), or only DIR
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
-    /// Also learn from the answers of the network of this run, which is usually larger
+    /// Distil the network of this run, which is usually larger, into the trained one
     #[arg(long, value_name = "RUN")]
     teacher: Option<PathBuf>,
     #[command(flatten)]
@@ -82,7 +82,18 @@ impl Args {
             return Ok((Network::baseline(arch, self.width, input, classes)?, run.baseline()));
         }
         let genotype = match &self.genotype {
-            None => artifact::read_json(&run.genotype(), "nas search")?,
+            None => match run.targets()?.as_slice() {
+                [] => artifact::read_json(&run.genotype(), "nas search")?,
+                targets => {
+                    let runs: Vec<String> = targets.iter().map(|(_, dir)| dir.0.display().to_string()).collect();
+                    let run = self.run.display();
+                    return Err(Usage(format!(
+                        "{run} has networks for several targets; name one with --run: {}",
+                        runs.join(", ")
+                    ))
+                    .into());
+                }
+            },
             Some(file) if file.ends_with(".json") && self.space.is_some() => {
                 let reason = format!("{file} holds its own space; leave out --space, or give --genotype as ops");
                 return Err(Usage(reason).into());

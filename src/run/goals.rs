@@ -113,7 +113,7 @@ pub fn searched(search: &Search, data: &Data) -> Result<Searched, RunError> {
     Ok(Searched {
         networks,
         goals,
-        foreign: predicted.iter().find_map(|predicted| predicted.foreign.clone()),
+        foreign: predicted.iter().map(|predicted| predicted.foreign.clone()).collect(),
         tables: predicted.into_iter().map(|predicted| predicted.table).collect(),
     })
 }

@@ -67,10 +67,15 @@ pub enum RunError {
     #[cfg(feature = "torch")]
     #[error(transparent)]
     Train(#[from] crate::train::TrainError),
+    #[cfg(feature = "torch")]
+    #[error("interrupted before the stage `{stage}`; the same command resumes")]
+    Interrupted { stage: String },
     #[error(transparent)]
     Encode(#[from] nas_exporters::EncodeError),
     #[error("{device} has no runtime; name one with --runtime")]
     NoRuntime { device: String },
+    #[error("{table} is a table for one runtime; name it with --runtime", table = table.display())]
+    ManyRuntimes { table: PathBuf },
     #[error("the device file of {device} names no cores; name them, as --pin=3")]
     NoCores { device: String },
     #[error("a benchmark or an evaluation is of one board; name it with --ssh")]
@@ -87,8 +92,8 @@ pub enum RunError {
         "{model} in {runtime} gave {found} logits for test image {image}, and libtorch {expected}; nothing was written"
     )]
     Logits { model: String, runtime: nas_probe::Runtime, image: usize, expected: usize, found: usize },
-    #[error("{reason}; `nas train --run {run}` trains it anew", run = run.display())]
-    Mixed { run: PathBuf, reason: String },
+    #[error("{reason}; `{command}` trains it anew")]
+    Mixed { command: String, reason: String },
     #[error("{reason}; `nas export --run {run}` writes it anew", run = run.display())]
     Stale { run: PathBuf, reason: String },
     #[error("{model} {what}; give the --data that it was made for")]

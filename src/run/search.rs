@@ -53,54 +53,61 @@ struct Chosen {
 ///
 /// # Errors
 /// Fails if the loss diverges, if a file cannot be written, or if networks that are to be measured cannot be measured
-/// or miss the target.
+/// or miss a target. What was found for other targets is written first.
 pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<Found>, RunError> {
     let run = RunDir(search.run.clone());
     let measuring = search.measure_top.as_ref().map(|top| (top, place(search, searched, &run)));
     if let Some((_, place)) = &measuring {
-        place.check(searched.foreign.as_deref())?;
+        place.check(searched.foreign.first().and_then(Option::as_deref))?;
     }
     let by = train::search::Search::new(searched, data, &search.settings, &run)?;
     let mut begun = BegunFiles { log: by.log_key(), candidates: vec![] };
     artifact::write_json(&run.begun_files(), &begun)?;
     let trained = by.train()?;
-    let mut found = vec![];
-    for goal in &searched.goals {
+    let (mut found, mut missed) = (vec![], None);
+    for (goal, dir) in searched.goals.iter().zip(folders(&search.run, searched)) {
         begun.candidates.push(by.candidates_key(&goal.limits));
         artifact::write_json(&run.begun_files(), &begun)?;
         let proposed = by.candidates(&trained, &goal.limits)?;
-        let chosen = choice(measuring.as_ref(), searched, goal, &proposed.candidates)?;
-        found.push((certified(search, searched, chosen, &proposed), proposed.rows));
+        match choice(measuring.as_ref(), searched, goal, &proposed.candidates) {
+            Ok(chosen) => found.push((&goal.name, dir, certified(search, searched, chosen, &proposed), proposed.rows)),
+            Err(error @ RunError::NoneMeets { .. }) => drop(missed.get_or_insert(error)),
+            Err(error) => return Err(error),
+        }
     }
-    artifact::write_lines(&run.search_log(), &trained.log)?;
-    let on = |(genotype, tables): (&Genotype, Vec<Digest>)| SearchedOn {
+    let on = |genotype: &Genotype, tables: Vec<Digest>| SearchedOn {
         data: data.name.clone(),
         data_digest: by.data_digest().into(),
         tables,
         genotype: Digest::of(genotype),
         log: Digest::of_lines(&trained.log),
-        foreign_table: searched.foreign.clone(),
+        foreign_table: searched.foreign.iter().flatten().next().cloned(),
         made: Some(Made::here(search.settings.seed, by.processor())),
     };
-    let folders = folders(&search.run, searched).into_iter();
-    let written = folders.zip(found).map(|(dir, ((found, tables), rows))| {
-        let on = on((&found.genotype, tables));
-        write(dir, found, &on, &rows)
-    });
-    let written = written.collect::<Result<_, _>>()?;
-    name_targets(&run, searched)?;
+    if !found.is_empty() {
+        artifact::write_lines(&run.search_log(), &trained.log)?;
+    }
+    let (mut written, mut names) = (vec![], vec![]);
+    for (name, dir, (found, tables), rows) in found {
+        let on = on(&found.genotype, tables);
+        written.push(write(dir, found, &on, &rows)?);
+        names.push(name);
+    }
+    if !names.is_empty() {
+        name_targets(&run, searched, &names)?;
+    }
     if let Some((_, place)) = &measuring {
+        // Later searches predict by these rows too, even if no network meets the target.
         place.keep(&searched.networks)?;
     }
     artifact::remove(&run.begun_files())?;
-    Ok(written)
+    missed.map_or(Ok(written), Err)
 }
 
-/// Writes which targets the results of the run are for. Removes what an earlier search found for other ones from the
-/// run's own folder; folders of other targets stay as they are.
-fn name_targets(run: &RunDir, searched: &Searched) -> Result<(), RunError> {
-    let names: Vec<&String> = searched.goals.iter().map(|goal| &goal.name).collect();
-    if names.len() == 1 {
+/// Writes which targets the results of the run are for: `names`. Removes what an earlier search found for other ones
+/// from the run's own folder; folders of other targets stay as they are.
+fn name_targets(run: &RunDir, searched: &Searched, names: &[&String]) -> Result<(), RunError> {
+    if searched.goals.len() == 1 {
         return Ok(artifact::remove(&run.target_names())?);
     }
     artifact::write_json(&run.target_names(), &names)?;
@@ -139,16 +146,17 @@ fn choice(
         let candidate = candidates.first().cloned().ok_or(RunError::NoCandidate)?;
         return Ok(Chosen { candidate, limits, measured: None, tables });
     };
+    if candidates.len() < top.networks.get() {
+        log::warn!(
+            "only {} networks are measured, since the search proposes no more; --candidates and --finalists limit them",
+            candidates.len()
+        );
+    }
     let candidates = &candidates[..candidates.len().min(top.networks.get())];
     let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();
     let found: Remeasured = measured(place, &top.board, networks, &ranked)?;
     let target = Latency::from_ns(limits.constraints[0].target);
-    let chosen = choose(candidates, &found.latencies, target);
-    if chosen.is_err() {
-        // The next search predicts by these rows too, and need not fail in the same way.
-        place.keep(networks)?;
-    }
-    let (candidate, latency) = chosen?;
+    let (candidate, latency) = choose(candidates, &found.latencies, target)?;
     let tables = [std::slice::from_ref(&found.table), &tables[1..]].concat();
     let limits = refitted(&limits, &found);
     Ok(Chosen { candidate: candidate.clone(), limits, measured: Some(latency), tables })

@@ -65,6 +65,8 @@ pub struct Constraint {
     pub limit: f64,
     /// The limit that was asked for.
     pub target: f64,
+    /// What an excess of 100 % is, for the algorithms that weigh limits against the loss: usually the limit.
+    pub scale: f64,
 }
 
 impl Cost {
@@ -88,7 +90,7 @@ impl Cost {
 impl Constraint {
     /// Limits a cost that is known exactly to at most `target`.
     pub fn new(cost: Cost, target: f64) -> Constraint {
-        Constraint { cost, limit: target, target }
+        Constraint { cost, limit: target, target, scale: target.max(1.0) }
     }
 
     /// Limits a cost whose predictions err by a share of `margin` to at most `target`. The limit is not below the cost
@@ -96,7 +98,7 @@ impl Constraint {
     pub fn with_margin(cost: Cost, target: f64, margin: f64, networks: &Networks) -> Constraint {
         let cheapest = cost.range(networks).0;
         let limit = (target * (1.0 - margin)).max(cheapest.min(target));
-        Constraint { cost, limit, target }
+        Constraint { cost, limit, target, scale: limit.max(1.0) }
     }
 
     /// Returns the cost of a network.
@@ -111,7 +113,7 @@ impl Constraint {
             |variant: &Variant| variant.layer.graph().cost().peak_activation_bytes.saturating_sub(bytes) as f64;
         let name = format!("activations beyond {}", Unit::Bytes.show(bytes as f64));
         let cost = Cost { name, unit: Unit::Bytes, polynomial: additive(networks, excess) };
-        Constraint::new(cost, 0.0)
+        Constraint { scale: (bytes as f64).max(1.0), ..Constraint::new(cost, 0.0) }
     }
 }
 

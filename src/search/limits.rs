@@ -1,4 +1,4 @@
-use super::derive::unreachable;
+use super::check::unreachable;
 use super::{Constraint, Nearest, SearchError, best_of, check, nearest_below, scores_of};
 use crate::artifact::Digest;
 use crate::bounded::Share;
@@ -39,16 +39,20 @@ pub struct Searched {
     pub goals: Vec<Goal>,
     /// Digests of the latency tables behind the limits, that of the first constraint first.
     pub tables: Vec<Digest>,
-    /// How a latency table differs from the device's own, where that was allowed.
-    pub foreign: Option<String>,
+    /// For each of these tables, how it differs from the device's own, where that was allowed.
+    pub foreign: Vec<Option<String>>,
 }
 
 impl Searched {
-    /// Returns the limits of the largest target, which the most networks are within.
-    pub fn widest(&self) -> &[Constraint] {
+    /// Returns the goal with the largest target, whose limits the most networks are within.
+    pub fn widest_goal(&self) -> Option<&Goal> {
         let first = |goal: &&Goal| goal.limits.constraints.first().map_or(0.0, |c| c.limit);
-        let widest = self.goals.iter().max_by(|a, b| first(a).total_cmp(&first(b)));
-        widest.map_or(&[], |goal| &goal.limits.constraints)
+        self.goals.iter().max_by(|a, b| first(a).total_cmp(&first(b)))
+    }
+
+    /// Returns the limits of the largest target.
+    pub fn widest(&self) -> &[Constraint] {
+        self.widest_goal().map_or(&[], |goal| &goal.limits.constraints)
     }
 }
 

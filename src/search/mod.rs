@@ -1,14 +1,14 @@
 //! What networks cost, what they may cost, and exact choice of the best ones within that.
 
+mod check;
 mod choose;
 mod cost;
-mod derive;
 mod limits;
 mod propose;
 mod states;
 
+pub use check::{check, latency_range, scores_of};
 pub use choose::{Nearest, best_of, best_within, extreme, nearest_below, range};
 pub use cost::{Constraint, Cost, SearchError, Unit, latency_name};
-pub use derive::{check, derive, latency_range, scores_of};
 pub use limits::{Candidate, Goal, Limits, Searched};
-pub use propose::{evolve, fitted, propose, sample};
+pub use propose::{evolve, fitted, near, propose, sample};

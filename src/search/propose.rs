@@ -1,6 +1,7 @@
 //! Gradient-free search among networks that are costly to score.
 
 use super::{Candidate, Limits, SearchError, scores_of};
+use crate::model::Polynomial;
 use crate::space::Networks;
 use nalgebra::{DMatrix, DVector};
 use rand::Rng;
@@ -35,6 +36,38 @@ impl<E, S: FnMut(&[usize]) -> Result<f64, E>> Scored<S> {
         best.sort_by(|a, b| b.score.total_cmp(&a.score));
         best
     }
+}
+
+/// The most changes that [`near`] tries.
+const MOST_CHANGES: usize = 64;
+
+/// Returns a random network whose cost is within `tolerance` of `wanted`, or about as near. Its choices are drawn evenly,
+/// and then changed one by one, at random, where that brings the cost nearer. Without the changes, nearly all networks
+/// would have a medium cost. `choices[l]` are the choices that layer l may hold.
+pub fn near(
+    cost: &Polynomial,
+    choices: &[Vec<usize>],
+    (wanted, tolerance): (f64, f64),
+    rng: &mut impl Rng,
+) -> Vec<usize> {
+    let mut draw = |layer: usize| *choices[layer].choose(rng).unwrap_or(&0);
+    let mut path: Vec<usize> = (0..choices.len()).map(&mut draw).collect();
+    let distance = |path: &[usize]| (cost.value(path, 0) - wanted).abs();
+    let mut nearest = distance(&path);
+    for change in 0..MOST_CHANGES {
+        if nearest <= tolerance {
+            break;
+        }
+        let layer = change % path.len().max(1);
+        let old = std::mem::replace(&mut path[layer], draw(layer));
+        let found = distance(&path);
+        if found < nearest {
+            nearest = found;
+        } else {
+            path[layer] = old;
+        }
+    }
+    path
 }
 
 /// Rounds in which networks are proposed, after the first, random ones.

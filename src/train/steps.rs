@@ -20,13 +20,13 @@ pub fn expectation(cost: &Polynomial, probabilities: &[Tensor]) -> Tensor {
     change.fold(Tensor::from(cost.expected(&at)), |sum, change| sum + change)
 }
 
-/// Returns E/L − 1 for each constraint: by what share the expected cost E exceeds the limit L.
+/// Returns (E − L)/S for each constraint, where E is the expected cost, L the limit and S the scale, which is usually the
+/// limit.
 pub fn excesses(constraints: &[Constraint], probabilities: &[Tensor]) -> Vec<Tensor> {
-    constraints.iter().map(|c| expectation(&c.cost.polynomial, probabilities) / c.limit.max(1.0) - 1.0).collect()
+    constraints.iter().map(|c| (expectation(&c.cost.polynomial, probabilities) - c.limit) / c.scale).collect()
 }
 
-/// Returns what the constraints add to the loss of alpha: λ·Σ max(0, E/L − 1), where E is an expected cost and L its
-/// limit.
+/// Returns what the constraints add to the loss of alpha: λ times the sum of their [`excesses`] above 0.
 ///
 /// TF-NAS (Hu et al. 2020, arXiv 2008.05314, eq. 11) uses |E/L − 1|. But a mixture that is still spread over all
 /// choices is cheap, and the absolute value would then drive alpha towards expensive choices, whether or not they

@@ -6,7 +6,6 @@
 use super::{Algorithm, Search};
 use crate::data::Batch;
 use crate::record::{Expected, SearchEpoch};
-use crate::search::{best_within, scores_of};
 use crate::space::{CandidateOp, Choice, names_of};
 use crate::train::epochs::{At, Metrics, Task};
 use crate::train::steps::{excesses, penalty};
@@ -47,7 +46,32 @@ impl<'a> Alpha<'a> {
 
     /// Returns the log-probability of each choice, by layer.
     pub fn log_probabilities(&self) -> Vec<Vec<f64>> {
-        self.net.log_probabilities().iter().map(numbers).collect()
+        self.decided().iter().map(numbers).collect()
+    }
+
+    /// Returns log softmax(alpha), by layer. In `gradient`, the probability of a `zero` is 0, since no path contains one:
+    /// expected costs would otherwise be lower than those of any path.
+    fn decided(&self) -> Vec<Tensor> {
+        let log = self.net.log_probabilities();
+        if self.search.settings.algorithm != Algorithm::Gradient {
+            return log;
+        }
+        let choices = self.search.searched.networks.choices().iter();
+        let live = choices.map(|choices| self.mask(choices, |op| op != CandidateOp::Zero));
+        log.iter().zip(live).map(|(log, live)| (log + live).log_softmax(-1, Kind::Float)).collect()
+    }
+
+    /// Returns the expected costs, with their limits.
+    fn expected(&self) -> Vec<Expected> {
+        let probabilities: Vec<Vec<f64>> = self.decided().iter().map(|log| numbers(&log.exp())).collect();
+        let constraints = self.search.searched.widest().iter();
+        constraints.map(|constraint| Expected::of(constraint, &probabilities)).collect()
+    }
+
+    /// Returns 0 for each choice that is allowed, and minus infinity for the others.
+    fn mask(&self, choices: &[Choice], allowed: impl Fn(CandidateOp) -> bool) -> Tensor {
+        let mask = choices.iter().map(|choice| if allowed(choice.op) { 0.0 } else { f32::NEG_INFINITY });
+        Tensor::from_slice(&mask.collect::<Vec<f32>>()).to_device(self.net.alpha.device())
     }
 
     /// Warns about layers whose choice is hardly better than another one.
@@ -71,7 +95,8 @@ impl<'a> Alpha<'a> {
     fn entropies(&self) -> Vec<f64> {
         let networks = &self.search.searched.networks;
         let log = self.log_probabilities();
-        let entropy = |layer: usize| -log[layer].iter().map(|log| log.exp() * log).sum::<f64>();
+        let likely = |log: &&f64| **log > f64::NEG_INFINITY;
+        let entropy = |layer: usize| -log[layer].iter().filter(likely).map(|log| log.exp() * log).sum::<f64>();
         networks.searched().map(entropy).collect()
     }
 
@@ -101,9 +126,8 @@ impl<'a> Alpha<'a> {
         held_out.epoch(!self.search.settings.seed, stream, self.search.augment).batch(step)
     }
 
-    /// Returns, by layer, 0 for each choice that a step may use, and minus infinity for the others. `skip` is sometimes
-    /// left out, since it has nothing to learn and would be ahead at first (Chen et al. 2019, arXiv 1904.12760, section
-    /// 3.2).
+    /// Returns, by layer, the mask of the choices that a step may use. `skip` is sometimes left out, since it has nothing
+    /// to learn and would be ahead at first (Chen et al. 2019, arXiv 1904.12760, section 3.2).
     fn allowed(&self, at: At, rng: &mut ChaCha8Rng) -> Vec<Tensor> {
         let dropout = self.search.settings.skip_dropout.get() * (1.0 - self.progress(at));
         let sampled = self.search.settings.algorithm == Algorithm::Gradient;
@@ -115,9 +139,7 @@ impl<'a> Alpha<'a> {
                 CandidateOp::Zero => !sampled,
                 _ => true,
             };
-            let mask: Vec<f32> =
-                choices.iter().map(|choice| if allowed(choice.op) { 0.0 } else { f32::NEG_INFINITY }).collect();
-            Tensor::from_slice(&mask).to_device(self.net.alpha.device())
+            self.mask(choices, allowed)
         };
         self.search.searched.networks.choices().iter().map(of_layer).collect()
     }
@@ -150,7 +172,8 @@ impl<'a> Alpha<'a> {
         let settings = self.search.settings;
         let allowed = self.allowed(at, rng);
         let (images, labels) = self.tensors(batch);
-        let (probabilities, rate) = (self.net.probabilities(), settings.alpha_learning_rate.get());
+        let probabilities: Vec<Tensor> = self.decided().iter().map(Tensor::exp).collect();
+        let rate = settings.alpha_learning_rate.get();
         let (path, mixed);
         let (gate, limits) = match settings.algorithm {
             Algorithm::Gradient => {
@@ -167,8 +190,8 @@ impl<'a> Alpha<'a> {
         metrics.held_out.add(loss.double_value(&[]), correct(&logits, &labels), batch.labels.len());
     }
 
-    /// Returns Σ λᵢ·(Eᵢ/Lᵢ − 1). The multipliers λᵢ then rise in proportion to these excesses, but never become
-    /// negative: dual ascent on the limits (Luo et al. 2022, arXiv 2208.10658, section 3.3).
+    /// Returns the sum of the [`excesses`], each times its multiplier λ. The multipliers then rise in proportion to the
+    /// excesses, but never become negative: dual ascent on the limits (Luo et al. 2022, arXiv 2208.10658, section 3.3).
     fn multiplied(&mut self, probabilities: &[Tensor]) -> Tensor {
         let excesses = excesses(self.search.searched.widest(), probabilities);
         let terms = excesses.iter().zip(numbers(&self.multipliers)).map(|(excess, multiplier)| excess * multiplier);
@@ -202,7 +225,8 @@ impl Task for Alpha<'_> {
         let rate = self.learning_rate(at);
         let trains_alpha = at.epoch > self.search.settings.warmup_epochs;
         let held_out = trains_alpha.then(|| self.held_out(at));
-        if let (Some(batch), true) = (&held_out, self.search.settings.unrolled) {
+        let unrolled = self.search.settings.unrolled && self.search.settings.algorithm == Algorithm::Mixture;
+        if let (Some(batch), true) = (&held_out, unrolled) {
             self.unrolled_step(at, (&images, &labels), batch, &mut rng, metrics);
         } else if let Some(batch) = &held_out {
             self.alpha_step(at, batch, &mut rng, metrics);
@@ -223,15 +247,13 @@ impl Task for Alpha<'_> {
 
     fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Result<SearchEpoch, TrainError> {
         let networks = &self.search.searched.networks;
-        let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
-        let constraints = self.search.searched.widest().iter();
         Ok(SearchEpoch {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
             train_loss: metrics.train.mean_loss().unwrap_or_default(),
             held_out_loss: metrics.held_out.mean_loss(),
             held_out_accuracy: metrics.held_out.accuracy(),
-            constraints: constraints.map(|constraint| Expected::of(constraint, &probabilities)).collect(),
+            constraints: self.expected(),
             multipliers: match self.search.settings.algorithm {
                 Algorithm::Gradient => numbers(&self.multipliers),
                 _ => vec![],
@@ -249,11 +271,9 @@ impl Task for Alpha<'_> {
     }
 
     fn note(&self) -> String {
-        let probabilities: Vec<Vec<f64>> = self.net.probabilities().iter().map(numbers).collect();
-        let expected = self.search.searched.widest().iter().map(|constraint| {
-            let expected = Expected::of(constraint, &probabilities);
-            format!("{} of {}", expected.unit.show(expected.expected), expected.unit.show(expected.limit))
-        });
+        let expected = self.expected();
+        let expected =
+            expected.iter().map(|cost| format!("{} of {}", cost.unit.show(cost.expected), cost.unit.show(cost.limit)));
         let expected = expected.collect::<Vec<_>>().join(", ");
         match self.search.settings.algorithm {
             Algorithm::Gradient => {
@@ -264,22 +284,24 @@ impl Task for Alpha<'_> {
         }
     }
 
-    /// Returns whether the best network within the limits has stayed the same for `patience` epochs.
+    /// Returns whether the best network within the limits and in the band of the largest target has stayed the same for
+    /// `patience` epochs.
     fn is_done(&self, log: &[SearchEpoch]) -> bool {
         let patience = self.search.settings.patience;
         if patience == 0 || log.len() <= self.search.settings.warmup_epochs.saturating_add(patience) {
             return false;
         }
+        let Some(goal) = self.search.searched.widest_goal() else { return false };
+        let networks = &self.search.searched.networks;
         let best = |row: &SearchEpoch| {
             let mut rows = row.alpha.iter();
-            let networks = &self.search.searched.networks;
             let searched: Vec<usize> = networks.searched().collect();
             let of_layer = |layer: usize| match searched.contains(&layer) {
                 true => rows.next().cloned().unwrap_or_default(),
                 false => vec![0.0],
             };
             let alpha: Vec<Vec<f64>> = (0..networks.len()).map(of_layer).collect();
-            best_within(&scores_of(networks, |layer, choice| alpha[layer][choice]), self.search.searched.widest())
+            goal.limits.best(networks, &alpha, 1).ok()
         };
         let last = best(&log[log.len() - 1]);
         last.is_some() && log[log.len() - 1 - patience..].iter().all(|row| best(row) == last)

@@ -43,7 +43,7 @@ pub struct TrainedSupernet {
 
 /// The networks that a search proposes for some limits.
 pub struct Proposed {
-    /// Best first: by the short trainings if there were any, otherwise by their scores.
+    /// Best first: by the short training runs if there were any, otherwise by their scores.
     pub candidates: Vec<Candidate>,
     /// The best score within the limits. `None` if the algorithm gives networks no scores.
     pub best_score: Option<f64>,

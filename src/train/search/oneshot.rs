@@ -3,18 +3,17 @@
 use super::{Component, Search};
 use crate::data::Batch;
 use crate::record::SearchEpoch;
-use crate::search::{Cost, extreme};
+use crate::search::{Cost, extreme, near};
 use crate::train::epochs::{At, Metrics, Task};
 use crate::train::settings::MOST_WARMUP;
 use crate::train::{Gate, Sgd, Supernet, TrainError, correct, cosine, sandwich_step, tensors, weight_step};
 use nas_exporters::Shape;
 use rand::Rng;
-use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-/// The number of random paths of which the one nearest to a random latency is trained.
-const DRAWS: usize = 8;
+/// How near the latency of a path is to the one that was drawn for it, as a share of the range of the space.
+const TOLERANCE: f64 = 0.02;
 
 /// Random paths of a sandwich, besides the largest and the smallest (Yu et al. 2020, arXiv 2003.11142).
 const RANDOM_PATHS: usize = 2;
@@ -49,16 +48,12 @@ impl<'a> Oneshot<'a> {
         self.net
     }
 
-    /// Returns a path whose latency is spread evenly over the range of the space. Paths of evenly drawn choices nearly
-    /// always have a medium latency.
+    /// Returns a random path. The latencies of such paths are spread evenly over the range of the space.
     fn path(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
         let (least, most) = self.range;
         let wanted = least + rng.random::<f64>() * (most - least);
         let cost = &self.search.searched.widest()[0].cost.polynomial;
-        let mut draw = || -> Vec<usize> { self.live.iter().map(|live| *live.choose(rng).unwrap_or(&0)).collect() };
-        let paths: Vec<Vec<usize>> = (0..DRAWS).map(|_| draw()).collect();
-        let distance = |path: &Vec<usize>| (cost.value(path, 0) - wanted).abs();
-        paths.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or_default()
+        near(cost, &self.live, (wanted, TOLERANCE * (most - least)), rng)
     }
 
     fn learning_rate(&self, at: At) -> f64 {

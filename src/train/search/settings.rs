@@ -22,7 +22,7 @@ pub enum Algorithm {
     /// A supernet whose networks share weights, trained by sampled paths without a target. Networks within the limits
     /// are then scored on held-out images (Guo et al. 2020, arXiv 1904.00420; Yu et al. 2020, arXiv 2003.11142).
     Oneshot,
-    /// Short trainings of networks that a model of the results so far predicts to be the best (Wen et al. 2020, arXiv
+    /// Short training runs of networks that a model of the results so far predicts to be the best (Wen et al. 2020, arXiv
     /// 1912.00848). Here the model is linear, so its best network within the limits is found exactly.
     Surrogate,
     /// Random networks within the limits.
@@ -117,8 +117,8 @@ pub struct SearchSettings {
     pub warmup_epochs: usize,
     /// Images per step.
     pub batch_size: BatchSize,
-    /// Share of the training images that is held out. Networks are chosen by these images, and weights are not trained
-    /// on them.
+    /// Share of the training images that is held out: no weights are trained on them. `oneshot`, `gradient` and
+    /// `mixture` compare networks by these images, and the accuracy of short training runs is shown for them.
     pub held_out: HeldOut,
     /// Peak learning rate of the weights.
     pub learning_rate: LearningRate,
@@ -139,9 +139,9 @@ pub struct SearchSettings {
     /// Parts of the algorithm to use.
     pub components: Components,
     /// The number of networks that are compared for each target: with the weights of the supernet in `oneshot`, and by
-    /// short trainings in `surrogate`, `random` and `evolution`.
+    /// short training runs in `surrogate`, `random` and `evolution`.
     pub candidates: NetworkCount,
-    /// The number of best candidates that are then compared by short trainings.
+    /// The number of best candidates that are then compared by short training runs.
     pub finalists: NetworkCount,
     /// Passes over the training split in a short training.
     pub trial_epochs: EpochCount,
@@ -193,9 +193,9 @@ impl SearchSettings {
     /// Returns what the scores of the networks are, and how one of the networks is chosen.
     pub fn choice(&self) -> String {
         let chosen = match (self.algorithm, self.components.has(Component::Reranking)) {
-            (Algorithm::Random, true) => "short trainings compare all networks",
+            (Algorithm::Random, true) => "short training runs compare all networks",
             (Algorithm::Random, false) => "the first network is taken",
-            (_, true) => "short trainings compare the networks with the best scores",
+            (_, true) => "short training runs compare the networks with the best scores",
             (_, false) => "the best score is taken",
         };
         format!("{}; {chosen}", self.algorithm.scores())
@@ -236,7 +236,8 @@ impl SearchSettings {
         let usual = SearchSettings::default();
         let mixture = self.algorithm == Algorithm::Mixture;
         let alpha = mixture || self.algorithm == Algorithm::Gradient;
-        let supernet = alpha || self.algorithm == Algorithm::Oneshot;
+        let oneshot = self.algorithm == Algorithm::Oneshot;
+        let supernet = alpha || oneshot;
         let flags = [
             ("--epochs", supernet, self.epochs == usual.epochs),
             ("--warmup-epochs", alpha, self.warmup_epochs == usual.warmup_epochs),
@@ -248,8 +249,21 @@ impl SearchSettings {
             ("--unrolled", mixture, self.unrolled == usual.unrolled),
             ("--candidates", !alpha, self.candidates == usual.candidates),
             ("--finalists", self.algorithm != Algorithm::Random, self.finalists == usual.finalists),
+            ("--trial-epochs", self.trains_networks(), self.trial_epochs == usual.trial_epochs),
+            ("--components sandwich", oneshot, !self.components.has(Component::Sandwich)),
+            (
+                "--components distillation without sandwich",
+                oneshot && self.components.has(Component::Sandwich),
+                !self.components.has(Component::Distillation),
+            ),
         ];
         flags.into_iter().filter(|(_, used, same)| !used && !same).map(|(flag, ..)| flag).collect()
+    }
+
+    /// Returns whether single networks are trained from scratch.
+    fn trains_networks(&self) -> bool {
+        let without_supernet = matches!(self.algorithm, Algorithm::Surrogate | Algorithm::Evolution);
+        without_supernet || self.components.has(Component::Reranking)
     }
 
     /// Returns the augmentation of training images.

@@ -1,7 +1,8 @@
-//! What is found out about single networks, with the weights of a supernet and by short trainings from scratch.
+//! What is found out about single networks, with the weights of a supernet and by short training runs from scratch.
 
 use super::{Component, Search};
 use crate::artifact::{self, Digest};
+use crate::data::{Augment, Batches};
 use crate::record::CandidateRow;
 use crate::search::Candidate;
 use crate::space::{Genotype, Network};
@@ -15,8 +16,8 @@ use std::time::Instant;
 /// Images per batch when a network is scored.
 const SCORED_BATCH: usize = 256;
 
-/// What the loss of a short training is. The losses of a search that compares another one are not read.
-pub(super) const LOSS: &str = "loss of the last epoch";
+/// How networks are compared. What a search that compares them otherwise has found out is not read.
+pub(super) const LOSS: &str = "loss of the last epoch; calibrated on shuffled images";
 
 /// The number of images from which the statistics of batch norm are computed.
 const CALIBRATION_IMAGES: usize = 1024;
@@ -45,14 +46,14 @@ impl<'a> Trials<'a> {
         Ok(Trials { search, path, rows, known, _deferred: Deferred::new() })
     }
 
-    /// Returns all rows in the order in which they were found, and removes the checkpoints of the short trainings.
+    /// Returns all rows in the order in which they were found, and removes the checkpoints of the short training runs.
     ///
     /// # Errors
-    /// [`TrainError::AllDiverged`] if there were short trainings, and all of them diverged.
+    /// [`TrainError::AllDiverged`] if there were short training runs, and all of them diverged.
     pub fn close(self) -> Result<Vec<CandidateRow>, TrainError> {
         let mut trained = self.rows.iter().filter(|row| row.epochs > 0).peekable();
         if trained.peek().is_some() && trained.all(|row| row.loss.is_none()) {
-            return Err(TrainError::AllDiverged { learning_rate: self.search.settings.learning_rate.get() });
+            return Err(self.diverged());
         }
         let unfinished = self.search.unfinished.trial();
         for row in self.rows.iter().filter(|row| row.epochs > 0) {
@@ -63,6 +64,10 @@ impl<'a> Trials<'a> {
             }
         }
         Ok(self.rows)
+    }
+
+    fn diverged(&self) -> TrainError {
+        TrainError::AllDiverged { learning_rate: self.search.settings.learning_rate.get() }
     }
 
     /// Returns the key of the short training of a network.
@@ -78,14 +83,16 @@ impl<'a> Trials<'a> {
         let search = self.search;
         let row = self.row(self.genotype(choices).names(), 0, |ops| {
             let size = SCORED_BATCH.try_into().unwrap_or(std::num::NonZeroUsize::MIN);
-            let train = crate::data::Batches { size, ..search.train_batches() };
-            let held_out = crate::data::Batches { size, ..search.held_out_batches() };
+            // A data set may be sorted by class, and the statistics of a batch are to be those of all classes.
+            let shuffled =
+                |batches: Batches<'a>| Batches { size, ..batches }.epoch(search.settings.seed, 0, Augment::default());
+            let (train, held_out) = (shuffled(search.train_batches()), shuffled(search.held_out_batches()));
             let path = supernet.path(choices);
             let seen = if search.settings.components.has(Component::Recalibration) {
-                path.calibrate(train.in_order().take(CALIBRATION_IMAGES.div_ceil(SCORED_BATCH)));
-                path.evaluate(held_out.in_order(), Norm::Running)
+                path.calibrate(train.iter().take(CALIBRATION_IMAGES.div_ceil(SCORED_BATCH)));
+                path.evaluate(held_out.iter(), Norm::Running)
             } else {
-                path.evaluate(held_out.in_order(), Norm::Batch)
+                path.evaluate(held_out.iter(), Norm::Batch)
             };
             let loss = seen.mean_loss().unwrap_or(f64::INFINITY);
             if !loss.is_finite() {
@@ -139,10 +146,10 @@ impl<'a> Trials<'a> {
 
     /// Compares candidates by successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943): all of them are trained
     /// for one epoch, the better half for as many epochs again, and so on until the short training ends. Returns them
-    /// best first; those that were trained longer come before the others.
+    /// best first, without those that diverged; those that were trained longer come before the others.
     ///
     /// # Errors
-    /// Fails if a training fails.
+    /// [`TrainError::AllDiverged`] if all that were trained longest diverged. Also fails if a training fails.
     pub fn race(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, TrainError> {
         let (last, mut behind) = (self.search.settings.trial_epochs.get(), vec![]);
         let mut racing: Vec<(f64, Candidate)> = candidates.into_iter().map(|candidate| (0.0, candidate)).collect();
@@ -152,6 +159,10 @@ impl<'a> Trials<'a> {
             }
             for (score, candidate) in &mut racing {
                 *score = self.train(&candidate.choices, epochs)?;
+            }
+            racing.retain(|(score, _)| *score > f64::NEG_INFINITY);
+            if racing.is_empty() {
+                return Err(self.diverged());
             }
             racing.sort_by(|a, b| b.0.total_cmp(&a.0));
             if epochs < last {

@@ -1,7 +1,7 @@
 use super::{Constraint, Cost, SearchError, Unit, best_within, range};
 use crate::latency::Latency;
 use crate::model::LatencyModel;
-use crate::space::{CandidateOp, Genotype, Networks};
+use crate::space::{CandidateOp, Networks};
 
 impl Cost {
     /// Returns the latency that a latency model predicts.
@@ -32,17 +32,6 @@ pub fn scores_of(networks: &Networks, mut score: impl FnMut(usize, usize) -> f64
         (0..networks.choices()[layer].len()).map(&mut of).collect()
     };
     (0..networks.len()).map(of_layer).collect()
-}
-
-/// Returns the network with the largest summed score that is within all constraints. The result is exact and never
-/// contains a `zero`.
-///
-/// # Errors
-/// [`SearchError::Unreachable`] if no network is within all constraints.
-pub fn derive(networks: &Networks, scores: &[Vec<f64>], constraints: &[Constraint]) -> Result<Genotype, SearchError> {
-    let scores = scores_of(networks, |layer, choice| scores[layer][choice]);
-    let best = best_within(&scores, constraints).ok_or_else(|| unreachable(networks, constraints))?;
-    Ok(Genotype::new(networks.clone(), best))
 }
 
 /// Warns of each limit that every network is within.
