@@ -7,7 +7,7 @@ use common::Workspace;
 use edge_nas::artifact;
 use edge_nas::model::LatencyModel;
 use edge_nas::record::{BegunFiles, CandidateRow, Certificate, RunDir, SearchEpoch};
-use edge_nas::space::{CandidateOp, Genotype};
+use edge_nas::space::{Genotype, names_of};
 use edge_nas::table::LatencyTable;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
@@ -73,7 +73,7 @@ fn trainings_that_diverge_are_counted_out() {
     let ws = Workspace::wide();
     for algorithm in ["random", "surrogate", "evolution"] {
         let error = ws.error(&command(&format!("--run r --algorithm {algorithm} {TARGET} --learning-rate 1e30")));
-        assert!(error.contains("all networks diverged; lower --learning-rate"), "{error}");
+        assert!(error.contains("diverged, and no network is left; lower --learning-rate"), "{error}");
         assert!(!ws.path("r/genotype.json").exists());
     }
 }
@@ -104,7 +104,7 @@ fn networks_that_diverge_late_are_not_chosen() {
 
     diverged(&|_| true);
     let error = ws.error(&search);
-    assert!(error.contains("all networks diverged; lower --learning-rate"), "{error}");
+    assert!(error.contains("diverged, and no network is left; lower --learning-rate"), "{error}");
     let kept = &last[last.len() - 1].ops;
     diverged(&|row| row.ops != *kept);
     ws.nas(&search).assert().success();
@@ -123,11 +123,13 @@ fn the_expected_latency_of_gradient_is_that_of_its_paths() {
     for epoch in artifact::read_lines::<SearchEpoch>(&ws.path("r/search.jsonl")).unwrap() {
         let of_layer = |layer: usize| {
             let Some(row) = searched.iter().position(|&other| other == layer) else { return vec![1.0] };
-            let live = |i: usize| if networks.choices()[layer][i].op == CandidateOp::Zero { 0.0 } else { 1.0 };
-            let weights = epoch.alpha[row].iter().enumerate().map(|(i, alpha)| live(i) * alpha.exp());
-            let weights: Vec<f64> = weights.collect();
-            let sum: f64 = weights.iter().sum();
-            weights.iter().map(|weight| weight / sum).collect()
+            let names = names_of(&networks.choices()[layer]);
+            let live: Vec<String> = names.iter().filter(|name| !name.starts_with("zero")).cloned().collect();
+            assert_eq!(epoch.choices[row], live);
+            assert!(epoch.entropies[row] <= (live.len() as f64).ln() + 1e-6);
+            let sum: f64 = epoch.alpha[row].iter().map(|alpha| alpha.exp()).sum();
+            let of = |name: &String| live.iter().position(|other| other == name);
+            names.iter().map(|name| of(name).map_or(0.0, |i| epoch.alpha[row][i].exp() / sum)).collect()
         };
         let probabilities: Vec<Vec<f64>> = (0..networks.len()).map(of_layer).collect();
         let (expected, logged) = (cost.expected(&probabilities), epoch.constraints[0].expected);

@@ -220,8 +220,9 @@ fn rows_of_networks_that_miss_the_target_are_kept() {
     let two = search.replace("--target-latency 60%", "--targets 60%,1s").replace("--measure-top 2", "--measure-top 9");
     let output = ws.nas(&format!("{two} --run two")).assert().code(1).get_output().clone();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("error: none of the 4 best networks"), "{stderr}");
-    assert!(stderr.contains("warning: only 4 networks are measured"), "{stderr}");
+    assert!(stderr.contains("error: none of the 4 best networks") && stderr.contains("another --run"), "{stderr}");
+    assert!(stderr.contains("warning: networks to measure: 4"), "{stderr}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("two/targets/"), "what was found is printed");
     let targets = RunDir(ws.path("two")).targets().unwrap();
     let [(name, dir)] = targets.as_slice() else { panic!("{targets:?}") };
     assert!(name.ends_with('s') && dir.certificate().unwrap().unwrap().measured_ns.is_some(), "{name}");

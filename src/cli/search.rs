@@ -86,11 +86,13 @@ impl Args {
         let data = Data::load(&search.data)?;
         let _lock = RunDir(search.run.clone()).lock()?;
         let searched = run::searched(&search, &data)?;
-        let found = run::search(&search, &searched, &data)?;
-        match found.as_slice() {
-            [one] => print(json, one, || shown(one)),
-            several => print(json, &several, || several.iter().map(shown).collect::<Vec<_>>().join("\n")),
+        let outcome = run::search(&search, &searched, &data)?;
+        match outcome.found.as_slice() {
+            [] => {}
+            [one] if searched.goals.len() == 1 => print(json, one, || shown(one))?,
+            several => print(json, &several, || several.iter().map(shown).collect::<Vec<_>>().join("\n"))?,
         }
+        Ok(outcome.complete().map(drop)?)
     }
 }
 

@@ -135,10 +135,11 @@ fn has_end(jpeg: &[u8]) -> bool {
     loop {
         match jpeg.get(at..at + 4) {
             Some([0xff, 0xda, ..]) => return jpeg[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
-            // Any number of such bytes may precede a marker.
-            Some([0xff, 0xff, ..]) => at += 1,
+            // Any number of such bytes may precede a marker, and decoders skip other bytes between segments.
+            Some([0xff, 0xff | 0x00, ..]) => at += 1,
             Some([0xff, _, high, low]) => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
-            _ => return false,
+            Some(_) => at += 1,
+            None => return false,
         }
     }
 }

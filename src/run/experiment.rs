@@ -154,18 +154,7 @@ impl Experiment {
     /// The errors of the stages.
     pub fn execute(&self, run: &RunDir) -> Result<(), RunError> {
         let data = Data::load(&self.data)?;
-        let images = Images::Data(self.data.clone());
-        let wanted = Wanted { networks: self.profile.networks, isolated: self.profile.isolated };
-        let space = self.space.clone();
-        let networks = networks_for(SearchSpace::load(&self.space)?, &data)?;
-        // What cannot be done is reported before hours are spent on other stages.
-        let targets = self.targets();
-        targets.check()?;
-        let BaselineKeys { architecture, width, .. } = &self.baseline;
-        let baseline_network = Network::baseline(architecture, *width, networks.input, networks.classes[0])?;
-        self.search.check_with(&data)?;
-        self.train.check(&data)?;
-        self.baseline.train.as_ref().map_or(Ok(()), |train| train.check(&data))?;
+        let baseline_network = self.check(&data)?;
         let toml = toml::to_string(self).map_err(|e| RunError::Toml(e.to_string()))?;
         artifact::write(&run.experiment(), toml.as_bytes())?;
         let mut stages = Stages::open(run)?;
@@ -174,13 +163,12 @@ impl Experiment {
         // Only missing rows are measured, so this stage itself finds out what is left to do. A given table is used as
         // it is.
         if self.measure.table.is_none() {
-            let (measure, board) = (self.measure.clone(), self.board.clone());
-            profile(&Profile { space, images, wanted, again: false, measure, board })?;
+            profile(&self.profiling())?;
         }
 
         let settings = Search {
             run: run.0.clone(),
-            targets,
+            targets: self.targets(),
             space: self.space.clone(),
             data: self.data.clone(),
             measure: self.measure.clone(),
@@ -192,7 +180,7 @@ impl Experiment {
         let key = (&searched.networks.space, &searched.goals, &self.search, &fingerprint);
         let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.candidates(), dir.searched_on()]);
         let outputs: Vec<PathBuf> = outputs.chain([run.search_log(), run.target_names()]).collect();
-        stages.run("search", &key, &outputs, || search(&settings, &searched, &data).map(drop))?;
+        stages.run("search", &key, &outputs, || search(&settings, &searched, &data)?.complete().map(drop))?;
 
         for dir in &folders {
             let genotype = Network::Genotype(artifact::read_json(&dir.genotype(), "nas search")?);
@@ -217,6 +205,29 @@ impl Experiment {
             report::Run::load(dir)?.write(dir)?;
         }
         Ok(())
+    }
+
+    /// Checks what can be checked before hours are spent on the first stages. Returns the baseline.
+    fn check(&self, data: &Data) -> Result<Network, RunError> {
+        self.targets().check()?;
+        let networks = networks_for(SearchSpace::load(&self.space)?, data)?;
+        let BaselineKeys { architecture, width, train } = &self.baseline;
+        let baseline = Network::baseline(architecture, *width, networks.input, networks.classes[0])?;
+        self.search.check_with(data)?;
+        self.train.check(data)?;
+        train.as_ref().map_or(Ok(()), |train| train.check(data))?;
+        Ok(baseline)
+    }
+
+    fn profiling(&self) -> Profile {
+        Profile {
+            space: self.space.clone(),
+            images: Images::Data(self.data.clone()),
+            wanted: Wanted { networks: self.profile.networks, isolated: self.profile.isolated },
+            again: false,
+            measure: self.measure.clone(),
+            board: self.board.clone(),
+        }
     }
 
     /// Exports the networks of a folder and measures them.

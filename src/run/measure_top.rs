@@ -57,11 +57,14 @@ impl Place<'_> {
         }
     }
 
-    /// Moves the rows of the copy to the latency table.
+    /// Moves the rows of the copy to the latency table, if anything was measured.
     ///
     /// # Errors
     /// Fails if another process adds rows to the table, or a file cannot be read or written.
     pub fn keep(&self, networks: &Networks) -> Result<(), RunError> {
+        if !self.copy.is_file() {
+            return Ok(());
+        }
         let device = self.measure.device()?;
         let runtime = self.measure.first_runtime(&device)?;
         let command = self.command(runtime);

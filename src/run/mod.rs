@@ -135,6 +135,10 @@ pub enum RunError {
         "none of the {measured} best networks was measured to take at most {target}, and the nearest takes {nearest}; raise --measure-top or the target"
     )]
     NoneMeets { measured: usize, target: crate::latency::Latency, nearest: crate::latency::Latency },
+    #[error("{reasons}")]
+    Missed { reasons: String },
+    #[error("{reasons}; the networks for the other targets are kept: to search for this one again, name another --run")]
+    SomeMissed { reasons: String },
     #[error("cannot write the experiment: {0}")]
     Toml(String),
 }

@@ -7,8 +7,8 @@ use crate::latency::Latency;
 use crate::record::{BegunFiles, CandidateRow, Certificate, Certified, Made, RunDir, SearchedOn};
 use crate::search::{Candidate, Goal, Limits, Searched};
 use crate::space::Genotype;
-use crate::train;
 use crate::train::search::{Proposed, SearchSettings};
+use crate::train::{self, TrainError};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,29 @@ pub struct Found {
     pub measured_ns: Option<Latency>,
 }
 
+/// The networks that a search found, and why it found none for other targets.
+#[derive(Debug)]
+pub struct Outcome {
+    pub found: Vec<Found>,
+    pub missed: Vec<RunError>,
+}
+
+impl Outcome {
+    /// Returns the networks if there is one for each target.
+    ///
+    /// # Errors
+    /// Fails if there is none for a target.
+    pub fn complete(mut self) -> Result<Vec<Found>, RunError> {
+        let reasons: Vec<String> = self.missed.iter().map(RunError::to_string).collect();
+        match (self.missed.len(), self.found.is_empty()) {
+            (0, _) => Ok(self.found),
+            (1, true) => Err(self.missed.remove(0)),
+            (_, true) => Err(RunError::Missed { reasons: reasons.join("; ") }),
+            (_, false) => Err(RunError::SomeMissed { reasons: reasons.join("; ") }),
+        }
+    }
+}
+
 /// The network chosen for a goal, and the limits that it was chosen by.
 struct Chosen {
     candidate: Candidate,
@@ -52,9 +75,9 @@ struct Chosen {
 /// `candidates.jsonl`, `genotype.json` and `search.json`, and the names of several goals to `targets.json`.
 ///
 /// # Errors
-/// Fails if the loss diverges, if a file cannot be written, or if networks that are to be measured cannot be measured
-/// or miss a target. What was found for other targets is written first.
-pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<Found>, RunError> {
+/// Fails if the loss of a supernet diverges, if a file cannot be written, or if networks that are to be measured cannot
+/// be measured.
+pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Outcome, RunError> {
     let run = RunDir(search.run.clone());
     let measuring = search.measure_top.as_ref().map(|top| (top, place(search, searched, &run)));
     if let Some((_, place)) = &measuring {
@@ -64,14 +87,20 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
     let mut begun = BegunFiles { log: by.log_key(), candidates: vec![] };
     artifact::write_json(&run.begun_files(), &begun)?;
     let trained = by.train()?;
-    let (mut found, mut missed) = (vec![], None);
+    let (mut found, mut missed) = (vec![], vec![]);
     for (goal, dir) in searched.goals.iter().zip(folders(&search.run, searched)) {
         begun.candidates.push(by.candidates_key(&goal.limits));
         artifact::write_json(&run.begun_files(), &begun)?;
-        let proposed = by.candidates(&trained, &goal.limits)?;
+        let proposed = match by.candidates(&trained, &goal.limits) {
+            Err(diverged @ TrainError::AllDiverged { .. }) => {
+                missed.push(diverged.into());
+                continue;
+            }
+            proposed => proposed?,
+        };
         match choice(measuring.as_ref(), searched, goal, &proposed.candidates) {
             Ok(chosen) => found.push((&goal.name, dir, certified(search, searched, chosen, &proposed), proposed.rows)),
-            Err(error @ RunError::NoneMeets { .. }) => drop(missed.get_or_insert(error)),
+            Err(error @ RunError::NoneMeets { .. }) => missed.push(error),
             Err(error) => return Err(error),
         }
     }
@@ -101,7 +130,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Vec<F
         place.keep(&searched.networks)?;
     }
     artifact::remove(&run.begun_files())?;
-    missed.map_or(Ok(written), Err)
+    Ok(Outcome { found: written, missed })
 }
 
 /// Writes which targets the results of the run are for: `names`. Removes what an earlier search found for other ones
@@ -147,10 +176,7 @@ fn choice(
         return Ok(Chosen { candidate, limits, measured: None, tables });
     };
     if candidates.len() < top.networks.get() {
-        log::warn!(
-            "only {} networks are measured, since the search proposes no more; --candidates and --finalists limit them",
-            candidates.len()
-        );
+        log::warn!("networks to measure: {}, since the search proposes no more", candidates.len());
     }
     let candidates = &candidates[..candidates.len().min(top.networks.get())];
     let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();

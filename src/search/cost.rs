@@ -66,6 +66,7 @@ pub struct Constraint {
     /// The limit that was asked for.
     pub target: f64,
     /// What an excess of 100 % is, for the algorithms that weigh limits against the loss: usually the limit.
+    #[serde(skip)]
     pub scale: f64,
 }
 

@@ -38,8 +38,8 @@ impl<E, S: FnMut(&[usize]) -> Result<f64, E>> Scored<S> {
     }
 }
 
-/// The most changes that [`near`] tries.
-const MOST_CHANGES: usize = 64;
+/// The most changes that [`near`] tries, for each layer that has several choices.
+const MOST_CHANGES: usize = 16;
 
 /// Returns a random network whose cost is within `tolerance` of `wanted`, or about as near. Its choices are drawn evenly,
 /// and then changed one by one, at random, where that brings the cost nearer. Without the changes, nearly all networks
@@ -50,16 +50,16 @@ pub fn near(
     (wanted, tolerance): (f64, f64),
     rng: &mut impl Rng,
 ) -> Vec<usize> {
-    let mut draw = |layer: usize| *choices[layer].choose(rng).unwrap_or(&0);
-    let mut path: Vec<usize> = (0..choices.len()).map(&mut draw).collect();
+    let mut path: Vec<usize> = choices.iter().map(|of_layer| *of_layer.choose(rng).unwrap_or(&0)).collect();
+    let several: Vec<usize> = (0..choices.len()).filter(|&layer| choices[layer].len() > 1).collect();
     let distance = |path: &[usize]| (cost.value(path, 0) - wanted).abs();
     let mut nearest = distance(&path);
-    for change in 0..MOST_CHANGES {
+    for _ in 0..MOST_CHANGES * several.len() {
         if nearest <= tolerance {
             break;
         }
-        let layer = change % path.len().max(1);
-        let old = std::mem::replace(&mut path[layer], draw(layer));
+        let layer = several[rng.random_range(0..several.len())];
+        let old = std::mem::replace(&mut path[layer], choices[layer][rng.random_range(0..choices[layer].len())]);
         let found = distance(&path);
         if found < nearest {
             nearest = found;

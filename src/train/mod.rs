@@ -52,7 +52,7 @@ pub enum TrainError {
     OtherLesson { run: PathBuf },
     #[error("the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})")]
     Diverged { epoch: usize, loss: f64, learning_rate: f64 },
-    #[error("the short training runs of all networks diverged; lower --learning-rate (now {learning_rate})")]
+    #[error("the short training runs diverged, and no network is left; lower --learning-rate (now {learning_rate})")]
     AllDiverged { learning_rate: f64 },
     #[error(
         "{warmup} of {epochs} epochs are for warm-up, which leaves none to train alpha, so the choice of the layers would be arbitrary; raise --epochs, or lower --warmup-epochs"

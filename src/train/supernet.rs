@@ -1,6 +1,6 @@
 use super::{Net, Norm, Placement};
 use crate::data::Batch;
-use crate::space::{CandidateOp, Layer, Networks, Variant, names_of};
+use crate::space::{CandidateOp, Choice, Layer, Networks, Variant, names_of};
 use nas_exporters::{Param, Shape};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
@@ -76,11 +76,14 @@ impl Supernet {
         self.log_probabilities().iter().map(Tensor::exp).collect()
     }
 
-    /// Returns alpha for each layer that has several choices.
-    pub fn alpha_rows(&self) -> Vec<Vec<f64>> {
+    /// Returns alpha, by layer. That of a single choice is 0.
+    pub fn alpha_by_layer(&self) -> Vec<Vec<f64>> {
         let mut values = numbers(&self.alpha).into_iter();
-        let searched = self.networks.searched().map(|layer| self.networks.choices()[layer].len());
-        searched.map(|choices| values.by_ref().take(choices).collect()).collect()
+        let mut of_layer = |choices: &Vec<Choice>| match choices.len() {
+            1 => vec![0.0],
+            several => values.by_ref().take(several).collect(),
+        };
+        self.networks.choices().iter().map(&mut of_layer).collect()
     }
 
     /// Computes the logits, N×classes, for images N×C×H×W, with batch norm by the batch. Only what the gate uses is

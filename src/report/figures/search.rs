@@ -81,7 +81,7 @@ fn multipliers(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, Report
 fn entropies(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportError> {
     let title = "Indecision of each layer";
     let of = |layer: usize| {
-        let even = last.choices.get(layer).map_or(1.0, |choices| (choices.len() as f64).ln());
+        let even = last.choices.get(layer).map_or(1.0, |choices| (choices.len().max(2) as f64).ln());
         let points =
             log.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * epoch.entropies.get(layer)? / even)));
         Series::new(&format!("layer {}", layer + 1), layer, points)

@@ -16,6 +16,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
+/// What the loss of alpha contains. A supernet that was trained with another loss is not read.
+pub(super) const LOSS: &str = "excesses by the scale of the limit, and in gradient without zero";
+
 /// Adam's decay rates for alpha, as in the DARTS code.
 const ALPHA_BETAS: (f64, f64) = (0.5, 0.999);
 
@@ -27,10 +30,10 @@ const TEMPERATURES: (f64, f64) = (5.0, 0.1);
 const UNDECIDED: f64 = 0.5;
 
 pub(super) struct Alpha<'a> {
-    search: &'a Search<'a>,
-    net: Supernet,
+    pub(super) search: &'a Search<'a>,
+    pub(super) net: Supernet,
     sgd: Sgd,
-    adam: Adam,
+    pub(super) adam: Adam,
     /// The multiplier of each constraint in `gradient`. They are on the CPU, like the numbers from which they are
     /// computed.
     multipliers: Tensor,
@@ -49,16 +52,33 @@ impl<'a> Alpha<'a> {
         self.decided().iter().map(numbers).collect()
     }
 
-    /// Returns log softmax(alpha), by layer. In `gradient`, the probability of a `zero` is 0, since no path contains one:
-    /// expected costs would otherwise be lower than those of any path.
+    /// Returns whether steps may use an op. A path with a `zero` would give every image the same answer.
+    fn takes_part(&self, op: CandidateOp) -> bool {
+        self.search.settings.algorithm == Algorithm::Mixture || op != CandidateOp::Zero
+    }
+
+    /// Returns log softmax(alpha) over the choices that take part, by layer. If expected costs counted the others, they
+    /// would be lower than those of any path.
     fn decided(&self) -> Vec<Tensor> {
-        let log = self.net.log_probabilities();
-        if self.search.settings.algorithm != Algorithm::Gradient {
-            return log;
-        }
         let choices = self.search.searched.networks.choices().iter();
-        let live = choices.map(|choices| self.mask(choices, |op| op != CandidateOp::Zero));
-        log.iter().zip(live).map(|(log, live)| (log + live).log_softmax(-1, Kind::Float)).collect()
+        let masks = choices.map(|choices| self.mask(choices, |op| self.takes_part(op)));
+        let log = self.net.log_probabilities().into_iter().zip(masks);
+        log.map(|(log, mask)| (log + mask).log_softmax(-1, Kind::Float)).collect()
+    }
+
+    /// Returns the indices of the choices of a layer that take part.
+    fn taking_part(&self, layer: usize) -> Vec<usize> {
+        let choices = &self.search.searched.networks.choices()[layer];
+        (0..choices.len()).filter(|&i| self.takes_part(choices[i].op)).collect()
+    }
+
+    /// Returns the values of the choices that take part, for each layer that has several choices.
+    fn of_searched<T: Clone>(&self, values: impl Fn(usize) -> Vec<T>) -> Vec<Vec<T>> {
+        let of_layer = |layer: usize| {
+            let values = values(layer);
+            self.taking_part(layer).into_iter().map(|i| values[i].clone()).collect()
+        };
+        self.search.searched.networks.searched().map(of_layer).collect()
     }
 
     /// Returns the expected costs, with their limits.
@@ -79,7 +99,7 @@ impl<'a> Alpha<'a> {
         let networks = &self.search.searched.networks;
         let entropies = self.entropies();
         let undecided = networks.searched().zip(&entropies).filter(|(layer, entropy)| {
-            let even = (networks.choices()[*layer].len() as f64).ln();
+            let even = (self.taking_part(*layer).len() as f64).ln();
             **entropy > UNDECIDED * even
         });
         let undecided: Vec<String> = undecided.map(|(layer, _)| networks.layer_name(layer)).collect();
@@ -93,14 +113,12 @@ impl<'a> Alpha<'a> {
 
     /// Returns the entropy of softmax(alpha), in nats, for each layer that has several choices.
     fn entropies(&self) -> Vec<f64> {
-        let networks = &self.search.searched.networks;
         let log = self.log_probabilities();
-        let likely = |log: &&f64| **log > f64::NEG_INFINITY;
-        let entropy = |layer: usize| -log[layer].iter().filter(likely).map(|log| log.exp() * log).sum::<f64>();
-        networks.searched().map(entropy).collect()
+        let entropy = |log: &Vec<f64>| log.iter().map(|log| -log.exp() * log).sum::<f64>();
+        self.of_searched(|layer| log[layer].clone()).iter().map(entropy).collect()
     }
 
-    fn learning_rate(&self, at: At) -> f64 {
+    pub(super) fn learning_rate(&self, at: At) -> f64 {
         let (peak, epochs) = (self.search.settings.learning_rate.get(), self.search.settings.epochs.get());
         cosine(peak, at.done(), epochs * at.steps, 0)
     }
@@ -112,7 +130,7 @@ impl<'a> Alpha<'a> {
         at.done().saturating_sub(warmup) as f64 / (all - warmup).max(1) as f64
     }
 
-    fn tensors(&self, batch: &Batch) -> (Tensor, Tensor) {
+    pub(super) fn tensors(&self, batch: &Batch) -> (Tensor, Tensor) {
         tensors(batch, Shape::from(self.search.data.train.shape), self.net.alpha.device())
     }
 
@@ -128,24 +146,18 @@ impl<'a> Alpha<'a> {
 
     /// Returns, by layer, the mask of the choices that a step may use. `skip` is sometimes left out, since it has nothing
     /// to learn and would be ahead at first (Chen et al. 2019, arXiv 1904.12760, section 3.2).
-    fn allowed(&self, at: At, rng: &mut ChaCha8Rng) -> Vec<Tensor> {
+    pub(super) fn allowed(&self, at: At, rng: &mut ChaCha8Rng) -> Vec<Tensor> {
         let dropout = self.search.settings.skip_dropout.get() * (1.0 - self.progress(at));
-        let sampled = self.search.settings.algorithm == Algorithm::Gradient;
         let of_layer = |choices: &Vec<Choice>| {
             let without_skip = rng.random::<f64>() < dropout && choices.iter().any(|choice| computes(choice.op));
-            let allowed = |op| match op {
-                CandidateOp::Skip => !without_skip,
-                // A network with a `zero` gives every image the same answer.
-                CandidateOp::Zero => !sampled,
-                _ => true,
-            };
+            let allowed = |op| if op == CandidateOp::Skip { !without_skip } else { self.takes_part(op) };
             self.mask(choices, allowed)
         };
         self.search.searched.networks.choices().iter().map(of_layer).collect()
     }
 
     /// Returns softmax(alpha) over the choices that are allowed, by layer.
-    fn probabilities(&self, allowed: &[Tensor]) -> Vec<Tensor> {
+    pub(super) fn probabilities(&self, allowed: &[Tensor]) -> Vec<Tensor> {
         let log = self.net.log_probabilities();
         log.iter().zip(allowed).map(|(log, allowed)| (log + allowed).softmax(-1, Kind::Float)).collect()
     }
@@ -247,6 +259,7 @@ impl Task for Alpha<'_> {
 
     fn row(&self, at: At, metrics: &Metrics, seconds: f64) -> Result<SearchEpoch, TrainError> {
         let networks = &self.search.searched.networks;
+        let alpha = self.net.alpha_by_layer();
         Ok(SearchEpoch {
             epoch: at.epoch,
             learning_rate: self.learning_rate(at),
@@ -258,9 +271,9 @@ impl Task for Alpha<'_> {
                 Algorithm::Gradient => numbers(&self.multipliers),
                 _ => vec![],
             },
-            alpha: self.net.alpha_rows(),
+            alpha: self.of_searched(|layer| alpha[layer].clone()),
             entropies: self.entropies(),
-            choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
+            choices: self.of_searched(|layer| names_of(&networks.choices()[layer])),
             seconds,
         })
     }
@@ -296,85 +309,17 @@ impl Task for Alpha<'_> {
         let best = |row: &SearchEpoch| {
             let mut rows = row.alpha.iter();
             let searched: Vec<usize> = networks.searched().collect();
-            let of_layer = |layer: usize| match searched.contains(&layer) {
-                true => rows.next().cloned().unwrap_or_default(),
-                false => vec![0.0],
+            let of_layer = |layer: usize| {
+                let mut alpha = vec![f64::NEG_INFINITY; networks.choices()[layer].len()];
+                let logged = if searched.contains(&layer) { rows.next().cloned() } else { Some(vec![0.0]) };
+                let logged = logged.unwrap_or_default();
+                self.taking_part(layer).into_iter().zip(logged).for_each(|(i, value)| alpha[i] = value);
+                alpha
             };
             let alpha: Vec<Vec<f64>> = (0..networks.len()).map(of_layer).collect();
             goal.limits.best(networks, &alpha, 1).ok()
         };
         let last = best(&log[log.len() - 1]);
         last.is_some() && log[log.len() - 1 - patience..].iter().all(|row| best(row) == last)
-    }
-}
-
-/// How far the weights are moved in either direction for a derivative by finite differences. The direction is
-/// multiplied by this number divided by its norm, as in the DARTS code.
-const FINITE_DIFFERENCE: f64 = 0.01;
-
-impl Alpha<'_> {
-    /// Updates alpha by the gradient of the held-out loss after a step of the weights (Liu et al. 2019, equations 7 and
-    /// 8). The weights themselves stay as they are.
-    fn unrolled_step(
-        &mut self,
-        at: At,
-        (images, labels): (&Tensor, &Tensor),
-        batch: &Batch,
-        rng: &mut ChaCha8Rng,
-        metrics: &mut Metrics,
-    ) {
-        let rate = self.learning_rate(at);
-        let allowed = self.allowed(at, rng);
-        let weights: Vec<Tensor> = self.net.params().map(|(_, _, tensor)| tensor.shallow_clone()).collect();
-        let loss_of = |net: &Self, images: &Tensor, labels: &Tensor| {
-            let logits = net.net.forward(images, Gate::Mixture(&net.probabilities(&allowed)));
-            (logits.cross_entropy_for_logits(labels), logits)
-        };
-        let moved = |by: &[Tensor], scale: f64| {
-            let _guard = tch::no_grad_guard();
-            for (weight, by) in weights.iter().zip(by).filter(|(_, by)| by.defined()) {
-                let _ = weight.shallow_clone().g_add_(&(by * scale));
-            }
-        };
-        let gradients = |loss: &Tensor| {
-            weights.iter().for_each(|weight| weight.shallow_clone().zero_grad());
-            self.net.alpha.shallow_clone().zero_grad();
-            loss.backward();
-            let grad = |weight: &Tensor| {
-                let grad = weight.grad();
-                // A mixture does not use the weights that a choice has only on a narrower input.
-                if grad.defined() { grad.copy() } else { grad }
-            };
-            weights.iter().map(grad).collect::<Vec<_>>()
-        };
-        let of_alpha = || self.net.alpha.grad().copy();
-
-        let before = weights.iter().map(|weight| weight.detach().copy()).collect::<Vec<_>>();
-        let restore = || {
-            let _guard = tch::no_grad_guard();
-            weights.iter().zip(&before).for_each(|(weight, before)| weight.shallow_clone().copy_(before));
-        };
-        let descent = gradients(&loss_of(self, images, labels).0);
-        moved(&descent, -rate);
-        let (held_out_images, held_out_labels) = self.tensors(batch);
-        let (loss, logits) = loss_of(self, &held_out_images, &held_out_labels);
-        let constraints = (self.search.searched.widest(), self.search.settings.latency_weight.get());
-        let limits = penalty(constraints.0, &self.net.probabilities(), constraints.1);
-        let direction = gradients(&(&loss + limits));
-        let first_order = of_alpha();
-        restore();
-        let norms: Vec<Tensor> = direction.iter().filter(|d| d.defined()).map(|d| d.norm()).collect();
-        let epsilon = FINITE_DIFFERENCE / Tensor::stack(&norms, 0).norm().double_value(&[]).max(1e-12);
-        moved(&direction, epsilon);
-        let _ = gradients(&loss_of(self, images, labels).0);
-        let above = of_alpha();
-        moved(&direction, -2.0 * epsilon);
-        let _ = gradients(&loss_of(self, images, labels).0);
-        let below = of_alpha();
-        restore();
-        let grad = first_order - (above - below) * (rate / (2.0 * epsilon));
-        self.net.alpha.shallow_clone().zero_grad();
-        self.adam.step(&self.net.alpha, &grad, self.search.settings.alpha_learning_rate.get());
-        metrics.held_out.add(loss.double_value(&[]), correct(&logits, &held_out_labels), batch.labels.len());
     }
 }

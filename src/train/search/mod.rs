@@ -4,6 +4,7 @@ mod alpha;
 mod oneshot;
 mod settings;
 mod trials;
+mod unrolled;
 
 pub use settings::{Algorithm, Component, Components, SearchSettings};
 
@@ -236,9 +237,9 @@ impl<'a> Search<'a> {
         let widest = self.searched.widest();
         self.searched.networks.searched().next()?;
         match self.settings.algorithm {
-            Algorithm::Mixture | Algorithm::Gradient => Some(self.key(widest)),
+            Algorithm::Mixture | Algorithm::Gradient => Some(self.key((widest, alpha::LOSS))),
             // Which latencies are covered depends on the cost, but not on any limit.
-            Algorithm::Oneshot => Some(self.key([&widest.first()?.cost.polynomial])),
+            Algorithm::Oneshot => Some(self.key((&widest.first()?.cost.polynomial, oneshot::PATHS))),
             Algorithm::Surrogate | Algorithm::Random | Algorithm::Evolution => None,
         }
     }

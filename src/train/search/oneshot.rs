@@ -12,6 +12,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
+/// How paths are drawn. A supernet whose paths were drawn otherwise is not read.
+pub(super) const PATHS: &str = "near evenly drawn latencies";
+
 /// How near the latency of a path is to the one that was drawn for it, as a share of the range of the space.
 const TOLERANCE: f64 = 0.02;
 

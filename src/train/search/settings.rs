@@ -252,7 +252,7 @@ impl SearchSettings {
             ("--trial-epochs", self.trains_networks(), self.trial_epochs == usual.trial_epochs),
             ("--components sandwich", oneshot, !self.components.has(Component::Sandwich)),
             (
-                "--components distillation without sandwich",
+                "--components distillation",
                 oneshot && self.components.has(Component::Sandwich),
                 !self.components.has(Component::Distillation),
             ),
