@@ -326,7 +326,7 @@ fn help_has_each_heading_once_and_a_text_for_each_flag() {
     }
     let output = ws.nas("train --help").assert().success().get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-    for said in ["usual is 0.9", "usual are 1e-5 to 1e-3", "libtorch trains on this machine"] {
+    for said in ["usually 0.9", "usual values are 1e-5 to 1e-3", "libtorch trains on this machine"] {
         assert!(text.contains(said), "{text}");
     }
 }
