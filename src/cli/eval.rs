@@ -28,8 +28,7 @@ pub struct Args {
     /// Evaluate only this many test images: the first ones, which may be of only a few classes
     #[arg(long)]
     images: Option<NonZeroUsize>,
-    /// Inference runtime, tract or ort [default: libtorch; with --device or --onnx, the first
-    /// runtime of the device]
+    /// Inference runtime, tract or ort [default: libtorch; with --device or --onnx, the first runtime of the device]
     #[arg(long)]
     runtime: Option<Runtime>,
     /// Device: a name that `nas devices` lists, or a TOML file [default: host]

@@ -1,6 +1,7 @@
 //! The figures of a run. Titles, legends and captions are plain text, which the page formats.
 
 mod accuracy;
+mod probabilities;
 mod search;
 
 pub use accuracy::accuracy_latency;

@@ -91,11 +91,6 @@ impl Genotype {
         self.networks.layers_of(&self.choices)
     }
 
-    /// Returns the layers that the output depends on.
-    pub fn live_layers(&self) -> Vec<Layer> {
-        self.layers().split_off(self.networks.first_live(&self.choices))
-    }
-
     /// Returns the graph of the whole network.
     pub fn graph(&self) -> Graph {
         chained(&self.layers())

@@ -140,9 +140,14 @@ pub fn by_layer(layer: Layer, ns: Latency) -> LayerLatency {
     LayerLatency { layer, adds_ns: Some(ns), isolated_ns: Some(2.0 * ns) }
 }
 
+/// Returns the layers that the output depends on.
+fn live_layers(genotype: &Genotype) -> Vec<Layer> {
+    genotype.layers().split_off(genotype.networks.first_live(&genotype.choices))
+}
+
 /// Returns a prediction in which each layer takes `ns`, and the whole network takes 5 % more than `latency`.
 pub fn prediction(genotype: &Genotype, latency: f64, ns: f64) -> Prediction {
-    let layers = genotype.live_layers().into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
+    let layers = live_layers(genotype).into_iter().map(|layer| by_layer(layer, Latency::from_ns(ns)));
     Prediction {
         latency_ns: Latency::from_ns(1.05 * latency),
         table: Digest::of_bytes(b"table"),
@@ -161,7 +166,7 @@ pub fn baseline() -> Network {
 pub fn write_bench(dir: &RunDir) {
     let (found, genotype) = (Network::Genotype(genotype()), genotype());
     for (runtime, found_ns, baseline_ns) in [(Runtime::Tract, 2.4e6, 3.3e6), (Runtime::Ort, 1.2e6, 0.65e6)] {
-        let share = found_ns / genotype.live_layers().len() as f64;
+        let share = found_ns / live_layers(&genotype).len() as f64;
         let prediction = Some(prediction(&genotype, found_ns, share));
         let row = BenchRow { prediction, ..bench_row(&found, runtime, found_ns) };
         // An older measurement, which the next line replaces.

@@ -1,6 +1,7 @@
 //! The figures of a search.
 
-use super::{Figure, Panel, TALL, THIRD, WIDE};
+use super::probabilities::probabilities;
+use super::{Figure, Panel, TALL, WIDE};
 use crate::record::{CandidateRow, SearchEpoch};
 use crate::report::ReportError;
 use crate::report::chart::{Axes, Key, Series, color, labels, lines, padded, svg};
@@ -8,9 +9,6 @@ use crate::report::page::BEST;
 use crate::space::Genotype;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
-
-/// The number of choices that are drawn for each layer.
-const MOST_LINES: usize = 8;
 
 /// Returns the figures for which the epochs of a search have numbers. The titles of the layers name the choices of
 /// `found`.
@@ -91,102 +89,6 @@ fn entropies(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportEr
                    are as likely, 0 % where one is certain.";
     let panels = Panel::only(lines(title, WIDE, "entropy, %", 0.0..105.0, &series)?);
     Ok(Figure { title, caption, legend: Series::legend(&series), panels })
-}
-
-/// Draws the probabilities of choices. If the choices have widths, draws the probabilities of the ops and of the widths
-/// separately, so that there are few lines.
-fn probabilities(
-    log: &[SearchEpoch],
-    last: &SearchEpoch,
-    found: Option<&Genotype>,
-) -> Result<Vec<Figure>, ReportError> {
-    let has_widths = last.choices.iter().flatten().any(|name| name.contains(':'));
-    if !has_widths {
-        return Ok(vec![grouped(log, last, found, "Probability of each choice", |name| name)?]);
-    }
-    let mut figures = vec![
-        grouped(log, last, found, "Probability of each op", |name| parts(name).0)?,
-        grouped(log, last, found, "Probability of each width", |name| parts(name).1)?,
-    ];
-    figures.retain(|figure| !figure.panels.is_empty());
-    Ok(figures)
-}
-
-/// Splits the name of a choice into its op and its width.
-fn parts(name: &str) -> (&str, &str) {
-    name.split_once(':').unwrap_or((name, "that of the input"))
-}
-
-/// Draws a panel for each layer, with the total probability of the choices of each group.
-fn grouped(
-    log: &[SearchEpoch],
-    last: &SearchEpoch,
-    found: Option<&Genotype>,
-    title: &'static str,
-    group: impl Fn(&str) -> &str,
-) -> Result<Figure, ReportError> {
-    let groups = |layer: usize| -> Vec<&str> {
-        let mut groups: Vec<&str> = vec![];
-        for name in last.choices.get(layer).into_iter().flatten() {
-            if !groups.contains(&group(name)) {
-                groups.push(group(name));
-            }
-        }
-        groups
-    };
-    let probability = |epoch: &SearchEpoch, layer: usize, wanted: &str| -> Option<f64> {
-        let alpha = softmax(epoch.alpha.get(layer)?);
-        let names = last.choices.get(layer)?.iter().zip(alpha);
-        Some(names.filter(|(name, _)| group(name) == wanted).map(|(_, probability)| probability).sum())
-    };
-    // The choices that are likeliest at the end.
-    let shown = |layer: usize| -> Vec<&str> {
-        let all = groups(layer);
-        let at_end = |name: &str| probability(last, layer, name).unwrap_or_default();
-        let mut likeliest = all.clone();
-        likeliest.sort_by(|a, b| at_end(b).total_cmp(&at_end(a)));
-        likeliest.truncate(MOST_LINES);
-        all.into_iter().filter(|name| likeliest.contains(name)).collect()
-    };
-    let layers: Vec<usize> = (0..last.alpha.len()).filter(|layer| groups(*layer).len() > 1).collect();
-    // Groups with the same name have the same colour in all panels.
-    let mut names: Vec<&str> = vec![];
-    for name in layers.iter().flat_map(|layer| shown(*layer)) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    let number = |name: &str| names.iter().position(|known| *known == name).unwrap_or(0);
-    let chosen = found.map(Genotype::names).unwrap_or_default();
-    let panel = |&layer: &usize| {
-        let of = |name: &&str| {
-            let points = log.iter().filter_map(|epoch| Some((epoch.epoch, probability(epoch, layer, name)?)));
-            Series::new(name, number(name), points)
-        };
-        let series: Vec<Series> = shown(layer).iter().map(of).collect();
-        let chosen = chosen.get(layer).map(|name| format!(": {}", group(name))).unwrap_or_default();
-        let svg = lines(title, THIRD, "probability", 0.0..1.0, &series)?;
-        Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
-    };
-    let caption = match layers.iter().any(|layer| groups(*layer).len() > MOST_LINES) {
-        true => {
-            "Softmax of the architecture weights, with a panel for each layer, whose title names the final choice. Only \
-             the eight likeliest are drawn."
-        }
-        false => {
-            "Softmax of the architecture weights, with a panel for each layer, whose title names the final choice."
-        }
-    };
-    let panels = layers.iter().map(panel).collect::<Result<_, ReportError>>()?;
-    let key = |(i, name): (usize, &&str)| Series::new(name, i, std::iter::empty()).key;
-    Ok(Figure { title, caption, legend: names.iter().enumerate().map(key).collect(), panels })
-}
-
-fn softmax(alpha: &[f64]) -> Vec<f64> {
-    let max = alpha.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = alpha.iter().map(|a| (a - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.iter().map(|e| e / sum).collect()
 }
 
 /// A network that a search compared. Its losses are by the number of epochs of its training, where 0 stands for the
