@@ -77,6 +77,8 @@ bounded! {
     FittedNetworks(usize): "a number of networks from 20 to 10000", |n| n >= FEWEST_TO_FIT && n <= 10_000;
     /// Networks that a search compares.
     NetworkCount(usize): "a number of networks from 1 to 100000", |n| n >= 1 && n <= 100_000;
+    /// Images on which networks are compared or evaluated.
+    ImageCount(usize): "a number of images, at least 1", |n| n >= 1;
     /// Rounds of a benchmark.
     Rounds(usize): "a number of rounds from 1 to 65535", |n| n >= 1 && n <= 65_535;
     /// Step size of an optimizer.
@@ -95,11 +97,18 @@ bounded! {
     Width(f64): "a width from 0.05 to 10", |n| n >= 0.05 && n <= 10.0;
 }
 
-impl From<BatchSize> for NonZeroUsize {
-    fn from(size: BatchSize) -> NonZeroUsize {
-        NonZeroUsize::MIN.saturating_add(size.0 - 1)
-    }
+/// Numbers of which there is at least one.
+macro_rules! non_zero {
+    ($($name:ident),*) => {$(
+        impl From<$name> for NonZeroUsize {
+            fn from(number: $name) -> NonZeroUsize {
+                NonZeroUsize::MIN.saturating_add(number.0 - 1)
+            }
+        }
+    )*};
 }
+
+non_zero!(BatchSize, ImageCount, NetworkCount);
 
 /// Declares number types that are written with a suffix, which stands for a factor.
 macro_rules! suffixed {
@@ -152,6 +161,19 @@ suffixed! {
         [("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("KiB", 1024.0), ("MiB", 1_048_576.0)], |n| (1.0..=1e15).contains(&n);
     /// A share, in percent.
     Percent(f64): "a share such as 5%, from 0.1% to 100%", [("%", 1.0)], |n| (0.1..=100.0).contains(&n);
+}
+
+/// Formats a number to three digits, with a suffix as in [`Count`]: `10`, `3.15 k`, `40.0 M`.
+pub fn rounded(number: f64) -> String {
+    let suffixes = [(1e9, " G"), (1e6, " M"), (1e3, " k")];
+    let (factor, suffix) = suffixes.into_iter().find(|(factor, _)| number >= 0.9995 * factor).unwrap_or((1.0, ""));
+    let digits = match number / factor {
+        _ if suffix.is_empty() => 0,
+        n if n < 9.995 => 2,
+        n if n < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{:.digits$}{suffix}", number / factor)
 }
 
 impl Percent {
@@ -249,6 +271,16 @@ mod tests {
             assert!(text.parse::<Percent>().is_err(), "{text}");
         }
         assert!("512".parse::<Bytes>().is_err() && "1e3KiB".parse::<Bytes>().is_err());
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_three_digits() {
+        let all =
+            [(0.0, "0"), (10.0, "10"), (999.4, "999"), (999.6, "1.00 k"), (3154.0, "3.15 k"), (52_100.0, "52.1 k")];
+        let more = [(696_000.0, "696 k"), (40e6, "40.0 M"), (2.24e6, "2.24 M"), (1.5e9, "1.50 G")];
+        for (number, text) in all.into_iter().chain(more) {
+            assert_eq!(rounded(number), text);
+        }
     }
 
     #[test]

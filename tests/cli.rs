@@ -85,6 +85,8 @@ fn wrong_usage_exits_with_code_2() {
         ("search --target-latency 5ms --torch-threads 0", "--torch-threads"),
         ("search --target-latency 5ms --runtime tensorflow", "tensorflow"),
         ("profile --threads 0", "--threads"),
+        ("eval --images 0", "`0` is not a number of images, at least 1"),
+        ("search --target-latency 5ms --measure-top 0", "`0` is not a number of networks from 1 to 100000"),
         ("profile --input 3x8x8", "--classes"),
         ("train --data nothing:here", "data set `nothing:here` is not known: use `embedded`"),
         ("train --arch resnet", "mobilenet_v2"),
@@ -110,7 +112,7 @@ fn an_error_is_one_line_that_names_the_cause() {
     ws.write("device.toml", "description = \"mine\"\nlink = \"carrier pigeon\"\nruntimes = [\"tract\"]\n");
     fs::create_dir(ws.path("empty")).unwrap();
     let space = |name: &str| format!("profile --space {name} --input 3x8x8 --classes 3");
-    let cases: [(String, &[&str]); 18] = [
+    let cases: [(String, &[&str]); 19] = [
         ("run typo.toml".into(), &["typo.toml", "line 4", "epoch"]),
         ("run unit.toml".into(), &["unit.toml", "line 2", "`5` has no unit"]),
         ("run threads.toml".into(), &["threads.toml", "line 4", "0 is not a number of threads from 1 to 1024"]),
@@ -119,6 +121,10 @@ fn an_error_is_one_line_that_names_the_cause() {
         (space("op.toml"), &["op.toml", "line 3", "no candidate op `conv_8x8`", "conv_KxK, sep_conv_KxK"]),
         (space("twice.toml"), &["space `small`", "op `conv_3x3` is listed twice"]),
         (space("chian"), &["no space `chian`", "chain"]),
+        (
+            "profile --device android --runtime ort --input 3x8x8 --classes 3".into(),
+            &["android has a static musl probe", "leave out --runtime ort"],
+        ),
         ("devices check toaster".into(), &["no device `toaster`", "host"]),
         ("devices check device.toml".into(), &["device.toml", "line 2", "carrier pigeon", "local"]),
         (format!("{TRAIN} {OPS} skip,skip"), &["2 ops", "space `small` chooses in 1 layers"]),
@@ -165,10 +171,72 @@ fn the_commands_that_errors_suggest_fix_them() {
 
     let error = ws.error(&format!("{SEARCH} --target-latency 1ns"));
     assert!(
-        error.contains("no network of the space is within 1 ns of latency on host with tract: the least"),
+        error
+            .contains("no network of the space is within 1 ns of latency on host with tract: no network has less than"),
         "{error}"
     );
     ws.nas(&search).assert().success();
+}
+
+#[test]
+fn networks_of_other_commands_are_not_used_unnoticed() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    ws.nas(PROFILE).assert().success();
+    ws.nas(&format!("{SEARCH} --target-latency 100%")).assert().success();
+    let genotype: serde_json::Value = serde_json::from_str(&ws.read("r/genotype.json")).unwrap();
+    let found = genotype["ops"][0].as_str().unwrap();
+    let other = if found == "skip" { "conv_3x3" } else { "skip" };
+    ws.nas(&format!("{TRAIN} {OPS} {other}")).assert().success();
+    let said =
+        format!("the network that was trained, {other}, is not the one that was found, {found}; `nas train --run r`");
+    let export = "export --run r --data folder:images --images 1";
+    let bench = "bench --run r --runtime tract --rounds 1 --profiles tables";
+    for args in [export, "eval --run r --data folder:images", bench] {
+        ws.nas(args).assert().success().stderr(predicate::str::contains(&said));
+    }
+    let itself = ws.nas(&format!("{TRAIN} --teacher ./r")).assert().code(2);
+    itself.stderr(predicate::str::contains("--teacher names the run itself"));
+    for (args, missing) in [
+        (format!("{bench} --table no.jsonl"), "there is no latency table no.jsonl"),
+        ("bench no.onnx".into(), "there is no file no.onnx"),
+        ("eval --run r --onnx no.onnx --data folder:images".into(), "there is no file no.onnx"),
+        (format!("{TRAIN} --genotype no.json"), "there is no file no.json"),
+        (
+            TRAIN.replace("--run r", "--run new"),
+            "new/genotype.json is missing; `nas search` writes it, or name a network",
+        ),
+    ] {
+        let error = ws.error(&args);
+        assert!(error.contains(missing), "nas {args}: {error}");
+    }
+    ws.nas(TRAIN).assert().success();
+    ws.nas(export).assert().success().stderr(predicate::str::contains("is not the one").not());
+}
+
+#[test]
+fn disturbed_rows_are_measured_again_and_stay_in_the_file() {
+    let ws = Workspace::new();
+    ws.write("small.toml", SMALL);
+    ws.nas(PROFILE).assert().success();
+    let path = "tables/host/small.3x8x8.tract.fp32.jsonl";
+    let disturbed = "[4,8,8]";
+    let disturb = |line: &str| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        row["disturbed"] = serde_json::json!(["load"]);
+        row.to_string()
+    };
+    let table = ws.read(path);
+    let lines = table.lines().map(|line| if line.contains(disturbed) { disturb(line) } else { line.into() });
+    let lines: Vec<String> = lines.collect();
+    ws.write(path, &(lines.join("\n") + "\n"));
+    let before = lines.iter().filter(|line| line.contains(disturbed)).count();
+    ws.nas(&format!("{PROFILE} --again")).assert().success();
+    let after = ws.read(path);
+    assert!(after.starts_with(&lines.join("\n")), "rows were lost");
+    let added = after.lines().filter(|line| line.contains(disturbed)).count() - before;
+    // At least eight rows of the convolution and of the classifier.
+    assert!(added >= 2 * 8, "{added}");
 }
 
 #[test]

@@ -5,7 +5,9 @@ mod table;
 
 use edge_nas::latency::Latency;
 use edge_nas::model::{LatencyModel, ModelError, Validation, isolated_subjects};
-use edge_nas::profile::{FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit};
+use edge_nas::profile::{
+    FOR_A_HEAD, derived_unseen, design_size, first_to_fit, for_a_head, random_unseen, rest_to_fit,
+};
 use edge_nas::search::latency_range;
 use edge_nas::space::{CandidateOp, Genotype, Layer, Networks, SearchSpace};
 use edge_nas::table::{Drawn, LatencyTable, Planned, Row, Subject};
@@ -64,8 +66,13 @@ fn begun(networks: &Networks, number: usize) -> (tempfile::TempDir, LatencyTable
     (dir, table)
 }
 
+/// Returns the rest of `number` networks.
+fn rest_of(table: &LatencyTable, networks: &Networks, number: usize) -> Vec<Subject> {
+    rest_to_fit(table, networks, &first_to_fit(table, networks, number), number).unwrap()
+}
+
 fn rest(table: &LatencyTable, networks: &Networks) -> Vec<Subject> {
-    rest_to_fit(table, networks, NETWORKS).unwrap()
+    rest_of(table, networks, NETWORKS)
 }
 
 fn choices(networks: &Networks, ops: &[&str]) -> Vec<usize> {
@@ -103,6 +110,31 @@ fn the_rest_of_the_networks_is_new_and_chosen_once() {
     assert!(whole.iter().eq(chosen[..10].iter().chain(&left).collect::<BTreeSet<_>>()));
 }
 
+/// A larger number adds to the networks that were measured, and a much larger one needs another design.
+#[test]
+fn more_networks_are_measured_in_addition() {
+    let networks = networks();
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = LatencyTable::open(&dir.path().join("t.jsonl"), header_of(&networks), COMMAND).unwrap();
+    table.plan(Planned { networks: 60, classes: CLASSES }).unwrap();
+    let first = first_to_fit(&table, &networks, 60);
+    measured(&mut table, &[vec![Subject::Call(INPUT)], isolated_subjects(&networks), first].concat());
+    let chosen = rest_of(&table, &networks, 60);
+    measured(&mut table, &chosen);
+    let known: BTreeSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
+    table.plan(Planned { networks: 70, classes: CLASSES }).unwrap();
+    for number in [70, 80] {
+        assert_eq!(design_size(&table, CLASSES, number), 60);
+        let first = first_to_fit(&table, &networks, 60);
+        assert!(first.iter().all(|network| known.contains(network)));
+        let all = [first.clone(), rest_to_fit(&table, &networks, &first, number).unwrap()].concat();
+        assert_eq!(all.len(), number);
+        assert_eq!(all.iter().filter(|network| !known.contains(network)).count(), number - 60);
+    }
+    assert_eq!(design_size(&table, CLASSES, 200), 200);
+    assert_eq!(design_size(&table, 200, 70), 70, "another number of classes");
+}
+
 /// Pairs that one network in 343 has, even if the first of the pair is the stem, which all networks have.
 #[test]
 fn rare_pairs_are_predicted() {
@@ -130,7 +162,7 @@ fn the_corners_are_predicted_and_never_below_what_a_call_costs() {
     let networks = networks();
     for number in [48, NETWORKS] {
         let (_dir, mut table) = begun(&networks, number);
-        let chosen = rest_to_fit(&table, &networks, number).unwrap();
+        let chosen = rest_of(&table, &networks, number);
         measured(&mut table, &chosen);
         for op in ["skip", "conv_5x5", "sep_conv_3x3", "max_pool_3x3"] {
             let error = error(&table, &networks, &choices(&networks, &[op; 6]));
@@ -174,6 +206,22 @@ fn layers_of_the_same_width_are_predicted_on_each_width() {
     assert!(validation.random.mape < 0.01 && derived.mape < 0.02, "{validation:?}");
     assert!(derived.networks >= 10, "{derived:?}");
 
+    // Each width has a contribution of its own, and the networks that have the layer are counted.
+    let adds = model.adds();
+    let of = |op: &str, width: usize| {
+        let (op, input) = (op.parse().unwrap(), Shape::new(width, 16, 16));
+        let layer = Layer { op, input, channels: width, stride: 1 };
+        (adds[&layer], alone(&layer))
+    };
+    for width in [16, 24, 32] {
+        let [(conv, conv_truth), (sep, sep_truth)] = ["conv_3x3", "sep_conv_3x3"].map(|op| of(op, width));
+        let said = conv.latency.ns() - sep.latency.ns();
+        assert!((said / (conv_truth - sep_truth) - 1.0).abs() < 0.1, "{width}: {said}");
+    }
+    let ops = ["conv_3x3", "sep_conv_3x3", "max_pool_3x3", "skip"];
+    let counted = ops.iter().flat_map(|op| [16, 24, 32].map(|width| of(op, width).0.networks));
+    assert_eq!(counted.sum::<usize>(), NETWORKS);
+
     // What the layers add to a network sums up to its prediction, apart from interactions and what all networks share.
     let adds = |choices: &[usize]| networks.searched().map(|layer| model.contribution(layer, choices)).sum::<Latency>();
     let [deep, shallow] = [
@@ -193,7 +241,7 @@ fn a_small_space_runs_out_of_networks() {
     space.layers.truncate(3);
     let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
     let (_dir, mut table) = begun(&networks, 49);
-    let chosen = rest_to_fit(&table, &networks, 49).unwrap();
+    let chosen = rest_of(&table, &networks, 49);
     measured(&mut table, &chosen);
     let all: BTreeSet<&Subject> = table.rows().iter().map(|row| &row.subject).collect();
     assert_eq!(all.len(), table.rows().len(), "some were measured twice");
@@ -208,7 +256,7 @@ fn all_other_networks_can_be_fitted_after_a_validation() {
     space.layers.truncate(3);
     let networks = Networks::new(space, INPUT, [CLASSES]).unwrap();
     let (_dir, mut table) = begun(&networks, 24);
-    let chosen = rest_to_fit(&table, &networks, 24).unwrap();
+    let chosen = rest_of(&table, &networks, 24);
     measured(&mut table, &chosen);
     let unseen = random_unseen(&table, &networks, 30, 1);
     assert!(unseen.iter().any(|network| first_to_fit(&table, &networks, 49).contains(network)));
@@ -223,7 +271,7 @@ fn all_other_networks_can_be_fitted_after_a_validation() {
     };
     let first = new(first_to_fit(&table, &networks, all));
     measured(&mut table, &first);
-    let rest = rest_to_fit(&table, &networks, all).unwrap();
+    let rest = rest_of(&table, &networks, all);
     measured(&mut table, &new(rest));
     LatencyModel::new(&table, &networks).unwrap();
 }

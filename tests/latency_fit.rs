@@ -125,13 +125,13 @@ fn standard_errors_hold() {
     let (mut inside, mut all) = (0, 0);
     for seed in 0..12 {
         let (board, fit) = fitted(Quirk::None, true, 120, seed);
-        for (layer, rows) in fit.contributions.iter().enumerate() {
-            let live: Vec<(f64, f64, f64)> = rows
-                .iter()
-                .enumerate()
-                .filter_map(|(op, contribution)| {
-                    let effect = (*contribution)?.effect;
-                    Some((effect.latency.ns(), board.contribution(layer, op), effect.standard_error.ns()))
+        for layer in 0..board.structure.roles.len() {
+            let parts = board.structure.parts.iter().zip(&fit.contributions);
+            let live: Vec<(f64, f64, f64)> = parts
+                .filter(|(part, _)| part.at.0 == layer)
+                .map(|(part, contribution)| {
+                    let effect = contribution.effect;
+                    (effect.latency.ns(), board.contribution(layer, part.at.1), effect.standard_error.ns())
                 })
                 .collect();
             let mean = |of: fn(&(f64, f64, f64)) -> f64| live.iter().map(of).sum::<f64>() / live.len() as f64;

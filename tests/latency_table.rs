@@ -78,7 +78,7 @@ fn a_table_of_another_header_is_refused() {
     let (_dir, path) = two_rows();
     let before = std::fs::read(&path).unwrap();
     type Change = fn(&mut Header);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 12] = [
         ("device", |h| h.device = "other".into()),
         ("CPU", |h| h.cpu = "other".into()),
         ("architecture", |h| h.arch = "other".into()),
@@ -87,6 +87,7 @@ fn a_table_of_another_header_is_refused() {
         ("runtime version", |h| h.runtime_version = "other".into()),
         ("threads", |h| h.threads = Some(2)),
         ("precision", |h| h.precision = Precision::Int8),
+        ("pinned cores", |h| h.pinned = vec![1]),
         ("space", |h| h.space = SearchSpace::load("chain").unwrap()),
         ("images", |h| h.input = Shape::new(3, 8, 9)),
         ("layers", |h| h.space.layers[2].stride = 2),
@@ -96,9 +97,10 @@ fn a_table_of_another_header_is_refused() {
         change(&mut ours);
         let error = LatencyTable::open(&path, ours, COMMAND).unwrap_err();
         // Latencies of other settings are another quantity, which no flag allows.
-        let is_setting = ["runtime", "threads", "precision"].contains(&what);
+        let is_setting = ["runtime", "threads", "precision", "space", "images", "layers"].contains(&what);
         let difference = match &error {
             TableError::Settings { difference, .. } if is_setting => difference,
+            TableError::Pinned { difference, .. } if what == "pinned cores" => difference,
             TableError::Foreign { difference, .. } if !is_setting => difference,
             _ => panic!("{what}: {error}"),
         };
@@ -106,6 +108,15 @@ fn a_table_of_another_header_is_refused() {
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert!(LatencyTable::open(&path, header(), COMMAND).is_ok());
+}
+
+#[test]
+fn the_command_pins_the_probe_to_the_cores_of_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let pinned = Header { pinned: vec![1, 3], ..header() };
+    let path = dir.path().join("t.jsonl");
+    assert_eq!(LatencyTable::open(&path, pinned, COMMAND).unwrap().command(), format!("{COMMAND} --pin=1,3"));
+    assert_eq!(LatencyTable::load(&path, COMMAND).unwrap().command(), format!("{COMMAND} --pin=1,3"));
 }
 
 #[test]

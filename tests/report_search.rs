@@ -204,9 +204,9 @@ fn a_certificate_and_candidates_are_shown() {
     let search = section(&page, "Search");
     for text in [
         "<td>1.25 ms</td><td>2.0 %</td><td>1.23 ms</td><td>1.20 ms</td><td>3.75 ms</td>",
-        "<td>0 KiB</td><td>–</td><td>0 KiB</td><td>0 KiB</td><td>4 KiB</td>",
+        "<td>none</td><td>–</td><td>none</td><td>none</td><td>4 KiB</td>",
         "with a score of -0.8000: the limits cost 0.1100.",
-        "skip, skip, skip, skip, skip, skip, with 1.22 ms, 2.5 % below what was asked for; no other is nearer.",
+        "skip, skip, skip, skip, skip, skip, with 1.22 ms, 2.5 % below what was asked for; no network within the limits is nearer to it.",
         "Before it was chosen, the network was measured to take 1.21 ms.",
         "3 networks with the weights of the supernet, 2 networks by a training of 1 epoch, 2 networks by a training of 2 epochs",
         "First comparison against the next one",
@@ -218,7 +218,12 @@ fn a_certificate_and_candidates_are_shown() {
         page.contains("The search was limited to 1.25 ms of latency on test board &lt;&amp;&gt; with ort and no activations beyond 64 KiB")
     );
     assert!(page.contains("3 networks in 14.0 s"));
+    assert!(!page.contains("more than asked for"));
     assert!(section(&page, "Accuracy and latency").contains("target</li>"), "the target is a mark");
+
+    // The network takes 1.2 ms.
+    write_certificate(&dir, &genotype(), certificate(1e6));
+    assert!(self::page(&dir).contains(", it takes 20.0 % more than asked for."));
 
     artifact::write_lines(&dir.candidates(), &candidates()[1..3]).unwrap();
     let run = Run::load(&dir).unwrap();

@@ -247,6 +247,9 @@ fn a_validation_counts_as_long_as_the_model_is_the_same() {
     let faster = all.iter().rev().find(|row| matches!(row.subject, Subject::Network(_))).unwrap();
     table.append(Row { samples_ns: vec![1000.0], ..faster.clone() }).unwrap();
     assert_eq!(stored.of(&model(&load("t.jsonl"))), None);
+    let shown = ws.json("profile show t.jsonl");
+    assert_eq!(shown["validations"], serde_json::json!([]));
+    assert!(shown["note"].as_str().is_some_and(|note| note.contains("validate it again")), "{shown}");
 }
 
 #[test]

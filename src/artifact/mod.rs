@@ -30,7 +30,7 @@ pub enum ArtifactError {
     NotAFile { path: PathBuf },
     #[error("{path} is read by the same command and would be replaced; name another file", path = path.display())]
     Input { path: PathBuf },
-    #[error("{path} exists already; name another file, or replace it with --force", path = path.display())]
+    #[error("{path} exists already; move it away, or replace it with --force", path = path.display())]
     OtherKind { path: PathBuf },
     #[error("cannot read {path}: {reason}", path = path.display())]
     Toml { path: PathBuf, reason: String },

@@ -1,7 +1,7 @@
 use clap::Parser;
 use edge_nas::cli::{self, profile};
 
-/// Measure every layer of a search space on a device; the same as `nas profile`
+/// Measure the latency of the networks of a search space on a device; the same as `nas profile`
 #[derive(Parser)]
 #[command(name = "nas-profile", version, max_term_width = 100)]
 struct Cli {

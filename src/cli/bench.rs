@@ -2,6 +2,7 @@ use super::flags::{BoardFlags, PredictFlags};
 use super::output::{or_dash, print, table};
 use crate::bounded::Rounds;
 use crate::record::{BenchRow, RunDir};
+use crate::report::signed;
 use crate::run::{Bench, bench};
 use std::path::PathBuf;
 
@@ -44,14 +45,20 @@ impl Args {
                     r.runtime.to_string(),
                     r.latency_ns.to_string(),
                     or_dash(r.prediction.as_ref().map(|prediction| prediction.latency_ns)),
-                    or_dash(r.error().map(|error| format!("{:+.1} %", 100.0 * error))),
+                    or_dash(r.slower_by().map(signed)),
+                    or_dash(r.error().map(signed)),
                     r.median_ns.to_string(),
                     format!("{} .. {}", r.p5_ns, r.p95_ns),
                     r.samples.to_string(),
                 ]
             };
-            let header = ["model", "runtime", "latency", "predicted", "error", "median", "p5 .. p95", "samples"];
-            table(&header, rows.iter().map(row).collect())
+            let header =
+                ["model", "runtime", "latency", "predicted", "slower by", "error", "median", "p5 .. p95", "samples"];
+            let mut text = table(&header, rows.iter().map(row).collect());
+            if rows.iter().any(|row| row.slower_by().is_some()) {
+                text += "\nslower by: the device, than when its latency table was measured; the error is that of the prediction at this speed";
+            }
+            text
         })?;
         benched.complete()?;
         Ok(())

@@ -1,11 +1,11 @@
 use super::flags::BoardFlags;
 use super::output::{print, table};
+use crate::bounded::ImageCount;
 use crate::data::{Data, DataSpec};
 use crate::record::{Evaluation, RunDir};
 use crate::report::{METRICS, metrics_row};
 use crate::run::{BoardSettings, Eval, Evaluated, OnDevice, eval};
 use nas_probe::Runtime;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Evaluate trained networks on the test images of a data set
@@ -27,7 +27,7 @@ pub struct Args {
     data: DataSpec,
     /// Evaluate only this many test images: the first ones, which may be of only a few classes
     #[arg(long)]
-    images: Option<NonZeroUsize>,
+    images: Option<ImageCount>,
     /// Inference runtime, tract or ort [default: libtorch; with --device or --onnx, the first runtime of the device]
     #[arg(long)]
     runtime: Option<Runtime>,
@@ -48,6 +48,7 @@ impl Args {
         let _lock = if onnx.is_none() { Some(RunDir(run.clone()).lock()?) } else { None };
         let device = device.unwrap_or_else(|| "host".into());
         let on = on_device.then_some(OnDevice { onnx, device, runtime, board });
+        let images = images.map(Into::into);
         let evaluated = eval(&Eval { run, images, on }, &data)?;
         let records: Vec<&Evaluation> = evaluated.iter().map(|evaluated| &evaluated.evaluation).collect();
         print(json, &records, || {

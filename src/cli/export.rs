@@ -1,9 +1,9 @@
 use super::output::print;
+use crate::bounded::ImageCount;
 use crate::data::{Data, DataSpec};
 use crate::record::RunDir;
 use crate::run::{Exported, export};
 use nas_probe::Runtime;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Write a run's trained networks as ONNX, checked in both runtimes
@@ -19,8 +19,8 @@ pub struct Args {
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
     /// Number of test images on which the logits are compared
-    #[arg(long, default_value = "32")]
-    images: NonZeroUsize,
+    #[arg(long, default_value_t = ImageCount::of(32))]
+    images: ImageCount,
     /// Runtime to check in; may be repeated [default: both]
     #[arg(long = "runtime")]
     runtimes: Vec<Runtime>,
@@ -30,7 +30,7 @@ impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let data = Data::load(&self.data)?;
         let _lock = RunDir(self.run.clone()).lock()?;
-        let exported = export(&self.run, &data, &self.runtimes, self.images)?;
+        let exported = export(&self.run, &data, &self.runtimes, self.images.into())?;
         print(json, &exported, || {
             let line = |e: &Exported| {
                 let checks: Vec<String> = e.differences.iter().map(|(r, d)| format!("{r} {d:.1e}")).collect();

@@ -1,12 +1,11 @@
 use super::Usage;
 use super::flags::{BoardFlags, PredictFlags, SearchFlags};
 use super::output::print;
-use crate::bounded::{Bytes, Count, Percent};
+use crate::bounded::{Bytes, Count, NetworkCount, Percent};
 use crate::data::{Data, DataSpec};
 use crate::latency::{Target, TargetFor};
 use crate::record::RunDir;
 use crate::run::{self, Found, MeasureTop, Search, Targets};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Search for the best network within a target latency
@@ -21,7 +20,8 @@ pub struct Args {
     run: PathBuf,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Search space: a built-in name (chain, chain_small, residual, mobile, mobile_224, proxylessnas) or a TOML file
+    /// Search space: a built-in name (chain, chain_small, residual, resnet, mobile, mobile_224, proxylessnas) or a TOML
+    /// file
     #[arg(long, default_value = "chain")]
     space: String,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, folder:DIR@64 (scaled to 64x64), or only DIR
@@ -44,7 +44,8 @@ struct LimitFlags {
     /// targets
     #[arg(long, value_name = "TARGET", required_unless_present = "targets")]
     target_latency: Vec<TargetFor>,
-    /// Several targets, such as 0.3ms,0.5ms,0.8ms: the search finds a network for each, in the folder targets/NAME
+    /// Several targets, such as 0.3ms,0.5ms,0.8ms: the search finds a network for each, in the folder targets/NAME. The
+    /// network of a single one is in the folder of the run itself
     #[arg(long, value_name = "TARGETS", value_delimiter = ',', conflicts_with = "target_latency")]
     targets: Vec<Target>,
     /// At most this many parameters, such as 300k
@@ -62,7 +63,7 @@ struct LimitFlags {
     /// Measure this many of the best networks on the device, and take the best one whose measured latency meets the
     /// target
     #[arg(long, value_name = "NUMBER")]
-    measure_top: Option<NonZeroUsize>,
+    measure_top: Option<NetworkCount>,
 }
 
 impl LimitFlags {
@@ -81,7 +82,8 @@ impl Args {
             return Err(Usage(reason.into()).into());
         }
         settings.check()?;
-        let measure_top = limits.measure_top.map(|networks| MeasureTop { networks, board: board.settings() });
+        let measure_top =
+            limits.measure_top.map(|networks| MeasureTop { networks: networks.into(), board: board.settings() });
         let search = Search { run, targets: limits.targets(), space, data, measure, settings, measure_top };
         let data = Data::load(&search.data)?;
         let _lock = RunDir(search.run.clone()).lock()?;

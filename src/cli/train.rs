@@ -1,12 +1,12 @@
 use super::Usage;
 use super::flags::TrainFlags;
 use super::output::{percent, print};
-use crate::artifact;
-use crate::bounded::Width;
+use crate::artifact::{self, ArtifactError};
+use crate::bounded::{Width, rounded};
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
 use crate::report::counted;
-use crate::run::{RunError, trained};
+use crate::run::{RunError, nothing, trained};
 use crate::space::{Genotype, Network, Networks, SearchSpace};
 use crate::train::Taught;
 use crate::train::fit::fit;
@@ -45,8 +45,21 @@ pub struct Args {
     settings: TrainFlags,
 }
 
-/// Returns the network of a run, as a teacher.
-fn taught(run: &Path) -> anyhow::Result<Taught> {
+/// Returns the network that a search found.
+fn found(path: &Path) -> anyhow::Result<Genotype> {
+    artifact::read_json(path, "nas search").map_err(|error| match error {
+        ArtifactError::Missing { .. } => RunError::NothingFound(path.into()).into(),
+        error => error.into(),
+    })
+}
+
+/// Returns the network of another run, as a teacher.
+fn taught(run: &Path, student: &Path) -> anyhow::Result<Taught> {
+    let same = run.canonicalize().ok().is_some_and(|teacher| student.canonicalize().ok() == Some(teacher));
+    if same {
+        let reason = "--teacher names the run itself, whose weights the training replaces; name another --run";
+        return Err(Usage(reason.into()).into());
+    }
     let run = RunDir(run.into());
     let dir = run.found();
     let trained = trained(&run, &dir)?.ok_or_else(|| RunError::NothingTrained(run.0.clone()))?;
@@ -58,18 +71,18 @@ impl Args {
         let data = Data::load(&self.data)?;
         let _lock = RunDir(self.run.clone()).lock()?;
         let (network, dir) = self.network(&data)?;
-        let taught = self.teacher.as_deref().map(taught).transpose()?;
+        let taught = self.teacher.as_deref().map(|teacher| taught(teacher, &self.run)).transpose()?;
         let log = fit(&network, &data, &self.settings.settings(), taught.as_ref(), &dir)?;
         let last = log.last().context("no epoch was trained")?;
         let cost = network.graph().cost();
         print(json, last, || {
             format!(
-                "{}: test accuracy {} after {}, {:.2} M parameters, {:.1} M MACs\n{}",
+                "{}: test accuracy {} after {}, {} parameters, {} MACs\n{}",
                 network.name(),
                 last.test_accuracy.map_or("-".into(), |share| percent(share.get())),
                 counted(last.epoch, "epoch"),
-                cost.params as f64 / 1e6,
-                cost.macs as f64 / 1e6,
+                rounded(cost.params as f64),
+                rounded(cost.macs as f64),
                 dir.weights().display(),
             )
         })
@@ -83,22 +96,18 @@ impl Args {
         }
         let genotype = match &self.genotype {
             None => match run.targets()?.as_slice() {
-                [] => artifact::read_json(&run.genotype(), "nas search")?,
-                targets => {
-                    let runs: Vec<String> = targets.iter().map(|(_, dir)| dir.0.display().to_string()).collect();
-                    let run = self.run.display();
-                    return Err(Usage(format!(
-                        "{run} has networks for several targets; name one with --run: {}",
-                        runs.join(", ")
-                    ))
-                    .into());
-                }
+                [] => found(&run.genotype())?,
+                _ => return Err(nothing(&run, RunError::NothingTrained).into()),
             },
             Some(file) if file.ends_with(".json") && self.space.is_some() => {
                 let reason = format!("{file} holds its own space; leave out --space, or give --genotype as ops");
                 return Err(Usage(reason).into());
             }
-            Some(file) if file.ends_with(".json") => artifact::read_json(file.as_ref(), "nas search")?,
+            Some(file) if file.ends_with(".json") => {
+                let file: &Path = file.as_ref();
+                anyhow::ensure!(file.is_file(), RunError::NoFile(file.into()));
+                artifact::read_json(file, "nas search")?
+            }
             Some(ops) => {
                 let space = SearchSpace::load(self.space.as_deref().unwrap_or("chain"))?;
                 Genotype::parse(Networks::new(space, input, [classes])?, ops)?

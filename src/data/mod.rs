@@ -282,7 +282,7 @@ pub enum Error {
     )]
     Untested { class: String, name: String },
     #[error(
-        "a fraction of {fraction} of {images} images leaves one part empty; use a fraction between 0 and 1, or more images"
+        "holding out a share of {fraction} of {images} images leaves one part empty; change --held-out, or use more images"
     )]
     Split { fraction: f64, images: usize },
     #[error("a padding of {padding} pixels is larger than the images, which have {width}x{height}; lower --padding")]

@@ -68,8 +68,10 @@ pub enum DeviceError {
     Ended { doing: String, reason: String },
     #[error("the probe wrote something that is not a reply ({doing}): {line}")]
     Garbage { doing: String, line: String },
-    #[error("{model} has {bytes} bytes, but at most {most} can be sent to a device")]
+    #[error("{model} has about {bytes} bytes, but at most {most} can be sent to a device")]
     TooLarge { model: String, bytes: usize, most: u64 },
+    #[error("{device} has a static musl probe, which cannot load ONNX Runtime; leave out --runtime ort")]
+    Static { device: String },
     #[error("no folder for models is known: set HOME or XDG_CACHE_HOME, or `folder` in the device file")]
     NoCache,
     #[error("HOME is not set; set it to the folder that has .ssh, with the keys and the hosts that are known")]
@@ -234,8 +236,22 @@ impl Device {
         Device { name: name.into(), ..artifact::read_toml(path)? }.checked(path)
     }
 
+    /// Checks that the probe of the device can have these runtimes.
+    ///
+    /// # Errors
+    /// Fails if ONNX Runtime is to be loaded by a static probe.
+    pub fn check_runtimes(&self, runtimes: &[Runtime]) -> Result<(), DeviceError> {
+        match self.is_static() && runtimes.contains(&Runtime::Ort) {
+            true => Err(DeviceError::Static { device: self.name.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    fn is_static(&self) -> bool {
+        self.target.as_deref().is_some_and(|target| target.ends_with("musl"))
+    }
+
     fn checked(self, path: &Path) -> Result<Device, DeviceError> {
-        let musl = self.target.as_deref().is_some_and(|target| target.ends_with("musl"));
         let version = |glibc: &String| -> Option<(u32, u32)> {
             let (major, minor) = glibc.split_once('.')?;
             Some((major.parse().ok()?, minor.parse().ok()?))
@@ -249,7 +265,7 @@ impl Device {
             "a device with link = \"ssh\" needs a `target`, such as aarch64-unknown-linux-gnu"
         } else if self.folder.as_deref() == Some("") {
             "`folder` is empty; name a folder, or leave the key out"
-        } else if musl && self.runtimes.contains(&Runtime::Ort) {
+        } else if self.is_static() && self.runtimes.contains(&Runtime::Ort) {
             "a static musl probe cannot load ONNX Runtime; leave \"ort\" out of `runtimes`"
         } else {
             let reason = |reason| DeviceError::Invalid { path: path.into(), reason };

@@ -229,7 +229,8 @@ impl Session {
         self.next_id += 1;
         let mut line = serde_json::to_string(&request(id)).unwrap_or_default();
         if line.len() as u64 > MOST_REQUEST_BYTES {
-            let (model, bytes, most) = (doing.into(), line.len(), MOST_REQUEST_BYTES);
+            // A model is sent as base64, in which four characters stand for three bytes.
+            let (model, bytes, most) = (doing.into(), line.len() / 4 * 3, MOST_REQUEST_BYTES / 4 * 3);
             return Err(DeviceError::TooLarge { model, bytes, most });
         }
         line.push('\n');

@@ -167,6 +167,9 @@ impl Address {
                 }
                 (host, port)
             }
+            None if rest.matches(':').count() > 1 => {
+                return Err(wrong("write an IPv6 address in brackets, as [::1]:22"));
+            }
             None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
         };
         if host.is_empty() || user == Some("") {
@@ -208,5 +211,6 @@ mod tests {
         for wrong in ["", "pi@", "@board", "board:ssh", "board:70000", "[::1", "[::1]22"] {
             assert!(Address::parse(wrong).is_err(), "{wrong}");
         }
+        assert!(Address::parse("pi@fe80::1").unwrap_err().to_string().contains("brackets"));
     }
 }

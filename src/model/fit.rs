@@ -1,6 +1,6 @@
 use super::select::{Gain, Selection};
 use super::terms::Term;
-use super::{Place, Polynomial, Product, Role, Structure};
+use super::{Part, Polynomial, Product, Role, Structure};
 use crate::latency::Latency;
 use nalgebra::DVector;
 use std::collections::BTreeMap;
@@ -34,8 +34,8 @@ const FEWEST: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effect {
     pub latency: Latency,
-    /// For a choice of a layer, the standard error of its difference from the mean over the choices of that layer, since
-    /// what all of them share cannot be separated from the base.
+    /// For a choice of a layer, the standard error of its difference from the mean over the choices of that layer with
+    /// the same input, since what all of them share cannot be separated from the rest of the network.
     pub standard_error: Latency,
 }
 
@@ -46,7 +46,7 @@ impl Effect {
     }
 }
 
-/// What a choice of a layer adds to the latency of a network.
+/// What a choice of a layer, with one of the inputs that the layer may get, adds to the latency of a network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Contribution {
     pub effect: Effect,
@@ -67,8 +67,8 @@ pub struct Interaction {
 #[derive(Clone, Debug)]
 pub struct Fit {
     pub polynomial: Polynomial,
-    /// By layer and choice; `None` for a `zero`.
-    pub contributions: Vec<Vec<Option<Contribution>>>,
+    /// Those of the structure's parts.
+    pub contributions: Vec<Contribution>,
     pub interactions: Vec<Interaction>,
     /// The relative error for each network, as predicted by a fit without that network.
     pub leave_one_out_errors: Vec<f64>,
@@ -164,31 +164,25 @@ fn polynomial(selection: &Selection) -> Polynomial {
 /// A linear form of the unknowns, in nanoseconds.
 type Form = DVector<f64>;
 
-fn contributions(
-    structure: &Structure,
-    measured: &[Measured],
-    selection: &Selection,
-) -> Vec<Vec<Option<Contribution>>> {
-    let zero = || Form::zeros(selection.unknowns().len());
-    let form = |place: Place| {
-        let part = |term: &Term| term.contributions.iter().filter(|(at, _)| *at == place).map(|(_, ns)| ns).sum();
-        Form::from_iterator(selection.unknowns().len(), selection.terms().map(part))
+fn contributions(structure: &Structure, measured: &[Measured], selection: &Selection) -> Vec<Contribution> {
+    let unknowns = selection.unknowns();
+    let form = |part: usize| {
+        let of_term = |term: &Term| term.contributions.iter().filter(|(of, _)| *of == part).map(|(_, ns)| ns).sum();
+        Form::from_iterator(unknowns.len(), selection.terms().map(of_term))
     };
-    let contribution = |place: Place, form: &Form, mean: &Form| Contribution {
-        effect: Effect {
-            latency: Latency::from_ns(form.dot(selection.unknowns())),
-            standard_error: selection.standard_error(&(form - mean)),
-        },
-        networks: measured.iter().filter(|m| m.choices[place.0] == place.1).count(),
+    let forms: Vec<Form> = (0..structure.parts.len()).map(form).collect();
+    let contribution = |(part, form): (&Part, &Form)| {
+        let alike = || structure.parts.iter().zip(&forms).filter(|(other, _)| other.is_alternative_to(part));
+        let mean = alike().fold(Form::zeros(unknowns.len()), |sum, (_, form)| sum + form) / alike().count() as f64;
+        Contribution {
+            effect: Effect {
+                latency: Latency::from_ns(form.dot(unknowns)),
+                standard_error: selection.standard_error(&(form - mean)),
+            },
+            networks: measured.iter().filter(|m| part.is_in(&m.choices)).count(),
+        }
     };
-    let layer = |(layer, roles): (usize, &Vec<Role>)| {
-        let live = roles.iter().enumerate().map(|(i, role)| (*role != Role::Zero).then(|| form((layer, i))));
-        let forms: Vec<Option<Form>> = live.collect();
-        let live = forms.iter().flatten();
-        let mean = live.clone().fold(zero(), |sum, form| sum + form) / live.count().max(1) as f64;
-        forms.iter().enumerate().map(|(i, form)| Some(contribution((layer, i), form.as_ref()?, &mean))).collect()
-    };
-    structure.roles.iter().enumerate().map(layer).collect()
+    structure.parts.iter().zip(&forms).map(contribution).collect()
 }
 
 fn interactions(selection: &Selection) -> Vec<Interaction> {

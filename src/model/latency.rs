@@ -1,9 +1,9 @@
-use super::{Effect, Fit, FitError, Measured, Part, Polynomial, Product, Role, Structure};
+use super::{Contribution, Fit, FitError, Measured, Part, Polynomial, Product, Role, Structure};
 use crate::artifact::Digest;
 use crate::latency::Latency;
 use crate::space::{CandidateOp, Layer, Networks, SpaceError, Variant};
 use crate::table::{Estimate, LatencyTable, Subject, TableError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
@@ -106,26 +106,24 @@ impl LatencyModel {
     /// Returns what each layer adds to the networks that contain it. Empty if the model is a plain sum.
     pub fn adds(&self) -> BTreeMap<Layer, Adds> {
         let Some(fit) = &self.fit else { return BTreeMap::new() };
-        let mut places: BTreeMap<Layer, BTreeSet<(usize, usize)>> = BTreeMap::new();
-        for layer in self.networks.searched() {
-            for variant in &self.networks.variants()[layer] {
-                places.entry(variant.layer).or_default().insert((layer, variant.choice));
+        let mut places: BTreeMap<Layer, Vec<Contribution>> = BTreeMap::new();
+        for ((layer, variant), contribution) in computed(&self.networks).zip(&fit.contributions) {
+            if self.networks.choices()[layer].len() > 1 {
+                places.entry(variant.layer).or_default().push(*contribution);
             }
         }
-        let of = |places: &BTreeSet<(usize, usize)>| {
-            let fitted = places.iter().map(|&(layer, choice)| fit.contributions[layer][choice]);
-            let fitted = fitted.collect::<Option<Vec<_>>>()?;
-            let effects: Vec<Effect> = fitted.iter().map(|contribution| contribution.effect).collect();
-            let widest = effects.iter().map(|effect| effect.error().ns()).fold(0.0, f64::max);
-            let sum: Latency = effects.iter().map(|effect| effect.latency).sum();
-            Some(Adds {
-                latency: (1.0 / places.len() as f64) * sum,
+        let of = |contributions: Vec<Contribution>| {
+            let effects = || contributions.iter().map(|contribution| contribution.effect);
+            let widest = effects().map(|effect| effect.error().ns()).fold(0.0, f64::max);
+            let sum: Latency = effects().map(|effect| effect.latency).sum();
+            Adds {
+                latency: (1.0 / contributions.len() as f64) * sum,
                 error: Latency::from_ns(widest),
-                networks: fitted.iter().map(|contribution| contribution.networks).sum(),
-                places: places.len(),
-            })
+                networks: contributions.iter().map(|contribution| contribution.networks).sum(),
+                places: contributions.len(),
+            }
         };
-        places.into_iter().filter_map(|(layer, places)| Some((layer, of(&places)?))).collect()
+        places.into_iter().map(|(layer, contributions)| (layer, of(contributions))).collect()
     }
 }
 
@@ -226,31 +224,35 @@ pub fn measured(networks: &Networks, subject: &Subject, estimate: &Estimate) -> 
     Some(Measured { choices: networks.choices_of(layers)?, latency: estimate.latency, weight })
 }
 
+/// Returns the variants of each layer that are computed, in the order of the parts of a [`structure`]. The order is the
+/// same for any number of classes, except in the classifier, which comes last.
+fn computed(networks: &Networks) -> impl Iterator<Item = (usize, &Variant)> {
+    let layers = networks.variants().iter().enumerate();
+    let all = layers.flat_map(|(layer, variants)| variants.iter().map(move |variant| (layer, variant)));
+    all.filter(|(_, variant)| variant.layer.op != CandidateOp::Zero)
+}
+
 /// Returns what networks are made of, including the latencies of isolated layers if all of them were measured.
 pub fn structure(networks: &Networks, estimates: &BTreeMap<&Subject, Estimate>) -> Structure {
     let known = |layer: &Layer| estimates.get(&Subject::Layer(*layer)).map(|e| e.latency.ns());
     let all_known = isolated_subjects(networks).iter().all(|subject| estimates.contains_key(subject));
-    let of_layer = |(layer, variants): (usize, &Vec<Variant>)| {
-        let computed = variants.iter().filter(|variant| variant.layer.op != CandidateOp::Zero);
-        let part = |variant: &Variant| {
-            let Layer { op, stride, .. } = variant.layer;
-            let role = if variant.layer.is_identity() { Role::Identity } else { Role::Real };
-            Part {
-                at: (layer, variant.choice),
-                products: vec![networks.product(layer, variant)],
-                work: variant.layer.to_string(),
-                kind: if stride > 1 { format!("{op}/{stride}") } else { op.to_string() },
-                op: op.to_string(),
-                role,
-                isolated_ns: match role {
-                    Role::Real => known(&variant.layer).filter(|_| all_known),
-                    Role::Identity | Role::Zero => Some(0.0),
-                },
-            }
-        };
-        computed.map(part).collect::<Vec<Part>>()
+    let part = |(layer, variant): (usize, &Variant)| {
+        let Layer { op, stride, .. } = variant.layer;
+        let role = if variant.layer.is_identity() { Role::Identity } else { Role::Real };
+        Part {
+            at: (layer, variant.choice),
+            products: vec![networks.product(layer, variant)],
+            work: variant.layer.to_string(),
+            kind: if stride > 1 { format!("{op}/{stride}") } else { op.to_string() },
+            op: op.to_string(),
+            role,
+            isolated_ns: match role {
+                Role::Real => known(&variant.layer).filter(|_| all_known),
+                Role::Identity | Role::Zero => Some(0.0),
+            },
+        }
     };
-    let parts: Vec<Part> = networks.variants().iter().enumerate().flat_map(of_layer).collect();
+    let parts: Vec<Part> = computed(networks).map(part).collect();
     let role = |(layer, choice): (usize, usize)| {
         let of_choice = || parts.iter().filter(|part| part.at == (layer, choice));
         match of_choice().next() {

@@ -32,6 +32,22 @@ pub struct Part {
     pub isolated_ns: Option<f64>,
 }
 
+impl Part {
+    /// Returns whether the network with these choices has this part.
+    pub fn is_in(&self, choices: &[usize]) -> bool {
+        self.products.iter().any(|product| product.iter().all(|(layer, set)| set.contains(&choices[*layer])))
+    }
+
+    /// Returns whether the parts, which may be the same, are choices of one layer with the same input.
+    pub fn is_alternative_to(&self, other: &Part) -> bool {
+        let input = |part: &Part| -> Vec<Product> {
+            let of_others = |product: &Product| product.iter().filter(|(l, _)| *l != part.at.0).cloned().collect();
+            part.products.iter().map(of_others).collect()
+        };
+        self.at.0 == other.at.0 && input(self) == input(other)
+    }
+}
+
 /// How two parts are neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {

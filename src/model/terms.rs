@@ -1,6 +1,6 @@
 //! The terms that a network's latency can consist of.
 
-use super::{Pair, Part, Place, Product, Relation, Structure};
+use super::{Pair, Part, Product, Relation, Structure};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The meaning of one unknown of a fit: a sum of products, each times a scale in nanoseconds. The unknown is a factor
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Term {
     pub name: String,
     pub products: Vec<(Product, f64)>,
-    /// The choices whose contributions this is a part of, with their scales.
-    pub contributions: Vec<(Place, f64)>,
+    /// The parts, by index, to whose contributions this belongs, with their scales.
+    pub contributions: Vec<(usize, f64)>,
 }
 
 impl Term {
@@ -99,11 +99,8 @@ impl Structure {
     }
 
     fn contributions_by(&self, name: &str, typical: f64, key: impl Fn(&Part) -> String) -> Family {
-        let parts = self.parts.iter().map(|part| {
-            // What a choice adds is the mean over the inputs that the layer may get.
-            let inputs = self.parts.iter().filter(|other| other.at == part.at).count() as f64;
-            (key(part), part.products.clone(), self.scale(part, typical), Some((part.at, 1.0 / inputs)))
-        });
+        let parts = self.parts.iter().enumerate();
+        let parts = parts.map(|(i, part)| (key(part), part.products.clone(), self.scale(part, typical), Some(i)));
         family(name.into(), parts)
     }
 
@@ -143,15 +140,15 @@ impl Pairs<'_> {
     }
 }
 
-/// Creates a family from pieces, grouped into terms by name. Each piece has products, their scale, and the contribution
-/// that it is a share of. Pieces with a scale of 0 are ignored.
-fn family(name: String, pieces: impl IntoIterator<Item = (String, Vec<Product>, f64, Option<(Place, f64)>)>) -> Family {
+/// Creates a family from pieces, grouped into terms by name. Each piece has products, their scale, and the part to whose
+/// contribution it belongs. Pieces with a scale of 0 are ignored.
+fn family(name: String, pieces: impl IntoIterator<Item = (String, Vec<Product>, f64, Option<usize>)>) -> Family {
     let mut terms: BTreeMap<String, Term> = BTreeMap::new();
     for (name, products, scale, of) in pieces.into_iter().filter(|piece| piece.2 != 0.0) {
         let new = || Term { name: name.clone(), products: vec![], contributions: vec![] };
         let term = terms.entry(name.clone()).or_insert_with(new);
         term.products.extend(products.into_iter().map(|product| (product, scale)));
-        term.contributions.extend(of.map(|(at, share)| (at, scale * share)));
+        term.contributions.extend(of.map(|part| (part, scale)));
     }
     Family { name, terms: terms.into_values().collect() }
 }

@@ -32,6 +32,13 @@ pub fn at_most(number: usize, table: &LatencyTable, networks: &Networks) -> usiz
     number.min(networks.count().saturating_sub(table.unseen().into_keys().filter(ours).count()))
 }
 
+/// Returns the number of networks that [`first_to_fit`] is to be called with. If the table has at least half of `number`
+/// networks, it is what they were planned for, so that those that are measured first stay the same.
+pub fn design_size(table: &LatencyTable, classes: usize, number: usize) -> usize {
+    let first = table.first_planned(classes, FOR_A_HEAD);
+    first.filter(|first| (number / 2..=number).contains(first)).unwrap_or(number)
+}
+
 /// Returns the networks that are measured first, of `number` networks for a fit: the [`corners`] and a balanced design.
 /// They are the same every time, except for those of `table` that no fit sees. The rest are chosen after these have been
 /// measured.
@@ -67,13 +74,18 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
     of_macs.chain(ops.iter().map(throughout)).collect()
 }
 
-/// Returns the rest of `number` networks for a fit, once `table` has [`first_to_fit`]: those that were chosen before,
+/// Returns the rest of `number` networks for a fit, once `table` has the `first` ([`first_to_fit`]): those that were chosen before,
 /// the cheapest and the most expensive network by the current model, and the D-optimal ones of many random networks.
 ///
 /// # Errors
 /// Fails if the networks that were measured cannot be fitted.
-pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> Result<Vec<Subject>, ModelError> {
-    let first: HashSet<Subject> = first_to_fit(table, networks, number).into_iter().collect();
+pub fn rest_to_fit(
+    table: &LatencyTable,
+    networks: &Networks,
+    first: &[Subject],
+    number: usize,
+) -> Result<Vec<Subject>, ModelError> {
+    let first: HashSet<&Subject> = first.iter().collect();
     let problem = Problem::new(table, networks)?;
     let subject = |choices: &[usize]| Subject::Network(problem.networks.layers_of(choices));
     let head = (networks.len() - 1, networks.classes[0]);
@@ -85,13 +97,12 @@ pub fn rest_to_fit(table: &LatencyTable, networks: &Networks, number: usize) -> 
         return Ok(chosen);
     }
     let mut known: HashSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
-    if chosen.is_empty() {
-        let polynomial = problem.fit(table)?.polynomial.given(head.0, head_index(&problem.networks, head.1));
-        let live = networks.all_live();
-        let corners = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&polynomial, &live, sign));
-        let corners = corners.map(|choices| Subject::Network(networks.layers_of(&choices)));
-        chosen.extend(corners.filter(|corner| known.insert(corner.clone())));
-    }
+    let polynomial = problem.fit(table)?.polynomial.given(head.0, head_index(&problem.networks, head.1));
+    let live = networks.all_live();
+    let corners = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&polynomial, &live, sign));
+    let corners = corners.map(|choices| Subject::Network(networks.layers_of(&choices)));
+    let corners = corners.filter(|corner| known.insert(corner.clone()));
+    chosen.extend(corners.take(rest - chosen.len()));
     let mut others = if networks.count() <= ALL {
         every(&networks.all_live())
     } else {

@@ -6,7 +6,9 @@ mod disturbance;
 mod rounds;
 
 pub use bench::{Benchmark, Benchmarked, bench};
-pub use design::{FOR_A_HEAD, derived_unseen, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number};
+pub use design::{
+    FOR_A_HEAD, derived_unseen, design_size, first_to_fit, for_a_head, random_unseen, rest_to_fit, usual_number,
+};
 pub use rounds::{PLAN, Plan, ROW, Rounds, rounds};
 
 use crate::bounded::{FEWEST_TO_FIT, FittedNetworks};
@@ -88,6 +90,15 @@ pub struct Wanted {
     pub networks: Option<FittedNetworks>,
     /// Measure isolated layers only. Predictions are then their plain sum.
     pub isolated: bool,
+    /// Measure disturbed rows again.
+    pub again: bool,
+}
+
+impl Wanted {
+    /// Returns the plan for measuring these networks into a table.
+    fn plan(self, table: &LatencyTable, plan: Plan) -> Plan {
+        Plan { again: if self.again { table.rows().len() } else { 0 }, ..plan }
+    }
 }
 
 /// Adds to `table` the rows that it lacks for a latency model of `networks`: first isolated layers, then whole
@@ -114,12 +125,13 @@ pub fn profile(
     let number = design::at_most(usual(), table, networks);
     let by_head = other_head && wanted.networks.is_none() && planned <= FOR_A_HEAD;
     let fits = !wanted.isolated && (by_head || number >= FEWEST_TO_FIT);
+    let first = first_to_fit(table, networks, design_size(table, classes, number));
     if by_head && fits {
         subjects.extend(for_a_head(table, networks));
         let networks = subjects.iter().filter(|subject| matches!(subject, Subject::Network(_))).count();
         table.plan(Planned { networks, classes })?;
     } else if fits {
-        subjects.extend(first_to_fit(table, networks, number));
+        subjects.extend(first.clone());
         table.plan(Planned { networks: number, classes })?;
     } else if !wanted.isolated {
         let space = &networks.space.name;
@@ -129,21 +141,22 @@ pub fn profile(
     }
     let anchor = table.anchor().unwrap_or(&subjects[subjects.len() - 1]).clone();
     let none = BTreeMap::new();
-    let mut done = rounds(sessions, table, &subjects, &anchor, &none, PLAN)?;
+    let plan = wanted.plan(table, PLAN);
+    let mut done = rounds(sessions, table, &subjects, &anchor, &none, plan)?;
     if fits && !by_head {
-        subjects.extend(rest_to_fit(table, networks, number)?);
-        let rest = rounds(sessions, table, &subjects, &anchor, &none, PLAN)?;
+        subjects.extend(rest_to_fit(table, networks, &first, number)?);
+        let rest = rounds(sessions, table, &subjects, &anchor, &none, plan)?;
         done = Rounds { rows: done.rows + rest.rows, ..rest };
     }
-    warn(table, done, subjects.len());
+    warn(table, done, subjects.len(), plan);
     Ok(done)
 }
 
-fn warn(table: &LatencyTable, done: Rounds, models: usize) {
-    let (path, device) = (table.path().display(), &table.header.device);
+fn warn(table: &LatencyTable, done: Rounds, models: usize, plan: Plan) {
+    let path = table.path().display();
     if done.disturbed > 0 {
         log::warn!(
-            "{path}: {} of {models} models were disturbed by throttling or load each time; see `nas devices check {device}`, then measure them again with --again",
+            "{path}: {} of {models} models were disturbed by throttling or load each time; `nas devices check` shows what disturbs a device, and --again measures them again",
             done.disturbed
         );
     }
@@ -151,8 +164,8 @@ fn warn(table: &LatencyTable, done: Rounds, models: usize) {
         log::warn!(
             "{path}: the latency of {} of {models} models does not repeat to {} % in {} rows: the device is busy or drifts",
             done.unsettled,
-            100.0 * PLAN.precision,
-            PLAN.most
+            100.0 * plan.precision,
+            plan.most
         );
     }
     let drift = drift(table.rows());
@@ -178,6 +191,7 @@ pub fn validate(
     networks: &Networks,
     number: usize,
     seed: u64,
+    wanted: Wanted,
 ) -> Result<(Validation, Vec<Unseen>), ProfileError> {
     let model = LatencyModel::new(table, networks)?;
     let random = random_unseen(table, networks, number, seed);
@@ -188,7 +202,9 @@ pub fn validate(
     let subjects: Vec<Subject> = unseen.keys().cloned().collect();
     let nothing = || ProfileError::NothingUnseen { space: networks.space.name.clone() };
     let anchor = table.anchor().or(subjects.first()).cloned().ok_or_else(nothing)?;
-    rounds(sessions, table, &subjects, &anchor, &unseen, THOROUGH)?;
+    let plan = wanted.plan(table, THOROUGH);
+    let done = rounds(sessions, table, &subjects, &anchor, &unseen, plan)?;
+    warn(table, done, subjects.len(), plan);
     let (validation, unseen) = Validation::of(table, networks)?.ok_or_else(nothing)?;
     Validations::load(table)?.save(table, validation.clone())?;
     Ok((validation, unseen))

@@ -20,10 +20,12 @@ pub struct Plan {
     pub most: usize,
     /// The widest acceptable gap, as a share of the latency.
     pub precision: f64,
+    /// Of this number of rows at the start of the table, those that were disturbed count as missing.
+    pub again: usize,
 }
 
 /// Short rows, several for each subject, so that whatever slows the device for a second affects only one of them.
-pub const PLAN: Plan = Plan { measure: ROW, fewest: 8, most: 16, precision: 0.005 };
+pub const PLAN: Plan = Plan { measure: ROW, fewest: 8, most: 16, precision: 0.005, again: 0 };
 
 /// How to measure a row of a table and a round of a benchmark. They are alike so that latencies can be compared.
 pub const ROW: MeasurePlan =
@@ -124,7 +126,7 @@ fn remaining(
     plan: Plan,
     rejected: &BTreeMap<Subject, String>,
 ) -> Vec<Subject> {
-    let rows = count_rows(table);
+    let rows = plan.count_rows(table);
     let estimates = uncorrected(table.rows());
     let needs_more = |subject: &&Subject| {
         let rows = rows.get(subject).copied().unwrap_or(0);
@@ -140,21 +142,22 @@ fn has_no_peak(table: &LatencyTable, subject: &Subject) -> bool {
     matches!(subject, Subject::Network(_)) && !table.rows().iter().any(known)
 }
 
-fn count_rows(table: &LatencyTable) -> BTreeMap<&Subject, usize> {
-    table.rows().iter().fold(BTreeMap::new(), |mut rows, row| {
-        *rows.entry(&row.subject).or_default() += 1;
-        rows
-    })
-}
-
 /// Returns the least number of rows that are still to be measured, for the subjects that need more.
 fn to_come(table: &LatencyTable, remaining: &[Subject], plan: Plan) -> usize {
-    let rows = count_rows(table);
+    let rows = plan.count_rows(table);
     let to_come = |s: &Subject| plan.fewest.saturating_sub(rows.get(s).copied().unwrap_or(0)).max(1);
     remaining.iter().map(to_come).sum()
 }
 
 impl Plan {
+    fn count_rows(self, table: &LatencyTable) -> BTreeMap<&Subject, usize> {
+        let counts = |&(i, row): &(usize, &Row)| i >= self.again || row.disturbed.is_empty();
+        table.rows().iter().enumerate().filter(counts).fold(BTreeMap::new(), |mut rows, (_, row)| {
+            *rows.entry(&row.subject).or_default() += 1;
+            rows
+        })
+    }
+
     fn is_settled(&self, estimate: &Estimate) -> bool {
         let repeats = estimate.relative_gap().is_some_and(|gap| gap <= self.precision);
         !estimate.disturbed && estimate.rows >= self.fewest && repeats

@@ -297,6 +297,11 @@ impl BenchRow {
         if self.images == 1 { self.model.clone() } else { format!("{} ({} images at once)", self.model, self.images) }
     }
 
+    /// Returns by which share the device was slower than when the table of the prediction was measured.
+    pub fn slower_by(&self) -> Option<f64> {
+        Some(self.prediction.as_ref()?.slowness? - 1.0)
+    }
+
     /// Returns the error of the prediction as a share of the measured latency, at the speed that the device had when
     /// the table was measured: slowness · predicted / measured − 1.
     pub fn error(&self) -> Option<f64> {

@@ -14,14 +14,16 @@ mod summary;
 pub use evaluation::{METRICS, confusion, metrics_row};
 pub use scatter::scatter;
 pub use search::Search;
-pub use summary::{SummaryLatency, SummaryRow, counted};
+pub use summary::{SummaryLatency, SummaryRow, counted, signed};
 
 use crate::artifact::{self, ArtifactError, Digest};
 use crate::bounded::Share;
 use crate::latency::Latency;
 use crate::record::{
-    Begun, BenchRow, Certificate, Evaluation, Exported, LayerLatency, Matched, Prediction, RunDir, TrainEpoch, Trained,
+    Begun, BenchRow, Certificate, Evaluation, Exported, Held, LayerLatency, Matched, Prediction, RunDir, TrainEpoch,
+    Trained,
 };
+use crate::search::{Unit, latency_name};
 use crate::space::{Genotype, Layer, Network};
 use nas_exporters::{Cost, Precision};
 use nas_probe::Runtime;
@@ -137,7 +139,7 @@ impl Run {
             if let (Some(found), Some(other)) = (&found, &trained)
                 && *found != other.network
             {
-                let ops = other.network.genotype().map_or_else(|| other.network.name(), Genotype::to_string);
+                let ops = other.network.described();
                 notes.push(format!(
                     "the network that was trained, {ops}, is not the one that was found: `nas train` trains that one"
                 ));
@@ -329,6 +331,12 @@ impl BenchRow {
 }
 
 impl Setting {
+    /// Returns whether a limit is one on latencies with this setting.
+    fn is_of(&self, held: &Held) -> bool {
+        let Setting { device, runtime, threads, precision } = self;
+        held.unit == Unit::Nanoseconds && held.cost == latency_name(device, *runtime, *threads, *precision)
+    }
+
     /// Returns the parts of the name that follow the runtime.
     fn details(&self) -> [String; 3] {
         let s = if self.threads == 1 { "" } else { "s" };

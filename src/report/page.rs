@@ -108,6 +108,7 @@ fn headline(run: &Run) -> String {
     if !limits.is_empty() {
         sentences.push(format!("The search was limited to {}.", limits.join(" and ")));
     }
+    sentences.extend(missed(run));
     let search = run.search.foreign_table.as_ref().map(|d| ("searched", d));
     let foreign = |row: &'_ BenchRow| row.prediction.as_ref()?.foreign_table.clone();
     let bench = run.bench_rows().find_map(foreign);
@@ -122,6 +123,23 @@ fn headline(run: &Run) -> String {
     let note = |note: &String| format!("<p class=\"missing\">Note: {}.</p>\n", escape(note));
     html += &run.notes.iter().map(note).collect::<String>();
     html
+}
+
+/// Describes by how much the measured latencies of the found network are above their targets, if they are.
+fn missed(run: &Run) -> Vec<String> {
+    let held = || run.certificate.iter().flat_map(|certificate| &certificate.constraints);
+    let of_row = |row: &BenchRow| {
+        let target = held().find(|held| row.setting().is_of(held))?.target;
+        let above = row.latency_ns.ns() / target - 1.0;
+        let slower = row.slower_by().filter(|share| *share > 0.0).map_or(String::new(), |share| {
+            format!(", on a device that was {:.1} % slower than when its latency table was measured", 100.0 * share)
+        });
+        let missed = || format!("In {}, it takes {:.1} % more than asked for{slower}.", row.setting(), 100.0 * above);
+        (above > 0.0).then(missed)
+    };
+    let found = run.models.iter().find(|model| model.ops.is_some());
+    let rows = run.bench.iter().filter(|row| row.images == 1 && found.is_some_and(|found| found.is_of(row)));
+    rows.filter_map(of_row).collect()
 }
 
 /// Describes the accuracy and the latencies of a network in a sentence. Returns `None` if it was neither trained nor

@@ -1,7 +1,7 @@
 //! The summary table of a run, for the terminal, for the page and as JSON.
 
 use super::{Model, Run, Setting, labels};
-use crate::bounded::Share;
+use crate::bounded::{Share, rounded};
 use crate::latency::Latency;
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
@@ -93,8 +93,12 @@ impl Run {
     pub(super) fn summary_cells(&self) -> Vec<Vec<String>> {
         let cells = |row: SummaryRow| {
             let name = row.target.map_or(row.name.clone(), |target| format!("{target}: {}", row.name));
-            let mut cells =
-                vec![name, millions(row.params), millions(row.macs), or_dash(row.test_accuracy.map(percent))];
+            let mut cells = vec![
+                name,
+                rounded(row.params as f64),
+                rounded(row.macs as f64),
+                or_dash(row.test_accuracy.map(percent)),
+            ];
             cells.extend(row.latencies.iter().flat_map(|l| [l.predicted_ns, l.measured_ns].map(or_dash)));
             cells
         };
@@ -107,17 +111,13 @@ pub fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-pub fn millions(n: u64) -> String {
-    if n == 0 {
-        return "0".into();
-    }
-    let n = n as f64 / 1e6;
-    let digits = if n < 0.9995 { 3 } else { 2 };
-    format!("{n:.digits$} M")
-}
-
 pub fn percent(share: Share) -> String {
     format!("{:.2} %", 100.0 * share.get())
+}
+
+/// Formats a relative difference.
+pub fn signed(share: f64) -> String {
+    format!("{:+.1} %", 100.0 * share)
 }
 
 pub fn or_dash(value: Option<impl ToString>) -> String {

@@ -1,4 +1,4 @@
-use super::models::{exported, trained};
+use super::models::{exported, nothing, trained, warn_of_other};
 use super::{BoardSettings, Images, MeasureSettings, RunError};
 use crate::artifact::{self, Digest};
 use crate::device::{Device, Session, Source};
@@ -66,7 +66,7 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
     let run = RunDir(run.clone());
     let (files, mut failed) = files(&run, &settings.models);
     if files.is_empty() {
-        return Err(failed.into_iter().next().unwrap_or(RunError::NothingExported(run.0)));
+        return Err(failed.into_iter().next().unwrap_or_else(|| nothing(&run, RunError::NothingExported)));
     }
     let mut old: Vec<BenchRow> = artifact::read_lines(&run.bench())?;
     let runtimes = measure.runtimes(&device);
@@ -103,7 +103,7 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
     if disturbed > 0 {
         let device = &measure.device;
         log::warn!(
-            "up to {disturbed} of {rounds} rounds were disturbed by throttling or load; see `nas devices check {device}`"
+            "up to {disturbed} of {rounds} rounds were disturbed by throttling or load; `nas devices check {device}` shows what disturbs it"
         );
     }
     Ok(Benched { rows, failed })
@@ -121,6 +121,9 @@ fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
     let own: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
     for (path, name) in others.iter().zip(distinct(others, &own)) {
         let read = || -> Result<File, RunError> {
+            if !path.is_file() {
+                return Err(RunError::NoFile(path.clone()));
+            }
             let onnx = artifact::read(path, "nas export")?;
             let unfit = |reason| RunError::Model { path: path.clone(), reason };
             let model = onnx::inspect(&onnx).map_err(unfit)?;
@@ -140,6 +143,7 @@ fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
 /// Returns the export of one of the run's networks, or `None` if nothing was trained.
 fn own(run: &RunDir, dir: &ModelDir) -> Result<Option<File>, RunError> {
     let Some(trained) = trained(run, dir)? else { return Ok(None) };
+    warn_of_other(run, dir, &trained)?;
     let Exported { onnx, digest, model } = exported(run, dir, &trained)?;
     let (name, network) = (trained.network.name(), Some(trained.network));
     Ok(Some(File { name, model, onnx, digest, network }))
@@ -223,7 +227,7 @@ fn tables(
     let mut tables = vec![];
     for &runtime in runtimes {
         let table = match measure.load_table(device, networks, (space, &images), runtime) {
-            Err(absent @ TableError::Absent { .. }) => {
+            Err(absent @ TableError::Absent { .. }) if measure.table.is_none() => {
                 log::warn!("no prediction for {runtime}: {absent}");
                 continue;
             }

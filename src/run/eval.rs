@@ -177,6 +177,9 @@ fn of_run(run: &RunDir) -> Result<Vec<(Subject, Exported)>, RunError> {
 
 /// Reads any ONNX file.
 fn of_file(run: &RunDir, path: &Path) -> Result<(Subject, Exported), RunError> {
+    if !path.is_file() {
+        return Err(RunError::NoFile(path.into()));
+    }
     let onnx = artifact::read(path, "nas export")?;
     let unfit = |reason| RunError::Model { path: path.into(), reason };
     let model = onnx::inspect(&onnx).map_err(unfit)?;

@@ -223,8 +223,7 @@ impl Experiment {
         Profile {
             space: self.space.clone(),
             images: Images::Data(self.data.clone()),
-            wanted: Wanted { networks: self.profile.networks, isolated: self.profile.isolated },
-            again: false,
+            wanted: Wanted { networks: self.profile.networks, isolated: self.profile.isolated, again: false },
             measure: self.measure.clone(),
             board: self.board.clone(),
         }

@@ -137,8 +137,9 @@ fn predicted(search: &Search, target: &TargetFor, networks: &Networks) -> Result
     let validations = Validations::load(&table)?;
     let validation = validations.of(&model);
     if validation.is_none() {
-        let table = table.path().display();
-        log::warn!("it is not known how well {table} predicts; `nas-profile validate` with the same flags measures it");
+        let why = if validations.0.is_empty() { "" } else { ", which has changed since it was validated" };
+        let validate = table.command().replacen("nas-profile", "nas-profile validate", 1);
+        log::warn!("it is not known how well {}{why} predicts; `{validate}` measures it", table.path().display());
     }
     let name = latency_name(&device.name, runtime, measure.threads.get(), measure.precision);
     Ok(Predicted {

@@ -138,6 +138,7 @@ impl BoardSettings {
             Some(cores) => cores.clone(),
             None => vec![],
         };
+        device.check_runtimes(runtimes)?;
         let (mut sessions, mut lost) = (vec![], vec![]);
         for board in self.reach.boards(device, runtimes)? {
             let (pin, governor, timeout) = (pin.clone(), self.governor.clone(), self.timeout);
@@ -268,11 +269,13 @@ impl MeasureSettings {
 
     /// Returns the command that measures such a table.
     pub fn command(&self, space: &str, images: &Images, runtime: Runtime) -> String {
-        let MeasureSettings { device, threads, profiles, .. } = self;
+        let MeasureSettings { device, threads, profiles, table, .. } = self;
+        let (device, space) = (shell_words::quote(device), shell_words::quote(space));
+        let (flag, path) = table.as_ref().map_or(("--profiles", profiles), |table| ("--table", table));
+        let (path, images) = (path.to_string_lossy(), images.flags());
+        let path = shell_words::quote(&path);
         format!(
-            "nas-profile --device {device} --runtime {runtime} --threads {threads} --profiles {} --space {space} {}",
-            profiles.display(),
-            images.flags()
+            "nas-profile --device {device} --runtime {runtime} --threads {threads} {flag} {path} --space {space} {images}"
         )
     }
 }

@@ -30,7 +30,7 @@ pub use goals::{Targets, searched};
 pub use measure::{BoardSettings, Images, MeasureSettings, Reach};
 #[cfg(feature = "torch")]
 pub use measure_top::MeasureTop;
-pub use models::trained;
+pub use models::{nothing, trained};
 pub use profile::{Profile, Profiled, Validated, profile, validate};
 #[cfg(feature = "torch")]
 pub use search::{Found, Search, folders, search};
@@ -80,6 +80,12 @@ pub enum RunError {
     NoCores { device: String },
     #[error("a benchmark or an evaluation is of one board; name it with --ssh")]
     ManyBoards,
+    #[error("there is no file {path}", path = .0.display())]
+    NoFile(PathBuf),
+    #[error("{path} is missing; `nas search` writes it, or name a network with --genotype or --arch", path = .0.display())]
+    NothingFound(PathBuf),
+    #[error("{run} has networks for several targets; name one with --run: {runs}", run = run.display())]
+    ManyTargets { run: PathBuf, runs: String },
     #[error("{run} has no exported network; `nas export --run {run}` writes one", run = .0.display())]
     NothingExported(PathBuf),
     #[error("{run} has no trained network; `nas train --run {run}` trains one", run = .0.display())]
@@ -119,7 +125,7 @@ pub enum RunError {
         "target_latency and targets are both given; a search has one network for all of the first, or one for each of the second"
     )]
     BothTargets,
-    #[error("two targets are for {what}; give one")]
+    #[error("two targets are for {what}; leave one out")]
     TwoTargets { what: String },
     #[error("one latency table is given, and the targets are of several; leave out --table")]
     OneTable,

@@ -1,10 +1,13 @@
 //! The networks of a run. Only those whose files belong together count.
 
 use super::RunError;
-use crate::artifact::ArtifactError;
+use crate::artifact::{self, ArtifactError};
 use crate::record::{Exported, ModelDir, RunDir, Trained};
+use crate::space::Genotype;
+use std::path::PathBuf;
 
-/// Returns the trained networks of a run, with their folders.
+/// Returns the trained networks of a run, with their folders. Warns if the run's own network is not the one that was
+/// found.
 ///
 /// # Errors
 /// Fails if there are none, or if the files of one do not come from a single training.
@@ -12,10 +15,41 @@ pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
     let mut all = vec![];
     for dir in run.models() {
         if let Some(network) = trained(run, &dir)? {
+            warn_of_other(run, &dir, &network)?;
             all.push((dir, network));
         }
     }
-    if all.is_empty() { Err(RunError::NothingTrained(run.0.clone())) } else { Ok(all) }
+    if all.is_empty() { Err(nothing(run, RunError::NothingTrained)) } else { Ok(all) }
+}
+
+/// Warns if a network that was trained in the run's own folder is not the one that was found.
+///
+/// # Errors
+/// Fails if the genotype is damaged.
+pub fn warn_of_other(run: &RunDir, dir: &ModelDir, trained: &Trained) -> Result<(), RunError> {
+    let found: Option<Genotype> = artifact::read_json_if_any(&run.genotype())?;
+    if dir.0 == run.found().0
+        && let Some(found) = found
+        && trained.network.genotype() != Some(&found)
+    {
+        let run = run.0.display();
+        log::warn!(
+            "the network that was trained, {}, is not the one that was found, {found}; `nas train --run {run}` trains that one",
+            trained.network.described()
+        );
+    }
+    Ok(())
+}
+
+/// Returns the error of a folder that has no networks: that it has those of several targets, or `otherwise`.
+pub fn nothing(run: &RunDir, otherwise: fn(PathBuf) -> RunError) -> RunError {
+    match run.targets() {
+        Ok(targets) if !targets.is_empty() => {
+            let runs: Vec<String> = targets.iter().map(|(_, dir)| dir.0.display().to_string()).collect();
+            RunError::ManyTargets { run: run.0.clone(), runs: runs.join(", ") }
+        }
+        _ => otherwise(run.0.clone()),
+    }
 }
 
 /// Returns the network that was trained in a folder of the run, or `None` if nothing was.

@@ -16,8 +16,6 @@ pub struct Profile {
     pub space: String,
     pub images: Images,
     pub wanted: Wanted,
-    /// Measure disturbed rows again.
-    pub again: bool,
     pub measure: MeasureSettings,
     pub board: BoardSettings,
 }
@@ -49,7 +47,7 @@ impl Profile {
 /// # Errors
 /// Fails if no board can be reached, if a table belongs to another device, or if a model cannot be measured.
 pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
-    let Profile { space, images, wanted, again, measure, board } = settings;
+    let Profile { space, images, wanted, measure, board } = settings;
     let device = measure.device()?;
     let networks = settings.networks()?;
     let runtimes = measure.profiled(&device)?;
@@ -61,9 +59,6 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
         let header = measure.header(&device, &sessions, runtime, &networks)?;
         let path = measure.table_path(&device, &networks, runtime);
         let mut table = LatencyTable::open(&path, header, &measure.command(space, images, runtime))?;
-        if *again {
-            table.ignore_disturbed();
-        }
         let Rounds { rows, disturbed, unsettled } =
             match profile::profile(&mut sessions, &mut table, &networks, *wanted) {
                 // The other runtimes may accept what this one rejects, as tract rejects several threads.
@@ -104,7 +99,7 @@ pub struct Validated {
 /// # Errors
 /// Same as [`profile`]. Also fails if a table has no model.
 pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Validated>, RunError> {
-    let Profile { space, images, measure, board, .. } = settings;
+    let Profile { space, images, wanted, measure, board } = settings;
     let device = measure.device()?;
     let networks = settings.networks()?;
     let runtimes = measure.profiled(&device)?;
@@ -114,7 +109,7 @@ pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Vali
         let path = measure.table_path(&device, &networks, runtime);
         let mut table = LatencyTable::reopen(&path, &measure.command(space, images, runtime))?;
         table.check(&measure.header(&device, &sessions, runtime, &networks)?)?;
-        let (validation, unseen) = profile::validate(&mut sessions, &mut table, &networks, number, seed)?;
+        let (validation, unseen) = profile::validate(&mut sessions, &mut table, &networks, number, seed, *wanted)?;
         let plot = table.path().with_extension("validation.svg");
         report::scatter(&plot, &unseen, &validation)?;
         validated.push(Validated { table: table.path().into(), runtime, validation, plot });

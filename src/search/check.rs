@@ -55,7 +55,7 @@ pub(super) fn unreachable(networks: &Networks, constraints: &[Constraint]) -> Se
     let limits: Vec<String> = constraints.iter().map(Constraint::to_string).collect();
     let cheapest = |c: &Constraint| {
         let least = c.cost.range(networks).0;
-        (least > c.limit).then(|| format!("the least {} of any network is {}", c.cost.name, c.cost.show(least)))
+        (least > c.limit).then(|| format!("no network has less than {}", c.cost.unit.show_limit(least, &c.cost.name)))
     };
     let reasons: Vec<String> = constraints.iter().filter_map(cheapest).collect();
     let reason =

@@ -1,3 +1,4 @@
+use crate::bounded::rounded;
 use crate::latency::Latency;
 use crate::model::Polynomial;
 use crate::space::{Networks, Variant};
@@ -27,16 +28,21 @@ impl Unit {
     pub fn show(self, value: f64) -> String {
         match self {
             Unit::Nanoseconds => Latency::from_ns(value).to_string(),
-            Unit::Macs => format!("{:.1} M MACs", value / 1e6),
-            Unit::Params => format!("{:.3} M parameters", value / 1e6),
+            Unit::Macs => format!("{} MACs", rounded(value)),
+            Unit::Params => format!("{} parameters", rounded(value)),
+            Unit::Bytes if value < 0.5 => "none".into(),
             Unit::Bytes => format!("{:.0} KiB", value / 1024.0),
         }
     }
 
-    /// Returns a limit with the name of what it limits: `1.50 ms of latency on host with ort`, or `no activations beyond
-    /// 512 KiB`.
+    /// Returns a limit with the name of what it limits: `1.50 ms of latency on host with ort`, `40.0 M MACs`, or `no
+    /// activations beyond 512 KiB`.
     pub fn show_limit(self, limit: f64, cost: &str) -> String {
-        if limit == 0.0 { format!("no {cost}") } else { format!("{} of {cost}", self.show(limit)) }
+        match self {
+            _ if limit == 0.0 => format!("no {cost}"),
+            Unit::Macs | Unit::Params => self.show(limit),
+            Unit::Nanoseconds | Unit::Bytes => format!("{} of {cost}", self.show(limit)),
+        }
     }
 }
 

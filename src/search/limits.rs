@@ -77,7 +77,7 @@ impl Limits {
         if margin >= band.get() {
             limits.band = share(margin + LEAST_BAND);
             log::warn!(
-                "predictions err so much that the limit is {:.1} % below {first}: the band is widened to {:.1} %",
+                "predictions are uncertain, so they must be {:.1} % below {first}: the band is widened to {:.1} %",
                 100.0 * margin,
                 100.0 * limits.band.get()
             );

@@ -89,6 +89,11 @@ impl Network {
         }
     }
 
+    /// Returns the ops of a genotype, or else the name of the network.
+    pub fn described(&self) -> String {
+        self.genotype().map_or_else(|| self.name(), Genotype::to_string)
+    }
+
     pub fn graph(&self) -> Graph {
         let of = |make: fn(f64, Shape, usize) -> Graph, sizes: &Baseline| {
             make(sizes.width.get(), sizes.input, sizes.classes)

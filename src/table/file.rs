@@ -30,6 +30,11 @@ pub enum TableError {
         path = path.display()
     )]
     Settings { path: PathBuf, difference: Difference },
+    #[error(
+        "{path} was measured with {difference}: the two do not mix; give the same --pin, or measure into another --profiles folder",
+        path = path.display()
+    )]
+    Pinned { path: PathBuf, difference: Difference },
     #[error("the measurement of {subject} is not stored: {reason}")]
     Unsound { subject: String, reason: String },
     #[error("{path} is not a latency table of format {FORMAT}: {reason}", path = path.display())]
@@ -124,7 +129,11 @@ impl LatencyTable {
         Ok(table)
     }
 
-    fn empty(path: PathBuf, command: String, header: Header) -> Self {
+    fn empty(path: PathBuf, mut command: String, header: Header) -> Self {
+        let cores: Vec<String> = header.pinned.iter().map(usize::to_string).collect();
+        if !cores.is_empty() {
+            command += &format!(" --pin={}", cores.join(","));
+        }
         LatencyTable {
             path,
             command,
@@ -199,14 +208,16 @@ impl LatencyTable {
     /// Checks that the table was measured under the header `ours`.
     ///
     /// # Errors
-    /// [`TableError::Settings`] if it was measured with another runtime, number of threads or precision, and
-    /// [`TableError::Foreign`] if the header differs in anything else.
+    /// [`TableError::Settings`] if it was measured with another runtime, number of threads, precision or space;
+    /// [`TableError::Foreign`] if the header differs in something else, and [`TableError::Pinned`] if only in the cores.
     pub fn check(&self, ours: &Header) -> Result<(), TableError> {
         let (path, mut differences) = (self.path.clone(), self.header.differences(ours));
         if let Some(i) = differences.iter().position(Difference::is_of_settings) {
             return Err(TableError::Settings { path, difference: differences.swap_remove(i) });
         }
+        differences.sort_by_key(Difference::is_of_cores);
         match differences.into_iter().next() {
+            Some(difference) if difference.is_of_cores() => Err(TableError::Pinned { path, difference }),
             Some(difference) => Err(TableError::Foreign { path, difference }),
             None => Ok(()),
         }
@@ -244,6 +255,12 @@ impl LatencyTable {
         of_classes.map_or(0, |planned| planned.networks)
     }
 
+    /// Returns how many networks were planned for this number of classes at first, if more than `most`.
+    pub fn first_planned(&self, classes: usize, most: usize) -> Option<usize> {
+        let numbers = self.planned.iter().filter(|planned| planned.classes == classes).map(|planned| planned.networks);
+        numbers.into_iter().find(|networks| *networks > most)
+    }
+
     /// Returns the numbers of classes for which networks were planned, in the order of planning.
     pub fn classes(&self) -> Vec<usize> {
         let mut classes = vec![];
@@ -276,11 +293,6 @@ impl LatencyTable {
         artifact::append_lines(&self.path, &new)?;
         self.rows.extend(new);
         Ok(())
-    }
-
-    /// Treats disturbed rows as missing. They stay in the file.
-    pub fn ignore_disturbed(&mut self) {
-        self.rows.retain(|row| row.disturbed.is_empty());
     }
 
     /// Returns the rows in the order in which they were measured.

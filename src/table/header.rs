@@ -37,6 +37,9 @@ pub struct Header {
     pub input: Shape,
 }
 
+/// How a [`Difference`] names the cores that the probe was pinned to.
+const CORES: &str = "pinned cores";
+
 impl Header {
     /// Returns the first thing in which this header differs from `ours`.
     pub fn difference(&self, ours: &Header) -> Option<Difference> {
@@ -57,9 +60,9 @@ impl Header {
                 ("threads", header.threads.map_or(UNKNOWN.into(), |threads| threads.to_string())),
                 ("precision", header.precision.to_string()),
                 ("execution providers", list(header.providers.clone())),
-                ("pinned cores", list(header.pinned.iter().map(usize::to_string).collect())),
                 ("space", header.space.name.clone()),
                 ("images", header.input.to_string()),
+                (CORES, list(header.pinned.iter().map(usize::to_string).collect())),
             ]
         };
         let pairs = facts(self).into_iter().zip(facts(ours)).filter(|(a, b)| a != b);
@@ -83,13 +86,18 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Returns whether the latencies are known to be of another runtime, number of threads or precision. What a
-    /// published table was measured with is not always known.
+    /// Returns whether the latencies are of other cores.
+    pub fn is_of_cores(&self) -> bool {
+        self.what == CORES
+    }
+
+    /// Returns whether the latencies are known to be of another runtime, number of threads, precision or space, which no
+    /// flag allows. What a published table was measured with is not always known.
     pub fn is_of_settings(&self) -> bool {
         match self.what {
             "runtime" => self.theirs.parse::<Runtime>().is_ok(),
             "threads" => self.theirs != UNKNOWN,
-            "precision" => true,
+            "precision" | "space" | "images" | "layers" => true,
             _ => false,
         }
     }

@@ -45,7 +45,7 @@ impl Arithmetic {
             artifact::write_json(decided, &floats)?;
             floats
         };
-        log::info!("convolutions are trained in {floats} (--arithmetic)");
+        log::info!("number formats of convolutions: {floats}; --arithmetic changes them");
         Ok(floats)
     }
 

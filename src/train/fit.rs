@@ -25,6 +25,10 @@ pub fn fit(
     dir: &ModelDir,
 ) -> Result<Vec<TrainEpoch>, TrainError> {
     check(network, data)?;
+    let unused = settings.unused_without_teacher();
+    if taught.is_none() && !unused.is_empty() {
+        log::warn!("a training without --teacher does not use {}", unused.join(", "));
+    }
     let device = settings.torch_device.resolve()?;
     let augment = settings.augment(data)?;
     let (train, held_out) = settings.split(data)?;

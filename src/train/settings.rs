@@ -190,6 +190,16 @@ impl TrainSettings {
         self.torch_device.resolve().map(drop)
     }
 
+    /// Returns the flags that differ from their defaults although a training without a teacher does not use them.
+    pub fn unused_without_teacher(&self) -> Vec<&'static str> {
+        let usual = TrainSettings::default();
+        let flags = [
+            ("--teacher-weight", self.teacher_weight == usual.teacher_weight),
+            ("--temperature", self.temperature == usual.temperature),
+        ];
+        flags.into_iter().filter(|(_, same)| !same).map(|(flag, _)| flag).collect()
+    }
+
     /// Returns the learning rate at a step.
     pub(super) fn learning_rate_at(&self, at: super::At) -> f64 {
         let (peak, step, steps) = (self.learning_rate.get(), at.done(), self.epochs.get() * at.steps);

@@ -1,10 +1,13 @@
 //! Fixed properties of the device. Its changing state is read in [`crate::sensors`].
 
+use crate::affinity;
 use std::{collections::BTreeSet, fs};
 
-/// The number of cores that the process may use, which is lower if the process is pinned.
+/// The number of cores that the process may run on, which is lower if the process is pinned. A quota of CPU time, as in
+/// containers, does not lower it.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    let parallelism = || std::thread::available_parallelism().map_or(1, usize::from);
+    affinity::allowed().map_or_else(|_| parallelism(), |cores| cores.len())
 }
 
 /// The number of cores that the machine uses, including those that the process may not use.

@@ -48,21 +48,20 @@ pub fn measure(
 
     let before = watch.read();
     let mut ns = Vec::with_capacity(plan.samples.min(RECENT));
-    let start = Instant::now();
-    let mut sample_until = |samples: usize, fewest: usize, limit_ns: u64| -> Result<(), Error> {
+    let mut sample_until = |samples: usize, fewest: usize| -> Result<(), Error> {
         if ns.len() < samples {
             // The first run after a pause is not recorded, since other programs may have filled the caches.
             time(model, batch, deadline)?;
         }
-        let limit = Duration::from_nanos(limit_ns);
+        let (start, limit) = (Instant::now(), Duration::from_nanos(plan.limit_ns / 2));
         while ns.len() < samples && (ns.len() < fewest || start.elapsed() < limit) {
             ns.push(time(model, batch, deadline)? / batch as f64);
         }
         Ok(())
     };
-    sample_until(plan.samples.div_ceil(2), FEWEST_SAMPLES.div_ceil(2), plan.limit_ns / 2)?;
+    sample_until(plan.samples.div_ceil(2), FEWEST_SAMPLES.div_ceil(2))?;
     let during = watch.read();
-    sample_until(plan.samples, FEWEST_SAMPLES, plan.limit_ns)?;
+    sample_until(plan.samples, FEWEST_SAMPLES)?;
     let others = busy.others(cores);
     Ok(Samples { batch, ns, before, during, after: watch.read(), others })
 }
@@ -116,7 +115,7 @@ fn time(model: &mut dyn Model, batch: u64, deadline: Deadline) -> Result<f64, Er
 #[allow(clippy::unwrap_used)]
 pub mod tests {
     use super::*;
-    use nas_probe::{Sensors, TensorData};
+    use nas_probe::{Rail, Sensors, TensorData};
     use std::path::Path;
 
     /// A model that spins for the time that the function returns for the number of the run.
@@ -169,6 +168,26 @@ pub mod tests {
         let one = MeasurePlan { samples: 1, ..PLAN };
         assert_eq!(measure(&mut spins(Duration::ZERO), &one).unwrap().ns.len(), 1);
         assert!(measure(&mut spins(Duration::ZERO), &MeasurePlan { samples: 0, ..PLAN }).is_err());
+    }
+
+    /// A power sensor that is a program takes longer than half of the time for the samples.
+    #[test]
+    fn a_slow_sensor_takes_no_time_from_the_samples() {
+        let samples = |sensors: &Sensors| {
+            let mut watch = Watch::new(Path::new("/"), sensors, &[]).unwrap();
+            let plan = MeasurePlan { warmup_ns: 0, min_sample_ns: 0, samples: 1000, limit_ns: 40_000_000 };
+            super::measure(&mut spins(Duration::from_micros(500)), &plan, &mut watch, &[], &Life::default())
+        };
+        let command = ["sh", "-c", "sleep 0.03; echo 1"].map(str::to_owned).to_vec();
+        let rail =
+            Rail { name: "slow".into(), milliwatts: None, millivolts: None, milliamps: None, command: Some(command) };
+        let slow = Sensors { power: vec![rail], ..Sensors::default() };
+        // Other programs may take the core from either measurement.
+        let as_many = || {
+            let [with, without] = [&slow, &Sensors::default()].map(|sensors| samples(sensors).unwrap().ns.len());
+            with as f64 > 0.75 * without as f64
+        };
+        assert!((0..5).any(|_| as_many()));
     }
 
     #[test]

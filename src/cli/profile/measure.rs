@@ -25,10 +25,10 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let wanted = Wanted { networks: self.networks, isolated: self.isolated };
-        let (images, space, again) = (self.space.images(), self.space.space, self.again);
+        let wanted = Wanted { networks: self.networks, isolated: self.isolated, again: self.again };
+        let (images, space) = (self.space.images(), self.space.space);
         let (measure, board) = (self.measure.settings(), self.board.settings());
-        let profiled = profile(&Profile { space, images, wanted, again, measure, board })?;
+        let profiled = profile(&Profile { space, images, wanted, measure, board })?;
         print(json, &profiled, || {
             let row = |p: &Profiled| {
                 vec![
@@ -39,7 +39,7 @@ impl Args {
                     or_dash(p.leave_one_out_error.map(percent)),
                 ]
             };
-            let header = ["table", "version", "measured now", "rows", "leave-one-out error"];
+            let header = ["table", "runtime version", "measured now", "rows", "leave-one-out error"];
             table(&header, profiled.iter().map(row).collect())
         })
     }

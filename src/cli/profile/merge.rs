@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 pub struct Args {
     /// Latency tables, two or more
-    #[arg(required = true, num_args = 2..)]
+    #[arg(required = true, num_args = 2.., value_name = "TABLE")]
     tables: Vec<PathBuf>,
     /// File to write the merged table to
     #[arg(long)]

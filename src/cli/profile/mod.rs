@@ -8,7 +8,7 @@ mod merge;
 mod show;
 mod validate;
 
-use crate::model::{LatencyModel, Validations};
+use crate::model::{LatencyModel, ModelError, Validations};
 use crate::table::LatencyTable;
 use std::path::Path;
 
@@ -55,8 +55,9 @@ struct Opened {
     table: LatencyTable,
     /// Fitted to whole networks; `None` if there is no such fit.
     model: Option<LatencyModel>,
+    /// Those of the models as they are now.
     validations: Validations,
-    /// Why there is no model, and how to get one.
+    /// Why there is no model or no validation, and how to get one.
     note: Option<String>,
 }
 
@@ -66,13 +67,24 @@ impl Opened {
     /// # Errors
     /// Fails if there is no such table, or if it is damaged. A table without a model is not an error.
     fn load(path: &Path) -> anyhow::Result<Opened> {
+        anyhow::ensure!(path.is_file(), "there is no latency table {}", path.display());
         let table = LatencyTable::load(path, "nas-profile")?;
-        let validations = Validations::load(&table)?;
-        let model = match table.classes().first() {
-            Some(&classes) => LatencyModel::new(&table, &table.networks([classes])?).map_err(|e| e.to_string()),
-            None => Err("the table has no whole networks, so it is not known what layers add to one".into()),
+        let model_of = |classes: usize| -> Result<LatencyModel, ModelError> {
+            LatencyModel::new(&table, &table.networks([classes])?)
         };
-        let note = model.as_ref().err().cloned();
-        Ok(Opened { table, model: model.ok(), validations, note })
+        let mut models: Vec<Result<LatencyModel, ModelError>> = table.classes().into_iter().map(model_of).collect();
+        let all = Validations::load(&table)?;
+        let apply = models.iter().flatten().filter_map(|model| all.of(model).cloned());
+        let validations = Validations(apply.collect());
+        let (model, note) = match models.is_empty() {
+            true => (None, Some("the table has no whole networks, so it is not known what layers add to one".into())),
+            false => match models.swap_remove(0) {
+                Ok(model) => (Some(model), None),
+                Err(error) => (None, Some(error.to_string())),
+            },
+        };
+        let outdated = all.0.len() > validations.0.len();
+        let outdated = outdated.then(|| "the table has changed since it was validated; validate it again".to_string());
+        Ok(Opened { table, model, validations, note: note.or(outdated) })
     }
 }

@@ -97,7 +97,7 @@ impl Shown {
         let fit = model.as_ref().and_then(|model| model.fit.as_ref());
         Shown {
             measured_at: times().min().zip(times().max()).map(Into::into),
-            rows: rows.len(),
+            rows: rows.len() + table.published().len(),
             stale: table.stale(),
             networks: networks().count(),
             unseen_networks: table.unseen().len(),

@@ -18,6 +18,9 @@ pub struct Args {
     /// Seed of the networks; another seed gives other networks
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seed: u64,
+    /// Measure those networks again that throttling or other programs disturbed
+    #[arg(long)]
+    again: bool,
     #[command(flatten)]
     space: SpaceFlags,
     #[command(flatten)]
@@ -28,10 +31,10 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
-        let Args { networks, seed, space, measure, board } = self;
-        let (images, wanted) = (space.images(), Wanted::default());
+        let Args { networks, seed, again, space, measure, board } = self;
+        let (images, wanted) = (space.images(), Wanted { again, ..Wanted::default() });
         let (measure, board) = (measure.settings(), board.settings());
-        let settings = Profile { space: space.space, images, wanted, again: false, measure, board };
+        let settings = Profile { space: space.space, images, wanted, measure, board };
         let validated = validate(&settings, networks.into(), seed)?;
         print(json, &validated, || {
             let rows = validated.iter().flat_map(|v| {
@@ -51,7 +54,7 @@ impl Args {
                 if let Some(noise) = v.validation.noise {
                     let (runtime, plot) = (v.runtime, v.plot.display());
                     lines += &format!(
-                        "\n{runtime}: two halves of the rows differ by {}; the scatter plot is {plot}",
+                        "\n{runtime}: two halves of the rows differ by {}, so predictions cannot be more accurate; the scatter plot is {plot}",
                         percent(noise)
                     );
                 }

@@ -54,6 +54,7 @@ impl Connection {
                 down: VecDeque::new(),
                 up: VecDeque::new(),
                 up_ended: false,
+                eof_sent: false,
                 said: Said::default(),
             };
             let broken = pump.run().err();
@@ -79,6 +80,7 @@ struct Pump {
     /// Bytes for the board that the channel has not taken yet.
     up: VecDeque<u8>,
     up_ended: bool,
+    eof_sent: bool,
     /// The end of stderr.
     said: Said,
 }
@@ -104,9 +106,10 @@ impl Pump {
                     read => self.up.extend(&buffer[..some(read)?]),
                 }
                 moved |= !self.up.is_empty();
-                if self.up_ended {
-                    moved |= self.channel.send_eof().is_ok();
-                }
+            }
+            if self.up.is_empty() && self.up_ended && !self.eof_sent {
+                self.eof_sent = self.channel.send_eof().is_ok();
+                moved |= self.eof_sent;
             }
             moved |= pass(&mut self.up, &mut self.channel)?;
             if self.channel.eof() && self.down.is_empty() && !moved {

@@ -1,10 +1,8 @@
 use super::{Figure, HALF, Panel, TALL};
 use crate::bounded::Share;
 use crate::latency::Latency;
-use crate::record::Held;
 use crate::report::chart::{Axes, Key, color, labels, padded, svg, unit};
 use crate::report::{Model, ReportError, Run, Setting, labels as setting_labels};
-use crate::search::{Unit, latency_name};
 use plotters::prelude::*;
 
 /// Colours of found networks, of baselines, and of targets.
@@ -68,12 +66,7 @@ fn targets(run: &Run, setting: &Setting) -> Vec<Latency> {
     let runs = run.targets.iter().map(|target| &target.run).chain([run]);
     let measured = runs.filter(|run| run.models.iter().any(|m| m.ops.is_some() && run.bench_row(m, setting).is_some()));
     let held = measured.filter_map(|run| run.certificate.as_ref()).flat_map(|certificate| &certificate.constraints);
-    held.filter(|held| is_for(held, setting)).map(|held| Latency::from_ns(held.target)).collect()
-}
-
-fn is_for(held: &Held, setting: &Setting) -> bool {
-    let Setting { device, runtime, threads, precision } = setting;
-    held.unit == Unit::Nanoseconds && held.cost == latency_name(device, *runtime, *threads, *precision)
+    held.filter(|held| setting.is_of(held)).map(|held| Latency::from_ns(held.target)).collect()
 }
 
 fn scatter(points: &[Point], targets: &[Latency], size: (u32, u32)) -> Result<String, ReportError> {

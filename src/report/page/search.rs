@@ -49,7 +49,7 @@ fn certificate(certificate: &Certificate) -> String {
     let rows: Vec<_> = constraints.iter().enumerate().map(row).collect();
     let mut sentences = vec![match score {
         Some(score) => format!("The score of the network is {score:.4} ({algorithm})."),
-        None => format!("Networks have no scores ({algorithm})."),
+        None => format!("The algorithm does not score networks ({algorithm})."),
     }];
     sentences.push(match unconstrained {
         Some(Unconstrained { score_cost_of_limit, .. }) if *score_cost_of_limit == 0.0 => {
@@ -65,7 +65,7 @@ fn certificate(certificate: &Certificate) -> String {
         let NearestBelow { ops, value, resolution } = nearest_below;
         let below = 100.0 * (1.0 - value / first.target);
         let nearer = match resolution {
-            0.0 => "no other is nearer".into(),
+            0.0 => "no network within the limits is nearer to it".into(),
             share => format!("another one may be nearer by up to {:.2} % of the limit", 100.0 * share),
         };
         sentences.push(format!(
@@ -116,10 +116,13 @@ fn candidates(rows: &[CandidateRow]) -> Result<String, ReportError> {
     };
     let numbers: Vec<String> = levels.iter().map(by).collect();
     let figure = figures::candidates(rows)?.map(figure).unwrap_or_default();
+    let scored = match levels.contains(&0) {
+        true => "The loss with the weights of the supernet is the cross-entropy on held-out images. ",
+        false => "",
+    };
     Ok(format!(
-        "<h3>Candidates</h3>\n<p>The search compared {}. The loss with the weights of the supernet is the cross-entropy on \
-         held-out images; that of a training from scratch is its training loss in the last epoch. Networks that were trained \
-         longest come first.</p>\n{}{figure}",
+        "<h3>Candidates</h3>\n<p>The search compared {}. {scored}The loss of a training from scratch is its training loss in \
+         the last epoch. Networks that were trained longest come first.</p>\n{}{figure}",
         numbers.join(", "),
         table(2, &header, &best)
     ))

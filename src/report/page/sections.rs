@@ -1,10 +1,11 @@
 //! The sections about networks: what they are, and how fast and accurate they are.
 
 use super::{escape, missing, table};
+use crate::bounded::rounded;
 use crate::latency::Latency;
 use crate::record::{BenchRow, Evaluation, Prediction};
 use crate::report::figures::compared;
-use crate::report::summary::{millions, or_dash, percent};
+use crate::report::summary::{or_dash, percent, signed};
 use crate::report::{LayerRow, METRICS, Model, Run, Setting, TargetRun, counted, labels, metrics_row};
 use std::collections::BTreeSet;
 
@@ -61,6 +62,7 @@ pub fn bench(run: &Run) -> String {
         "measured with",
         "latency",
         "predicted",
+        "device slower by",
         "error",
         "median",
         "5th percentile",
@@ -74,7 +76,8 @@ pub fn bench(run: &Run) -> String {
             r.setting().to_string(),
             r.latency_ns.to_string(),
             or_dash(r.prediction.as_ref().map(|prediction| prediction.latency_ns)),
-            or_dash(r.error().map(|error| format!("{:+.1} %", 100.0 * error))),
+            or_dash(r.slower_by().map(signed)),
+            or_dash(r.error().map(signed)),
             r.median_ns.to_string(),
             r.p5_ns.to_string(),
             r.p95_ns.to_string(),
@@ -85,9 +88,9 @@ pub fn bench(run: &Run) -> String {
     let rows: Vec<_> = run.bench.iter().map(row).collect();
     table(2, &header, &rows)
         + "<p>The latency is that of the undisturbed device, estimated from the rounds in the same way as from the rows \
-           of a latency table; percentiles are those of all samples. The error is that of the predicted latency, \
-           predicted / measured − 1, at the speed that the device had when the table was measured: if it is positive, the \
-           network is faster than predicted. Peak memory is that of a \
+           of a latency table; percentiles are those of all samples. The anchor of the latency table was measured as well, which \
+           shows by how much the device is slower than when the table was measured. The error is that of the predicted \
+           latency on a device that is slower by as much: if it is positive, the prediction is too high. Peak memory is that of a \
            process that only runs the network.</p>\n"
 }
 
@@ -116,7 +119,7 @@ pub fn layers(run: &Run) -> String {
     let cells = |l: &LayerRow| {
         let (graph, stride) = (l.layer.graph(), l.layer.stride.to_string());
         let (input, output) = (l.layer.input.to_string(), graph.output_shape().to_string());
-        let macs = millions(graph.cost().macs);
+        let macs = rounded(graph.cost().macs as f64);
         let mut cells = vec![l.name.clone(), l.layer.op.to_string(), input, output, stride, macs];
         cells.extend(l.predicted.iter().zip(&l.isolated).flat_map(|(&adds, &alone)| [or_dash(adds), or_dash(alone)]));
         cells

@@ -25,9 +25,12 @@ where
     checked(T::deserialize(d)?, |n| *n >= T::from(1), "must be at least 1")
 }
 
-/// Reads durations of inferences in nanoseconds, which are positive and at most [`LONGEST_NS`].
+/// Reads durations of inferences in nanoseconds, at least one, which are positive and at most [`LONGEST_NS`].
 pub fn durations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f64>, D::Error> {
     let ns = Vec::<f64>::deserialize(d)?;
+    if ns.is_empty() {
+        return Err(serde::de::Error::custom("there is no duration"));
+    }
     let is = |ns: &f64| *ns > 0.0 && *ns <= LONGEST_NS;
     ns.into_iter().map(|ns| checked(ns, is, "is not a duration in nanoseconds")).collect()
 }

@@ -95,7 +95,7 @@ pub struct Conditions {
     /// Scaling governor; different ones are joined by commas.
     #[serde(default, deserialize_with = "bounds::some_text")]
     pub governor: Option<String>,
-    /// Lowest of the clocks that are read, in kHz.
+    /// Lowest of the clocks that are read, or the highest if they are those of all cores, in kHz.
     #[serde(default, deserialize_with = "bounds::khz")]
     pub khz: Option<u64>,
     /// Highest of the temperatures that are read, in thousandths of a degree Celsius.

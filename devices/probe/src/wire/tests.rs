@@ -161,6 +161,9 @@ fn numbers_out_of_bounds_are_refused() {
         assert!(line.contains(good));
         assert!(read(&line.replace(good, bad)).is_err(), "{bad} in {line}");
     }
+    let (before, after) = samples.split_once("\"ns\":[").unwrap();
+    let after = after.split_once(']').unwrap().1;
+    assert!(read(&format!("{before}\"ns\":[]{after}")).is_err(), "no duration");
     let plan =
         include_str!("../../tests/golden/requests.jsonl").replace("\"samples\":50", "\"samples\":18446744073709551615");
     let error = serde_json::from_str::<Request>(plan.lines().nth(4).unwrap()).unwrap_err().to_string();
