@@ -51,11 +51,11 @@ fn targets_and_limits_that_cannot_be_meant_are_refused() {
     }
     for (args, said) in [
         ("--target-latency 40% --target-latency host:ort=30%", "two targets are for latency on host with ort"),
-        ("--targets 40%,20%,40%", "two targets are for 40percent; give one"),
+        ("--targets 40%,20%,40%", "two targets are for 40percent; leave one out"),
         ("--target-latency toaster=40%", "there is no device `toaster`"),
         ("--target-latency jetson=40%", "there is no latency table profiles/jetson/"),
-        ("--target-latency 40% --max-params 1", "the least parameters of any network is"),
-        ("--target-latency 0% --max-macs 1k", "the least multiply-accumulates of any network"),
+        ("--target-latency 40% --max-params 1", " and 1 parameters: no network has less than "),
+        ("--target-latency 0% --max-macs 1k", " and 1.00 k MACs: no network has less than "),
         ("--target-latency 40% --max-memory 1B", "no network of the space is within"),
         ("--target-latency 1ns", "no network of the space is within 1 ns of latency on host with ort"),
     ] {
@@ -229,6 +229,10 @@ fn rows_of_networks_that_miss_the_target_are_kept() {
     assert!(!ws.path("two/targets/60percent/genotype.json").exists());
     assert!(!RunDir(ws.path("two")).begun_files().exists());
 
-    let train = ws.nas("train --run two --data folder:images --epochs 1").assert().code(2).get_output().clone();
-    assert!(String::from_utf8(train.stderr).unwrap().contains("name one with --run: two/targets/"));
+    for args in
+        ["train --data folder:images --epochs 1", "export --data folder:images", "eval --data folder:images", "bench"]
+    {
+        let error = ws.error(&format!("{args} --run two"));
+        assert!(error.contains("two has networks for several targets; name one with --run: two/targets/"), "{error}");
+    }
 }
