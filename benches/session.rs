@@ -23,6 +23,7 @@ const PLAN: Plan = Plan {
     fewest: 1,
     most: 1,
     precision: 0.0,
+    again: 0,
 };
 
 fn main() {
