@@ -244,6 +244,6 @@ fn nothing_is_measured_into_a_published_table() {
     imported(&ws, &format!("mobile.yaml --device host --runtime tract --out {path}"));
     let before = ws.read(path);
     let error = ws.error("profile --space tiny.toml --data folder:images --runtime tract");
-    assert!(error.contains(path) && error.contains("CPU unknown"), "{error}");
+    assert!(error.contains(path) && error.contains("space proxylessnas, not tiny"), "{error}");
     assert_eq!(ws.read(path), before);
 }
