@@ -230,7 +230,10 @@ fn answers_of_a_teacher_are_computed_once_for_each_view() {
 fn a_training_keeps_to_the_arithmetic_that_it_began_with() {
     let ws = Workspace::new();
     let train = TRAIN.replace("--epochs 40 --arithmetic fp32", "--epochs 1");
-    ws.nas(&format!("{train} r")).assert().success().stderr(predicates::str::contains("convolutions are trained in "));
+    ws.nas(&format!("{train} r"))
+        .assert()
+        .success()
+        .stderr(predicates::str::contains("number formats of convolutions: "));
     let log = unfinished(&ws, "r/checkpoint/train-").swap_remove(0);
     let decided = log.replace(".jsonl", ".json");
     let arithmetic =
