@@ -90,8 +90,8 @@ pub struct Samples {
     pub during: Conditions,
     /// Right after the last sample.
     pub after: Conditions,
-    /// How many cores other processes kept busy during warm-up and sampling, of those that the probe may use. `None` if the device does not report it, or if less than
-    /// 50 ms elapsed.
+    /// How many cores other processes kept busy during warm-up and sampling, of those that the probe may use. `None` if
+    /// the device does not report it, or if less than 50 ms elapsed.
     #[serde(default, deserialize_with = "bounds::load")]
     pub others: Option<f64>,
 }
