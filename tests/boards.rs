@@ -297,7 +297,11 @@ fn a_probe_that_talks_without_end_is_left() {
 fn wrong_sites_are_reported() {
     let rig = rig!();
     let port = rig.board.port();
-    for (entry, why) in [("folder = \"\"", "`folder` is empty"), ("timeout = 0", "at least 1 second")] {
+    for (entry, why) in [
+        ("folder = \"\"", "`folder` is empty"),
+        ("folder = \"~/probe\"", "`folder` starts with ~, which is not expanded"),
+        ("timeout = 0", "at least 1 second"),
+    ] {
         rig.site(entry);
         let error = rig.error(&mut rig.profile(port));
         assert!(error.contains("sites.toml") && error.contains("[plain]") && error.contains(why), "{error}");

@@ -195,8 +195,8 @@ fn networks_of_other_commands_are_not_used_unnoticed() {
     for args in [export, "eval --run r --data folder:images", bench] {
         ws.nas(args).assert().success().stderr(predicate::str::contains(&said));
     }
-    let itself = ws.nas(&format!("{TRAIN} --teacher ./r")).assert().code(2);
-    itself.stderr(predicate::str::contains("--teacher names the run itself"));
+    let itself = ws.nas(&format!("{TRAIN} --teacher ./r")).assert().code(1);
+    itself.stderr(predicate::str::contains("r cannot be its own teacher"));
     for (args, missing) in [
         (format!("{bench} --table no.jsonl"), "there is no latency table no.jsonl"),
         ("bench no.onnx".into(), "there is no file no.onnx"),

@@ -116,6 +116,42 @@ fn run_executes_all_stages_and_repeats_only_what_has_changed() {
     ws.nas("run experiment.toml").assert().success();
     assert_eq!(ws.lines("runs/tiny/train.jsonl").len(), 5);
     assert!(weights(&ws.files("runs/tiny")) == weights(&redone), "the weights differ for the same settings");
+
+    // A search that adds rows to its own latency table does not start again because of them.
+    let target = "target_latency = \"29%\"";
+    let measured =
+        EXPERIMENT.replace(target, &format!("{target}\nmeasure_top = 2")).replace("epochs = 6", "epochs = 5");
+    ws.write("experiment.toml", &measured);
+    ws.nas("run experiment.toml").assert().success();
+    let genotype = || ws.files("runs/tiny").remove(Path::new("runs/tiny/genotype.json")).unwrap();
+    let certified: serde_json::Value = serde_json::from_str(&ws.read("runs/tiny/genotype.json")).unwrap();
+    assert!(certified["certificate"]["measured_ns"].is_number(), "{certified}");
+    let before = (genotype(), ws.read("runs/tiny/bench.jsonl"));
+    ws.nas("run experiment.toml").assert().success();
+    assert!((genotype(), ws.read("runs/tiny/bench.jsonl")) == before);
+
+    // A teacher changes both trainings, and nothing before them.
+    ws.nas(&format!("{TRAIN} --genotype sep_conv_3x3,conv_3x3,conv_3x3 --run teacher")).assert().success();
+    let with = |teacher: &str| {
+        let keys = format!("space = \"tiny.toml\"\nteacher = \"{teacher}\"");
+        ws.write("experiment.toml", &measured.replace("space = \"tiny.toml\"", &keys));
+    };
+    for (teacher, said) in
+        [("runs/tiny", "cannot be its own teacher"), ("none", "none has no trained network; `nas train --run none`")]
+    {
+        with(teacher);
+        assert!(ws.error("run experiment.toml").contains(said), "{teacher}");
+    }
+    let before = ws.files("runs/tiny");
+    with("teacher");
+    ws.nas("run experiment.toml").assert().success();
+    let taught = ws.files("runs/tiny");
+    for (name, changes) in [("genotype.json", false), ("weights.safetensors", true), ("baseline/train.jsonl", true)] {
+        let path = Path::new("runs/tiny").join(name);
+        assert_eq!(taught[&path].1 != before[&path].1, changes, "{name}");
+    }
+    ws.nas("run experiment.toml").assert().success();
+    assert!(ws.files("runs/tiny")[Path::new("runs/tiny/train.jsonl")] == taught[Path::new("runs/tiny/train.jsonl")]);
 }
 
 #[test]
@@ -175,6 +211,6 @@ fn the_model_of_an_earlier_training_is_not_measured() {
     ws.nas(&format!("{TRAIN} --run r --genotype skip,skip,skip")).assert().success();
     assert!(
         ws.error("bench --run r")
-            .contains("r/model.onnx is not of the weights beside it; `nas export --run r` writes it anew")
+            .contains("r/model.onnx is not of the weights beside it; `nas export --run r` writes it again")
     );
 }

@@ -74,7 +74,7 @@ fn interrupt_when(ws: &Workspace, args: &str, far_enough: impl Fn() -> bool, sig
         let interrupted = [
             "error: interrupted in epoch ",
             "error: interrupted, with ",
-            "error: interrupted while the teacher answered",
+            "error: interrupted while the logits of the teacher were computed",
         ];
         assert!(interrupted.iter().any(|begins| error.starts_with(begins)), "nas {args}: {error}");
         assert!(error.ends_with("; the same command resumes"), "nas {args}: {error}");

@@ -164,7 +164,10 @@ fn the_best_are_measured_and_become_rows_of_the_table() {
     let copy = ws.read(TRACT);
     ws.write("copy.jsonl", &copy);
     assert!(ws.error(&format!("{search} --table copy.jsonl")).contains("leave out --measure-top or --table"));
-    assert!(!ws.path("r").join("search.jsonl").exists());
+    // What is known at the start is checked there.
+    let pinned = ws.error(&format!("{search} --pin=0"));
+    assert!(pinned.contains("--pin"), "{pinned}");
+    assert!(!ws.path("r").join("search.jsonl").exists() && !ws.path("r").join("checkpoint").exists());
 
     let load = || LatencyTable::load(&ws.path(TRACT), "").unwrap();
     let before = load().rows().len();
@@ -221,7 +224,7 @@ fn rows_of_networks_that_miss_the_target_are_kept() {
     let output = ws.nas(&format!("{two} --run two")).assert().code(1).get_output().clone();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("error: none of the 4 best networks") && stderr.contains("another --run"), "{stderr}");
-    assert!(stderr.contains("warning: networks to measure: 4"), "{stderr}");
+    assert!(stderr.contains("warning: only 4 networks are measured"), "{stderr}");
     assert!(String::from_utf8(output.stdout).unwrap().contains("two/targets/"), "what was found is printed");
     let targets = RunDir(ws.path("two")).targets().unwrap();
     let [(name, dir)] = targets.as_slice() else { panic!("{targets:?}") };

@@ -56,7 +56,7 @@ impl Args {
                 ["model", "runtime", "latency", "predicted", "slower by", "error", "median", "p5 .. p95", "samples"];
             let mut text = table(&header, rows.iter().map(row).collect());
             if rows.iter().any(|row| row.slower_by().is_some()) {
-                text += "\nslower by: how much slower the device is than when its latency table was measured; error: that of the prediction at this speed";
+                text += "\nslower by: how much slower the device is than when its latency table was measured; error: of the prediction, after correction for that (positive: predicted too high)";
             }
             text
         })?;

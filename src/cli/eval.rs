@@ -25,7 +25,7 @@ pub struct Args {
     /// Data set whose test images are classified
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
-    /// Evaluate only this many test images: the first ones, which may be of only a few classes
+    /// Evaluate only this many test images, spread evenly over the data set
     #[arg(long)]
     images: Option<ImageCount>,
     /// Inference runtime, tract or ort [default: libtorch; with --device or --onnx, the first runtime of the device]

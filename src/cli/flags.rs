@@ -121,7 +121,8 @@ pub struct SpaceFlags {
     /// file
     #[arg(long, default_value = "chain")]
     pub space: String,
-    /// Data set that gives the image shape and the classes: embedded, cifar10:DIR, idx:DIR, folder:DIR, or only DIR
+    /// Data set that gives the image shape and the classes: embedded, cifar10:DIR, idx:DIR, folder:DIR,
+    /// folder:DIR@64 (scaled to 64x64), or only DIR
     #[arg(long, default_value = "embedded")]
     data: DataSpec,
     /// Image shape, such as 3x32x32, instead of that of a data set
@@ -165,7 +166,8 @@ macro_rules! train_flags {
             preset: Preset,
             $($(#[$doc])* #[arg(long)] $name: Option<$kind>,)*
             $($(#[$switch_doc])* #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")] $switch: Option<bool>,)*
-            /// Threads on which libtorch trains on this machine; results are reproducible only with the same number
+            /// Threads on which libtorch trains on this machine; results are reproducible only with the same
+            /// number [default: 1]
             #[arg(id = "torch_threads", long = "torch-threads", value_name = "TORCH_THREADS")]
             threads: Option<Threads>,
         }

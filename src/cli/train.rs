@@ -6,9 +6,8 @@ use crate::bounded::{Width, rounded};
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
 use crate::report::counted;
-use crate::run::{RunError, nothing, trained};
+use crate::run::{RunError, nothing, taught};
 use crate::space::{Genotype, Network, Networks, SearchSpace};
-use crate::train::Taught;
 use crate::train::fit::fit;
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
@@ -53,25 +52,13 @@ fn found(path: &Path) -> anyhow::Result<Genotype> {
     })
 }
 
-/// Returns the network of another run, as a teacher.
-fn taught(run: &Path, student: &Path) -> anyhow::Result<Taught> {
-    let same = run.canonicalize().ok().is_some_and(|teacher| student.canonicalize().ok() == Some(teacher));
-    if same {
-        let reason = "--teacher names the run itself, whose weights the training replaces; name another --run";
-        return Err(Usage(reason.into()).into());
-    }
-    let run = RunDir(run.into());
-    let dir = run.found();
-    let trained = trained(&run, &dir)?.ok_or_else(|| RunError::NothingTrained(run.0.clone()))?;
-    Ok(Taught { dir, trained })
-}
-
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let data = Data::load(&self.data)?;
-        let _lock = RunDir(self.run.clone()).lock()?;
+        let run = RunDir(self.run.clone());
+        let _lock = run.lock()?;
         let (network, dir) = self.network(&data)?;
-        let taught = self.teacher.as_deref().map(|teacher| taught(teacher, &self.run)).transpose()?;
+        let taught = self.teacher.clone().map(|teacher| taught(&RunDir(teacher), &run)).transpose()?;
         let log = fit(&network, &data, &self.settings.settings(), taught.as_ref(), &dir)?;
         let last = log.last().context("no epoch was trained")?;
         let cost = network.graph().cost();

@@ -258,7 +258,7 @@ pub enum Error {
         FORMATS.map(|format| format!("{} ({})", format.files, format.name)).join("; or ")
     )]
     Unrecognised { dir: PathBuf },
-    #[error("{} is missing in {}; copy it there from the data set", wanted, dir.display())]
+    #[error("{} has no {wanted}; add it", dir.display())]
     Missing { dir: PathBuf, wanted: String },
     /// `offset` is in bytes of the file, or of the uncompressed content of a `.gz` file.
     #[error(
@@ -275,7 +275,7 @@ pub enum Error {
     Stray { path: PathBuf, wanted: &'static str },
     #[error("{path:?} is not a class: the name of a class must be UTF-8; rename the folder")]
     ClassName { path: PathBuf },
-    #[error("all training images of {name} are of one class, `{class}`; add a second class to tell it from")]
+    #[error("all training images of {name} are of one class, `{class}`; add images of a second class")]
     OneClass { name: String, class: String },
     #[error(
         "class `{class}` of {name} has training images and no test images; add some, or remove the class, whose accuracy cannot be measured"

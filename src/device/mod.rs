@@ -33,8 +33,8 @@ pub enum DeviceError {
     #[error("{path}: {reason}", path = path.display())]
     Invalid { path: PathBuf, reason: String },
     #[error(
-        "the address of {device} is not known: give --ssh user@host, or write `ssh = \"user@host\"` below `[{device}]` in \
-         {file}, or add a `Host {device}` to ~/.ssh/config",
+        "the address of {device} is not known: write `ssh = \"user@host\"` below `[{device}]` in {file}, or add a `Host \
+         {device}` to ~/.ssh/config; all verbs but `nas run` also take --ssh user@host",
         file = file.display()
     )]
     NoAddress { device: String, file: PathBuf },
@@ -251,6 +251,7 @@ impl Device {
         self.target.as_deref().is_some_and(|target| target.ends_with("musl"))
     }
 
+    /// Returns the device if its keys fit together.
     fn checked(self, path: &Path) -> Result<Device, DeviceError> {
         let version = |glibc: &String| -> Option<(u32, u32)> {
             let (major, minor) = glibc.split_once('.')?;
@@ -263,8 +264,8 @@ impl Device {
             "`runtimes` is empty; it must name tract, ort or both"
         } else if self.link == LinkKind::Ssh && self.target.is_none() {
             "a device with link = \"ssh\" needs a `target`, such as aarch64-unknown-linux-gnu"
-        } else if self.folder.as_deref() == Some("") {
-            "`folder` is empty; name a folder, or leave the key out"
+        } else if let Some(wrong) = wrong_folder(self.folder.as_deref()) {
+            wrong
         } else if self.is_static() && self.runtimes.contains(&Runtime::Ort) {
             "a static musl probe cannot load ONNX Runtime; leave \"ort\" out of `runtimes`"
         } else {
@@ -273,5 +274,16 @@ impl Device {
             return Ok(self);
         };
         Err(DeviceError::Invalid { path: path.into(), reason: wrong.into() })
+    }
+}
+
+/// Returns what is wrong with a `folder`.
+fn wrong_folder(folder: Option<&str>) -> Option<&'static str> {
+    match folder? {
+        "" => Some("`folder` is empty; name a folder, or leave the key out"),
+        folder if folder.starts_with('~') => Some(
+            "`folder` starts with ~, which is not expanded; give an absolute path or, for a board, one relative to the home folder",
+        ),
+        _ => None,
     }
 }

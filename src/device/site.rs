@@ -1,4 +1,4 @@
-use super::{Device, DeviceError, LinkKind, Timeout};
+use super::{Device, DeviceError, LinkKind, Timeout, wrong_folder};
 use crate::{artifact, environment};
 use serde::Deserialize;
 use ssh2_config::{HostParams, ParseRule, SshConfig};
@@ -74,8 +74,8 @@ impl Site {
             path: file.clone(),
             reason: format!("[{}]: {reason}", device.name),
         };
-        if entry.folder.as_deref() == Some("") {
-            return Err(invalid("`folder` is empty; name a folder on the board, or leave the key out".into()));
+        if let Some(wrong) = wrong_folder(entry.folder.as_deref()) {
+            return Err(invalid(wrong.into()));
         }
         let timeout = entry.timeout.map(|seconds| Timeout::new(Duration::from_secs(seconds))).transpose();
         let timeout = timeout.map_err(|reason| invalid(format!("`timeout`: {reason}")))?.map(Timeout::duration);

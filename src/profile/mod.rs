@@ -162,7 +162,7 @@ fn warn(table: &LatencyTable, done: Rounds, models: usize, plan: Plan) {
     }
     if done.unsettled > 0 {
         log::warn!(
-            "{path}: the latency of {} of {models} models does not repeat to {} % in {} rows: the device is busy or drifts",
+            "{path}: the latencies of {} of {models} models do not repeat to within {} % after {} rows: the device is busy, or its speed drifts",
             done.unsettled,
             100.0 * plan.precision,
             plan.most

@@ -24,7 +24,7 @@ const LARGEST_BATCH: usize = 1 << 27;
 pub struct Eval {
     /// Folder of the run, whose networks are evaluated.
     pub run: PathBuf,
-    /// Use only this many test images: the first ones.
+    /// Use only this many test images, spread evenly over all of them, since those of a folder are sorted by class.
     pub images: Option<NonZeroUsize>,
     /// Where ONNX files are run. `None` to run the weights in libtorch on this machine.
     pub on: Option<OnDevice>,
@@ -59,11 +59,16 @@ pub struct Evaluated {
 /// the first is run.
 pub fn eval(settings: &Eval, data: &Data) -> Result<Vec<Evaluated>, RunError> {
     let count = settings.images.map_or(data.test.len(), |images| data.test.len().min(images.get()));
-    let test = Test { data, digest: data.fingerprint(), indices: (0..count).collect() };
+    let test = Test { data, digest: data.fingerprint(), indices: spread(data.test.len(), count) };
     match &settings.on {
         Some(on) => on_device(&RunDir(settings.run.clone()), on, &test),
         None => in_libtorch(&RunDir(settings.run.clone()), &test),
     }
+}
+
+/// Returns `count` of the numbers below `len`, spread evenly.
+fn spread(len: usize, count: usize) -> Vec<usize> {
+    (0..count).map(|i| i * len / count).collect()
 }
 
 /// A network to evaluate.

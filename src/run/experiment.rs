@@ -1,20 +1,20 @@
 use super::measure::networks_for;
 use super::stages::Stages;
 use super::{
-    Bench, BoardSettings, Images, MeasureSettings, Profile, RunError, Search, Targets, bench, export, folders, profile,
-    search, searched,
+    Bench, BoardSettings, Images, MeasureSettings, MeasureTop, Profile, RunError, Search, Targets, bench, export,
+    folders, profile, search, searched, taught,
 };
 use crate::artifact::{self, Digest};
-use crate::bounded::{Bytes, Count, FittedNetworks, Name, Percent, Rounds, Width};
+use crate::bounded::{Bytes, Count, FittedNetworks, Name, NetworkCount, Percent, Rounds, Width};
 use crate::data::{Data, DataSpec};
 use crate::latency::{Target, TargetFor};
 use crate::profile::Wanted;
 use crate::record::{ModelDir, RunDir};
 use crate::report;
-use crate::search::Goal;
+use crate::search::{Goal, Searched};
 use crate::space::{Network, SearchSpace};
 use crate::train::search::SearchSettings;
-use crate::train::{TrainSettings, fit::fit};
+use crate::train::{Taught, TrainSettings, fit::fit};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -28,6 +28,9 @@ pub struct Experiment {
     data: DataSpec,
     #[serde(default = "chain")]
     space: String,
+    /// A run whose network, usually a larger one, is distilled into the found network and into the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    teacher: Option<PathBuf>,
     /// The latency that the network may have: on the device, with the first of its runtimes, unless a target names
     /// others.
     #[serde(default, with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
@@ -43,6 +46,9 @@ pub struct Experiment {
     max_memory: Option<Bytes>,
     #[serde(default)]
     band: Percent,
+    /// How many of the best networks are measured before one is chosen. Absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    measure_top: Option<NetworkCount>,
     #[serde(default)]
     measure: MeasureSettings,
     #[serde(default)]
@@ -155,6 +161,8 @@ impl Experiment {
     pub fn execute(&self, run: &RunDir) -> Result<(), RunError> {
         let data = Data::load(&self.data)?;
         let baseline_network = self.check(&data)?;
+        let taught = self.teacher.clone().map(|teacher| taught(&RunDir(teacher), run)).transpose()?;
+        taught.as_ref().map_or(Ok(()), |taught| taught.check(&data))?;
         let toml = toml::to_string(self).map_err(|e| RunError::Toml(e.to_string()))?;
         artifact::write(&run.experiment(), toml.as_bytes())?;
         let mut stages = Stages::open(run)?;
@@ -166,35 +174,22 @@ impl Experiment {
             profile(&self.profiling())?;
         }
 
-        let settings = Search {
-            run: run.0.clone(),
-            targets: self.targets(),
-            space: self.space.clone(),
-            data: self.data.clone(),
-            measure: self.measure.clone(),
-            settings: self.search.clone(),
-            measure_top: None,
-        };
-        let searched = searched(&settings, &data)?;
+        let searched = self.find(&mut stages, run, &data)?;
         let folders = folders(&run.0, &searched);
-        let key = (&searched.networks.space, &searched.goals, &self.search, &fingerprint);
-        let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.candidates(), dir.searched_on()]);
-        let outputs: Vec<PathBuf> = outputs.chain([run.search_log(), run.target_names()]).collect();
-        stages.run("search", &key, &outputs, || search(&settings, &searched, &data)?.complete().map(drop))?;
-
+        let lessons = taught.as_ref().map(|taught| &taught.trained.on.weights);
         for dir in &folders {
             let genotype = Network::Genotype(artifact::read_json(&dir.genotype(), "nas search")?);
-            let key = (&genotype, &self.train, &fingerprint);
+            let key = (&genotype, &self.train, &fingerprint, &lessons);
             let found = dir.found();
             stages.run(&stage("train", run, dir), &key, &trained(&found), || {
-                train(&genotype, &data, &self.train, &found)
+                train(&genotype, &data, &self.train, taught.as_ref(), &found)
             })?;
         }
 
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
-        let (key, baseline) = ((&baseline_network, settings, &fingerprint), run.baseline());
+        let (key, baseline) = ((&baseline_network, settings, &fingerprint, &lessons), run.baseline());
         stages.run("train baseline", &key, &trained(&baseline), || {
-            train(&baseline_network, &data, settings, &baseline)
+            train(&baseline_network, &data, settings, taught.as_ref(), &baseline)
         })?;
 
         // With several targets, the run's own folder contains only the baseline, and a report that compares all
@@ -205,6 +200,35 @@ impl Experiment {
             report::Run::load(dir)?.write(dir)?;
         }
         Ok(())
+    }
+
+    /// Searches, and returns what was searched.
+    fn find(&self, stages: &mut Stages, run: &RunDir, data: &Data) -> Result<Searched, RunError> {
+        let settings = Search {
+            run: run.0.clone(),
+            targets: self.targets(),
+            space: self.space.clone(),
+            data: self.data.clone(),
+            measure: self.measure.clone(),
+            settings: self.search.clone(),
+            measure_top: self
+                .measure_top
+                .map(|networks| MeasureTop { networks: networks.into(), board: self.board.clone() }),
+        };
+        let mut by = searched(&settings, data)?;
+        let fingerprint = data.fingerprint();
+        let key =
+            |by: &Searched| Digest::of(&(&by.networks.space, &by.goals, &self.search, self.measure_top, &fingerprint));
+        let folders = folders(&run.0, &by);
+        let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.candidates(), dir.searched_on()]);
+        let outputs: Vec<PathBuf> = outputs.chain([run.search_log(), run.target_names()]).collect();
+        stages.run("search", &key(&by), &outputs, || search(&settings, &by, data)?.complete().map(drop))?;
+        if self.measure_top.is_some() {
+            // The search added rows to its latency table, which must not make it start again.
+            by = searched(&settings, data)?;
+            stages.restate("search", &key(&by))?;
+        }
+        Ok(by)
     }
 
     /// Checks what can be checked before hours are spent on the first stages. Returns the baseline.
@@ -286,7 +310,13 @@ fn trained(dir: &ModelDir) -> [PathBuf; 4] {
     [dir.network(), dir.train_log(), dir.weights(), dir.trained_on()]
 }
 
-fn train(network: &Network, data: &Data, settings: &TrainSettings, dir: &ModelDir) -> Result<(), RunError> {
-    fit(network, data, settings, None, dir)?;
+fn train(
+    network: &Network,
+    data: &Data,
+    settings: &TrainSettings,
+    taught: Option<&Taught>,
+    dir: &ModelDir,
+) -> Result<(), RunError> {
+    fit(network, data, settings, taught, dir)?;
     Ok(())
 }

@@ -3,13 +3,13 @@
 use super::{BoardSettings, Images, MeasureSettings, RunError};
 use crate::artifact::{self, Digest};
 use crate::data::DataSpec;
+use crate::device::Session;
 use crate::latency::Latency;
 use crate::model::LatencyModel;
 use crate::profile::{self, PLAN};
 use crate::search::{Candidate, Constraint, Cost, Limits};
 use crate::space::Networks;
-use crate::table::{LatencyTable, Subject};
-use nas_probe::Runtime;
+use crate::table::{Header, LatencyTable, Subject};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -45,16 +45,27 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Checks that rows can be added to the table.
+    /// Checks that networks can be measured, and that their rows can be added to the table.
     ///
     /// # Errors
-    /// Fails if the table belongs to another machine, or was given as a file.
-    pub fn check(&self, foreign: Option<&str>) -> Result<(), RunError> {
+    /// Fails if the device cannot be reached, or if the table belongs to another machine, was given as a file, or has
+    /// rows of other settings of the board.
+    pub fn check(&self, board: &BoardSettings, networks: &Networks, foreign: Option<&str>) -> Result<(), RunError> {
         match (&self.measure.table, foreign) {
             (Some(table), _) => Err(RunError::GivenTable { table: table.clone() }),
             (None, Some(difference)) => Err(RunError::ForeignTop { difference: difference.into() }),
-            (None, None) => Ok(()),
+            (None, None) => self.open(board, networks).map(drop),
         }
+    }
+
+    /// Starts the probe on the device, and returns the header of the rows that it measures.
+    fn open(&self, board: &BoardSettings, networks: &Networks) -> Result<(Vec<Session>, Header), RunError> {
+        let device = self.measure.device()?;
+        let runtime = self.measure.first_runtime(&device)?;
+        let sessions = board.open(&device, &[runtime])?;
+        let header = self.measure.header(&device, &sessions, runtime, networks)?;
+        LatencyTable::load(&self.table_path(networks)?, &self.command()?)?.check(&header)?;
+        Ok((sessions, header))
     }
 
     /// Moves the rows of the copy to the latency table, if anything was measured.
@@ -65,19 +76,25 @@ impl Place<'_> {
         if !self.copy.is_file() {
             return Ok(());
         }
-        let device = self.measure.device()?;
-        let runtime = self.measure.first_runtime(&device)?;
-        let command = self.command(runtime);
+        let command = self.command()?;
         let measured = LatencyTable::load(&self.copy, &command)?;
-        let mut table = LatencyTable::reopen(&self.measure.table_path(&device, networks, runtime), &command)?;
+        let mut table = LatencyTable::reopen(&self.table_path(networks)?, &command)?;
         table.extend(measured.rows())?;
         // The rows are in the table, and a copy that is left is not used again.
         let _ = std::fs::remove_file(&self.copy);
         Ok(())
     }
 
-    fn command(&self, runtime: Runtime) -> String {
-        self.measure.command(self.space, &Images::Data(self.data.clone()), runtime)
+    fn table_path(&self, networks: &Networks) -> Result<PathBuf, RunError> {
+        let device = self.measure.device()?;
+        let runtime = self.measure.first_runtime(&device)?;
+        Ok(self.measure.table_path(&device, networks, runtime))
+    }
+
+    /// Returns the command that measures the table.
+    fn command(&self) -> Result<String, RunError> {
+        let runtime = self.measure.first_runtime(&self.measure.device()?)?;
+        Ok(self.measure.command(self.space, &Images::Data(self.data.clone()), runtime))
     }
 }
 
@@ -91,18 +108,12 @@ pub fn measured(
     networks: &Networks,
     ranked: &[Vec<usize>],
 ) -> Result<Remeasured, RunError> {
-    let Place { measure, copy, .. } = place;
-    let device = measure.device()?;
-    let runtime = measure.first_runtime(&device)?;
-    let mut sessions = board.open(&device, &[runtime])?;
-    let header = measure.header(&device, &sessions, runtime, networks)?;
-    let path = measure.table_path(&device, networks, runtime);
-    let command = place.command(runtime);
-    LatencyTable::load(&path, &command)?.check(&header)?;
+    let (mut sessions, header) = place.open(board, networks)?;
+    let copy = &place.copy;
     if !copy.is_file() {
-        artifact::write(copy, &artifact::read(&path, "nas-profile")?)?;
+        artifact::write(copy, &artifact::read(&place.table_path(networks)?, "nas-profile")?)?;
     }
-    let mut table = LatencyTable::open(copy, header, &command)?;
+    let mut table = LatencyTable::open(copy, header, &place.command()?)?;
     let subjects: Vec<Subject> = ranked.iter().map(|choices| Subject::Network(networks.layers_of(choices))).collect();
     let Some(anchor) = table.anchor().or(subjects.first()).cloned() else {
         return Err(RunError::NoCandidate);

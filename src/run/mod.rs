@@ -30,7 +30,9 @@ pub use goals::{Targets, searched};
 pub use measure::{BoardSettings, Images, MeasureSettings, Reach};
 #[cfg(feature = "torch")]
 pub use measure_top::MeasureTop;
-pub use models::{nothing, trained};
+pub use models::nothing;
+#[cfg(feature = "torch")]
+pub use models::taught;
 pub use profile::{Profile, Profiled, Validated, profile, validate};
 #[cfg(feature = "torch")]
 pub use search::{Found, Search, folders, search};
@@ -78,7 +80,9 @@ pub enum RunError {
     ManyRuntimes { table: PathBuf },
     #[error("the device file of {device} names no cores; name them, as --pin=3")]
     NoCores { device: String },
-    #[error("a benchmark or an evaluation is of one board; name it with --ssh")]
+    #[error(
+        "a benchmark or an evaluation runs on one board; name it with --ssh, or leave only its address in sites.toml"
+    )]
     ManyBoards,
     #[error("there is no file {path}", path = .0.display())]
     NoFile(PathBuf),
@@ -90,17 +94,20 @@ pub enum RunError {
     NothingExported(PathBuf),
     #[error("{run} has no trained network; `nas train --run {run}` trains one", run = .0.display())]
     NothingTrained(PathBuf),
+    #[cfg(feature = "torch")]
+    #[error("{run} cannot be its own teacher, since its weights are replaced; name another run", run = .0.display())]
+    OwnTeacher(PathBuf),
     #[error(
-        "{model} in {runtime} differs from libtorch by {difference:e} in logit {logit} of test image {image} (at most {tolerance:e} is allowed); nothing was written"
+        "{model} in {runtime} differs from libtorch by {difference:e} in logit {logit} of test image {image} (at most {tolerance:e} is allowed); nothing was written; to check only the runtime that you deploy with, pass --runtime"
     )]
     Differs { model: String, runtime: nas_probe::Runtime, image: usize, logit: usize, difference: f32, tolerance: f32 },
     #[error(
         "{model} in {runtime} gave {found} logits for test image {image}, and libtorch {expected}; nothing was written"
     )]
     Logits { model: String, runtime: nas_probe::Runtime, image: usize, expected: usize, found: usize },
-    #[error("{reason}; `{command}` trains it anew")]
+    #[error("{reason}; `{command}` trains it again")]
     Mixed { command: String, reason: String },
-    #[error("{reason}; `nas export --run {run}` writes it anew", run = run.display())]
+    #[error("{reason}; `nas export --run {run}` writes it again", run = run.display())]
     Stale { run: PathBuf, reason: String },
     #[error("{model} {what}; give the --data that it was made for")]
     Unfit { model: String, what: String },
@@ -111,7 +118,7 @@ pub enum RunError {
         path = path.display(), on = on.display()
     )]
     NoInterface { path: PathBuf, on: PathBuf },
-    #[error("{path} has damaged metadata: {reason}; `nas export` writes it anew", path = path.display())]
+    #[error("{path} has damaged metadata: {reason}; `nas export` writes it again", path = path.display())]
     Interface { path: PathBuf, reason: String },
     #[error("this program was built without libtorch, and evaluates ONNX files only; name a --runtime")]
     NoLibtorch,

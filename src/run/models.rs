@@ -4,6 +4,8 @@ use super::RunError;
 use crate::artifact::{self, ArtifactError};
 use crate::record::{Exported, ModelDir, RunDir, Trained};
 use crate::space::Genotype;
+#[cfg(feature = "torch")]
+use crate::train::Taught;
 use std::path::PathBuf;
 
 /// Returns the trained networks of a run, with their folders. Warns if the run's own network is not the one that was
@@ -60,6 +62,22 @@ pub fn trained(run: &RunDir, dir: &ModelDir) -> Result<Option<Trained>, RunError
     let arch = if dir.0 == run.baseline().0 { " --arch ARCH" } else { "" };
     let mixed = |reason| RunError::Mixed { command: format!("nas train --run {}{arch}", run.0.display()), reason };
     dir.trained()?.transpose().map_err(mixed)
+}
+
+/// Returns the network of a run as a teacher of networks that are trained in the run `student`.
+///
+/// # Errors
+/// Fails if nothing was trained, or if both are the same run.
+#[cfg(feature = "torch")]
+pub fn taught(teacher: &RunDir, student: &RunDir) -> Result<Taught, RunError> {
+    if let (Ok(teacher), Ok(student)) = (teacher.0.canonicalize(), student.0.canonicalize())
+        && teacher == student
+    {
+        return Err(RunError::OwnTeacher(student));
+    }
+    let dir = teacher.found();
+    let trained = trained(teacher, &dir)?.ok_or_else(|| nothing(teacher, RunError::NothingTrained))?;
+    Ok(Taught { dir, trained })
 }
 
 /// Returns the export of a network that was trained in a folder of the run.

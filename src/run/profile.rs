@@ -63,8 +63,9 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
             match profile::profile(&mut sessions, &mut table, &networks, *wanted) {
                 // The other runtimes may accept what this one rejects, as tract rejects several threads.
                 Err(error @ ProfileError::Failed { .. }) => {
-                    log::warn!("{error}");
-                    failed.get_or_insert(error);
+                    if let Some(before) = failed.replace(error) {
+                        log::warn!("{before}");
+                    }
                     continue;
                 }
                 other => other?,

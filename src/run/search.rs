@@ -80,8 +80,8 @@ struct Chosen {
 pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Outcome, RunError> {
     let run = RunDir(search.run.clone());
     let measuring = search.measure_top.as_ref().map(|top| (top, place(search, searched, &run)));
-    if let Some((_, place)) = &measuring {
-        place.check(searched.foreign.first().and_then(Option::as_deref))?;
+    if let Some((top, place)) = &measuring {
+        place.check(&top.board, &searched.networks, searched.foreign.first().and_then(Option::as_deref))?;
     }
     let by = train::search::Search::new(searched, data, &search.settings, &run)?;
     let mut begun = BegunFiles { log: by.log_key(), candidates: vec![] };
@@ -176,7 +176,7 @@ fn choice(
         return Ok(Chosen { candidate, limits, measured: None, tables });
     };
     if candidates.len() < top.networks.get() {
-        log::warn!("networks to measure: {}, since the search proposes no more", candidates.len());
+        log::warn!("only {} networks are measured, since the search proposes no more", candidates.len());
     }
     let candidates = &candidates[..candidates.len().min(top.networks.get())];
     let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();

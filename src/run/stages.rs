@@ -65,6 +65,17 @@ impl Stages {
         Ok(artifact::write_json(&path(&self.run), &self.done)?)
     }
 
+    /// Replaces the inputs of a finished stage, for one that changes what it reads.
+    ///
+    /// # Errors
+    /// Fails if `stages.json` cannot be written.
+    pub fn restate(&mut self, stage: &str, inputs: &impl Serialize) -> Result<(), RunError> {
+        if let Some(done) = self.done.get_mut(stage) {
+            done.inputs = Digest::of(inputs);
+        }
+        Ok(artifact::write_json(&path(&self.run), &self.done)?)
+    }
+
     fn digests(&self, outputs: &[PathBuf]) -> Result<BTreeMap<PathBuf, Digest>, RunError> {
         let mut digests = BTreeMap::new();
         for output in outputs {

@@ -21,7 +21,7 @@ pub enum TableError {
     )]
     Missing { path: PathBuf, missing: Vec<Subject>, command: String },
     #[error(
-        "{path} was measured with {difference}: the two do not mix; measure into another --profiles folder, or allow `nas search` and `nas bench` to use it with --allow-foreign-table",
+        "{path} was measured with {difference}, and a table cannot hold both; measure into another --profiles folder, or allow `nas search` and `nas bench` to use it with --allow-foreign-table",
         path = path.display()
     )]
     Foreign { path: PathBuf, difference: Difference },
@@ -31,7 +31,7 @@ pub enum TableError {
     )]
     Settings { path: PathBuf, difference: Difference },
     #[error(
-        "{path} was measured with {difference}: the two do not mix; give the same --pin, or measure into another --profiles folder",
+        "{path} was measured with {difference}, and a table cannot hold both; give the same --pin, or measure into another --profiles folder",
         path = path.display()
     )]
     Pinned { path: PathBuf, difference: Difference },
@@ -106,7 +106,7 @@ impl LatencyTable {
         if header["latency_table"].as_u64() != Some(FORMAT.into()) {
             let version = header["latency_table"].as_u64();
             let version = version.map_or("no format number".into(), |version| format!("format {version}"));
-            return Err(format(format!("it has {version}; measure it anew into another --profiles folder")));
+            return Err(format(format!("it has {version}; measure it again into another --profiles folder")));
         }
         let header = serde_json::from_value(header).map_err(|e| format(format!("line 1: {e}")))?;
         let (path, command) = (path.into(), command.into());

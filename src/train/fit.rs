@@ -37,9 +37,7 @@ pub fn fit(
     let (size, balanced) = (settings.batch_size.into(), settings.balanced);
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size, balanced };
     let data_digest = data.fingerprint();
-    if let Some(taught) = taught.filter(|taught| taught.trained.on.data_digest != data_digest) {
-        return Err(TrainError::OtherLesson { run: taught.dir.0.clone() });
-    }
+    taught.map_or(Ok(()), |taught| taught.check(data))?;
     let key = Digest::of(&(network, settings, &data_digest, taught.map(|taught| &taught.trained.on.weights)));
     let unfinished = dir.unfinished();
     super::fix(settings.threads, settings.seed);

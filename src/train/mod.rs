@@ -46,7 +46,7 @@ pub enum TrainError {
         "no GPU can be used: {reason}; leave out --torch-device, or start nas with LD_LIBRARY_PATH=FOLDER, the folder `torch/lib` of a PyTorch 2.11 with CUDA"
     )]
     Cuda { reason: String },
-    #[error("interrupted while the teacher answered; the same command resumes")]
+    #[error("interrupted while the logits of the teacher were computed; the same command resumes")]
     Untaught,
     #[error("the teacher was trained on other data; give the --data of {run}", run = run.display())]
     OtherLesson { run: PathBuf },

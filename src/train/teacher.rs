@@ -6,7 +6,7 @@ use super::fit::read_weights;
 use super::interrupt::{Deferred, interrupted};
 use super::{Net, Norm, Placement, TrainError, tensors};
 use crate::artifact::{Digest, Lock};
-use crate::data::{Augment, Batch, Batches, Dataset, Normalisation, ahead};
+use crate::data::{Augment, Batch, Batches, Data, Dataset, Normalisation, ahead};
 use crate::progress;
 use crate::record::{ModelDir, Trained};
 use std::num::NonZeroUsize;
@@ -25,6 +25,19 @@ pub struct Teacher {
 pub struct Taught {
     pub dir: ModelDir,
     pub trained: Trained,
+}
+
+impl Taught {
+    /// Checks that the network was trained on these data.
+    ///
+    /// # Errors
+    /// Fails if it was trained on others.
+    pub fn check(&self, data: &Data) -> Result<(), TrainError> {
+        match self.trained.on.data_digest == data.fingerprint() {
+            true => Ok(()),
+            false => Err(TrainError::OtherLesson { run: self.dir.0.clone() }),
+        }
+    }
 }
 
 /// Images per batch when logits are computed.
@@ -84,7 +97,7 @@ fn answers(
     let _deferred = Deferred::new();
     let indices = dataset.indices();
     let batches = Batches { dataset, indices: &indices, normalisation, size: BATCH, balanced: false };
-    let bar = progress::bar("train", "answers of the teacher", augment.views());
+    let bar = progress::bar("train", "logits of the teacher", augment.views());
     let mut views = vec![];
     for view in 0..augment.views() {
         let path = of_view(view);

@@ -54,7 +54,7 @@ impl Args {
                 if let Some(noise) = v.validation.noise {
                     let (runtime, plot) = (v.runtime, v.plot.display());
                     lines += &format!(
-                        "\n{runtime}: two halves of the rows differ by {}, so predictions cannot be more accurate; the scatter plot is {plot}",
+                        "\n{runtime}: two estimates of a network, each from every other row, differ by {} on average, so measured latencies are uncertain by about half of that; the scatter plot is {plot}",
                         percent(noise)
                     );
                 }
