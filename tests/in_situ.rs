@@ -110,6 +110,23 @@ fn the_rest_of_the_networks_is_new_and_chosen_once() {
     assert!(whole.iter().eq(chosen[..10].iter().chain(&left).collect::<BTreeSet<_>>()));
 }
 
+/// A command for another number of classes that was interrupted at its start does not change predictions.
+#[test]
+fn a_classifier_without_a_row_leaves_the_model_of_another_one_alone() {
+    let networks = networks();
+    let (_dir, mut table) = begun(&networks, NETWORKS);
+    let chosen = rest(&table, &networks);
+    measured(&mut table, &chosen);
+    let digest = |table: &LatencyTable| LatencyModel::new(table, &networks).unwrap().digest();
+    let before = digest(&table);
+    table.plan(Planned { networks: FOR_A_HEAD, classes: 7 }).unwrap();
+    assert_eq!(digest(&table), before);
+    let other = Networks::new(networks.space.clone(), INPUT, [7]).unwrap();
+    let head = isolated_subjects(&other).into_iter().find(|subject| !isolated_subjects(&networks).contains(subject));
+    measured(&mut table, &[head.unwrap()]);
+    assert_ne!(digest(&table), before, "the model covers both numbers");
+}
+
 /// A larger number adds to the networks that were measured, and a much larger one needs another design.
 #[test]
 fn more_networks_are_measured_in_addition() {

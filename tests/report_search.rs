@@ -141,7 +141,7 @@ fn evaluations_are_shown_with_the_network_that_they_are_of() {
         let page = page(&dir);
         let section = section(&page, "Evaluation");
         for text in [
-            "<td class=\"text\">ort 0.0.1 on test board &lt;&amp;&gt;</td><td class=\"text\">the first 201 of 10000</td>",
+            "<td class=\"text\">ort 0.0.1 on test board &lt;&amp;&gt;</td><td class=\"text\">201 of 10000</td>",
             "<td>50.00 %</td><td>87.50 %</td>",
             "95.24 %</td><td>1.2500</td><td>3.12 %</td>",
             "&lt;&amp;&gt; of a very lon… 0",
@@ -151,7 +151,7 @@ fn evaluations_are_shown_with_the_network_that_they_are_of() {
         // Ten shares on the diagonal and one beside it, which are also numbers.
         assert_eq!((section.matches("opacity=\"0.7\"").count(), section.matches("\n100\n").count()), (9, 9));
         assert!(section.contains("\n95\n") && section.contains("\n5\n"), "{section}");
-        assert!(page.contains("the first 201 of 10000 test images of test, in ort 0.0.1 on test board &lt;&amp;&gt;"));
+        assert!(page.contains("201 of 10000 test images of test, in ort 0.0.1 on test board &lt;&amp;&gt;"));
     }
     // This many classes have neither numbers nor names.
     artifact::write_json(&dir.found().eval(), &evaluation(weights, 300)).unwrap();

@@ -311,6 +311,22 @@ fn what_is_found_out_about_a_network_does_not_depend_on_other_targets() {
 }
 
 #[test]
+fn a_supernet_is_trained_again_only_for_what_it_depends_on() {
+    let ws = Workspace::wide();
+    for algorithm in ["oneshot", "gradient"] {
+        let flags = format!("--algorithm {algorithm} --epochs 2 {TARGET}");
+        // The log has the times of the epochs.
+        let log = |more: &str| {
+            search(&ws, algorithm, &format!("{flags} {more}"));
+            ws.read(&format!("{algorithm}/search.jsonl"))
+        };
+        let first = log("");
+        assert!(log("--finalists 2 --trial-epochs 2 --components sharing") == first, "{algorithm}");
+        assert!(log("--learning-rate 0.01") != first, "{algorithm}");
+    }
+}
+
+#[test]
 fn as_few_candidates_as_one_are_enough_and_more_than_there_are_end() {
     let ws = Workspace::wide();
     for algorithm in ["oneshot", "surrogate", "random", "evolution"] {

@@ -152,7 +152,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, maker: &'static str) -> Resul
     serde_json::from_slice(&bytes).map_err(|e| ArtifactError::Json {
         path: path.into(),
         line: e.line(),
-        reason: e.to_string(),
+        reason: json_reason(&e),
     })
 }
 
@@ -188,7 +188,14 @@ pub fn read_each_line<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, st
     };
     let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     let lines = text[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    Ok(lines.map(|(i, line)| (i + 1, serde_json::from_slice(line).map_err(|e| e.to_string()))).collect())
+    Ok(lines.map(|(i, line)| (i + 1, serde_json::from_slice(line).map_err(|e| json_reason(&e)))).collect())
+}
+
+/// Formats a JSON error without its line, which is known from elsewhere: `column 5: expected value`.
+fn json_reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).map_or(text.clone(), |message| format!("column {}: {message}", error.column()))
 }
 
 /// Reads a TOML file that a person wrote.

@@ -157,6 +157,17 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_all_built_in_spaces() {
+        for verb in ["profile", "search"] {
+            let mut cli = super::Cli::command();
+            let verb = cli.find_subcommand_mut(verb).expect("it is a verb");
+            let help = verb.render_long_help().to_string().replace('\n', " ");
+            let missing = |name: &&str| !help.contains(*name);
+            assert_eq!(crate::space::SearchSpace::names().into_iter().find(missing), None);
+        }
+    }
+
+    #[test]
     fn the_cause_of_a_failed_allocation_is_found() {
         let message = "called `Result::unwrap()` on an `Err` value: Torch(\"[enforce fail at alloc_cpu.cpp:121] err == 0. \
                        DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes. Error code 12\")";

@@ -187,8 +187,14 @@ impl Problem {
     pub fn new(table: &LatencyTable, networks: &Networks) -> Result<Problem, ModelError> {
         check_space(table, networks)?;
         let estimates = table.require(&isolated_subjects(networks))?;
-        let mut classes = table.classes();
-        classes.extend(networks.classes.iter().filter(|c| !table.classes().contains(c)));
+        let mut classes = networks.classes.clone();
+        for other in table.classes().into_iter().filter(|other| !networks.classes.contains(other)) {
+            // If an interrupted command left the classifier of another number of classes without a row, its networks
+            // cannot be part of the fit.
+            if isolated_subjects(&table.networks(vec![other])?).iter().all(|subject| estimates.contains_key(subject)) {
+                classes.push(other);
+            }
+        }
         let all = table.networks(classes)?;
         let structure = structure(&all, &estimates);
         let unseen = table.unseen();

@@ -99,10 +99,7 @@ impl Validations {
     /// # Errors
     /// Fails if the file is damaged.
     pub fn load(table: &LatencyTable) -> Result<Self, ArtifactError> {
-        match artifact::read_json(&Self::path(table.path()), "nas-profile validate") {
-            Err(ArtifactError::Missing { .. }) => Ok(Self::default()),
-            read => read,
-        }
+        Ok(artifact::read_json_if_any(&Self::path(table.path()))?.unwrap_or_default())
     }
 
     /// Returns the validation of `model`. A model that has changed since it was validated has none.

@@ -94,11 +94,9 @@ pub struct Wanted {
     pub again: bool,
 }
 
-impl Wanted {
-    /// Returns the plan for measuring these networks into a table.
-    fn plan(self, table: &LatencyTable, plan: Plan) -> Plan {
-        Plan { again: if self.again { table.rows().len() } else { 0 }, ..plan }
-    }
+/// Returns a plan by which the rows that a table has so far are measured again if they were disturbed.
+fn again(table: &LatencyTable, again: bool, plan: Plan) -> Plan {
+    Plan { again: if again { table.rows().len() } else { 0 }, ..plan }
 }
 
 /// Adds to `table` the rows that it lacks for a latency model of `networks`: first isolated layers, then whole
@@ -141,7 +139,7 @@ pub fn profile(
     }
     let anchor = table.anchor().unwrap_or(&subjects[subjects.len() - 1]).clone();
     let none = BTreeMap::new();
-    let plan = wanted.plan(table, PLAN);
+    let plan = again(table, wanted.again, PLAN);
     let mut done = rounds(sessions, table, &subjects, &anchor, &none, plan)?;
     if fits && !by_head {
         subjects.extend(rest_to_fit(table, networks, &first, number)?);
@@ -181,7 +179,7 @@ const NOTABLE_DRIFT: f64 = 0.05;
 const THOROUGH: Plan = Plan { fewest: 2 * PLAN.fewest, most: 2 * PLAN.most, ..PLAN };
 
 /// Measures networks that no fit sees: `number` random ones, and a third as many derived ones. Stores beside the table
-/// how well they were predicted.
+/// how well they were predicted. `disturbed` also measures those again that were disturbed.
 ///
 /// # Errors
 /// Same as [`rounds`]. Also fails if the table has no model of the networks.
@@ -191,7 +189,7 @@ pub fn validate(
     networks: &Networks,
     number: usize,
     seed: u64,
-    wanted: Wanted,
+    disturbed: bool,
 ) -> Result<(Validation, Vec<Unseen>), ProfileError> {
     let model = LatencyModel::new(table, networks)?;
     let random = random_unseen(table, networks, number, seed);
@@ -202,7 +200,7 @@ pub fn validate(
     let subjects: Vec<Subject> = unseen.keys().cloned().collect();
     let nothing = || ProfileError::NothingUnseen { space: networks.space.name.clone() };
     let anchor = table.anchor().or(subjects.first()).cloned().ok_or_else(nothing)?;
-    let plan = wanted.plan(table, THOROUGH);
+    let plan = again(table, disturbed, THOROUGH);
     let done = rounds(sessions, table, &subjects, &anchor, &unseen, plan)?;
     warn(table, done, subjects.len(), plan);
     let (validation, unseen) = Validation::of(table, networks)?.ok_or_else(nothing)?;

@@ -20,7 +20,7 @@ pub struct Evaluation {
     /// The data set's name.
     pub data: String,
     pub data_digest: String,
-    /// The number of evaluated test images, which are the first ones.
+    /// The number of evaluated test images, which are spread evenly over the data set.
     pub images: usize,
     /// The number of test images in the data set.
     pub test_images: usize,
@@ -67,10 +67,10 @@ impl Evaluation {
         format!("{}{version} on {}", self.runtime, self.device)
     }
 
-    /// Describes the images as `all 2000` or `the first 100 of 2000`.
+    /// Describes the images as `all 2000` or `100 of 2000`.
     pub fn extent(&self) -> String {
         let Evaluation { images, test_images, .. } = self;
-        if images == test_images { format!("all {images}") } else { format!("the first {images} of {test_images}") }
+        if images == test_images { format!("all {images}") } else { format!("{images} of {test_images}") }
     }
 
     /// Describes what was evaluated, and where.

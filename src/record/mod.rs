@@ -159,7 +159,17 @@ pub struct SearchEpoch {
     pub entropies: Vec<f64>,
     /// The names of these choices, by layer.
     pub choices: Vec<Vec<String>>,
+    /// The names of these layers, such as `stem` or `layer1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
     pub seconds: f64,
+}
+
+impl SearchEpoch {
+    /// Returns the name of a layer that has several choices.
+    pub fn layer(&self, number: usize) -> String {
+        self.layers.get(number).cloned().unwrap_or_else(|| format!("layer {}", number + 1))
+    }
 }
 
 /// What a search found out about one network: a line of `candidates.jsonl`.

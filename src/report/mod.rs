@@ -174,7 +174,9 @@ impl Run {
 
     /// Removes the network that an earlier search found for a single target.
     fn keep_only_baseline(&mut self) {
-        self.models.retain(|model| model.ops.is_none());
+        let Run { models, bench, .. } = self;
+        models.retain(|model| model.ops.is_none());
+        bench.retain(|row| models.iter().any(|model| model.is_of(row)));
         (self.genotype, self.certificate, self.search) = (None, None, Search::default());
     }
 

@@ -171,15 +171,16 @@ impl Experiment {
         // Only missing rows are measured, so this stage itself finds out what is left to do. A given table is used as
         // it is.
         if self.measure.table.is_none() {
-            profile(&self.profiling())?;
+            let ProfileKeys { networks, isolated } = self.profile;
+            profile(&self.profiling(), Wanted { networks, isolated, again: false })?;
         }
 
         let searched = self.find(&mut stages, run, &data)?;
         let folders = folders(&run.0, &searched);
-        let lessons = taught.as_ref().map(|taught| &taught.trained.on.weights);
+        let teacher_weights = taught.as_ref().map(|taught| &taught.trained.on.weights);
         for dir in &folders {
             let genotype = Network::Genotype(artifact::read_json(&dir.genotype(), "nas search")?);
-            let key = (&genotype, &self.train, &fingerprint, &lessons);
+            let key = (&genotype, &self.train, &fingerprint, &teacher_weights);
             let found = dir.found();
             stages.run(&stage("train", run, dir), &key, &trained(&found), || {
                 train(&genotype, &data, &self.train, taught.as_ref(), &found)
@@ -187,7 +188,7 @@ impl Experiment {
         }
 
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
-        let (key, baseline) = ((&baseline_network, settings, &fingerprint, &lessons), run.baseline());
+        let (key, baseline) = ((&baseline_network, settings, &fingerprint, &teacher_weights), run.baseline());
         stages.run("train baseline", &key, &trained(&baseline), || {
             train(&baseline_network, &data, settings, taught.as_ref(), &baseline)
         })?;
@@ -247,7 +248,6 @@ impl Experiment {
         Profile {
             space: self.space.clone(),
             images: Images::Data(self.data.clone()),
-            wanted: Wanted { networks: self.profile.networks, isolated: self.profile.isolated, again: false },
             measure: self.measure.clone(),
             board: self.board.clone(),
         }

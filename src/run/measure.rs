@@ -94,7 +94,7 @@ impl Images {
 
     fn flags(&self) -> String {
         match self {
-            Images::Data(spec) => format!("--data {spec}"),
+            Images::Data(spec) => format!("--data {}", shell_words::quote(&spec.to_string())),
             Images::Shape { input, classes } => format!("--input {input} --classes {classes}"),
         }
     }

@@ -15,7 +15,6 @@ pub struct Profile {
     /// A built-in space or a TOML file.
     pub space: String,
     pub images: Images,
-    pub wanted: Wanted,
     pub measure: MeasureSettings,
     pub board: BoardSettings,
 }
@@ -46,8 +45,8 @@ impl Profile {
 ///
 /// # Errors
 /// Fails if no board can be reached, if a table belongs to another device, or if a model cannot be measured.
-pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
-    let Profile { space, images, wanted, measure, board } = settings;
+pub fn profile(settings: &Profile, wanted: Wanted) -> Result<Vec<Profiled>, RunError> {
+    let Profile { space, images, measure, board } = settings;
     let device = measure.device()?;
     let networks = settings.networks()?;
     let runtimes = measure.profiled(&device)?;
@@ -59,17 +58,17 @@ pub fn profile(settings: &Profile) -> Result<Vec<Profiled>, RunError> {
         let header = measure.header(&device, &sessions, runtime, &networks)?;
         let path = measure.table_path(&device, &networks, runtime);
         let mut table = LatencyTable::open(&path, header, &measure.command(space, images, runtime))?;
-        let Rounds { rows, disturbed, unsettled } =
-            match profile::profile(&mut sessions, &mut table, &networks, *wanted) {
-                // The other runtimes may accept what this one rejects, as tract rejects several threads.
-                Err(error @ ProfileError::Failed { .. }) => {
-                    if let Some(before) = failed.replace(error) {
-                        log::warn!("{before}");
-                    }
-                    continue;
+        let Rounds { rows, disturbed, unsettled } = match profile::profile(&mut sessions, &mut table, &networks, wanted)
+        {
+            // The other runtimes may accept what this one rejects, as tract rejects several threads.
+            Err(error @ ProfileError::Failed { .. }) => {
+                if let Some(before) = failed.replace(error) {
+                    log::warn!("{before}");
                 }
-                other => other?,
-            };
+                continue;
+            }
+            other => other?,
+        };
         let model = LatencyModel::new(&table, &networks)?;
         tables.push(Profiled {
             table: path,
@@ -95,12 +94,12 @@ pub struct Validated {
 }
 
 /// Measures `number` random networks that no fit sees, and some derived ones, and stores beside each table how well it
-/// predicted them.
+/// predicted them. `again` also measures those again that were disturbed.
 ///
 /// # Errors
 /// Same as [`profile`]. Also fails if a table has no model.
-pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Validated>, RunError> {
-    let Profile { space, images, wanted, measure, board } = settings;
+pub fn validate(settings: &Profile, number: usize, seed: u64, again: bool) -> Result<Vec<Validated>, RunError> {
+    let Profile { space, images, measure, board } = settings;
     let device = measure.device()?;
     let networks = settings.networks()?;
     let runtimes = measure.profiled(&device)?;
@@ -110,7 +109,7 @@ pub fn validate(settings: &Profile, number: usize, seed: u64) -> Result<Vec<Vali
         let path = measure.table_path(&device, &networks, runtime);
         let mut table = LatencyTable::reopen(&path, &measure.command(space, images, runtime))?;
         table.check(&measure.header(&device, &sessions, runtime, &networks)?)?;
-        let (validation, unseen) = profile::validate(&mut sessions, &mut table, &networks, number, seed, *wanted)?;
+        let (validation, unseen) = profile::validate(&mut sessions, &mut table, &networks, number, seed, again)?;
         let plot = table.path().with_extension("validation.svg");
         report::scatter(&plot, &unseen, &validation)?;
         validated.push(Validated { table: table.path().into(), runtime, validation, plot });

@@ -176,7 +176,10 @@ fn choice(
         return Ok(Chosen { candidate, limits, measured: None, tables });
     };
     if candidates.len() < top.networks.get() {
-        log::warn!("only {} networks are measured, since the search proposes no more", candidates.len());
+        log::warn!(
+            "only {} networks are measured, since the search proposes no more; raise --candidates or --finalists",
+            candidates.len()
+        );
     }
     let candidates = &candidates[..candidates.len().min(top.networks.get())];
     let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();

@@ -111,11 +111,12 @@ pub fn propose<E: From<SearchError>>(
             scored.best_first().into_iter().take(wanted.max(2)).map(|parent| parent.choices).collect();
         let mut tries = 0;
         while scored.found.len() < until && tries < MOST_TRIES {
-            tries += 1;
             let Some(parent) = parents.choose(rng) else { break };
-            if let Some(child) = mutated(networks, limits, parent, rng) {
-                scored.add(&child)?;
-            }
+            let new = match mutated(networks, limits, parent, rng) {
+                Some(child) => scored.add(&child)?,
+                None => false,
+            };
+            tries = if new { 0 } else { tries + 1 };
         }
     }
     Ok(scored.best_first())
@@ -147,8 +148,7 @@ pub fn evolve<E: From<SearchError>>(
         let young = &scored.found[scored.found.len().saturating_sub(population)..];
         let drawn = (0..TOURNAMENT).filter_map(|_| young.choose(rng));
         let Some(parent) = drawn.max_by(|a, b| a.score.total_cmp(&b.score)) else { break };
-        let child = mutated(networks, limits, &parent.choices, rng);
-        let new = match child {
+        let new = match mutated(networks, limits, &parent.choices, rng) {
             Some(child) => scored.add(&child)?,
             None => false,
         };

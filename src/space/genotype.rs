@@ -72,7 +72,7 @@ impl Genotype {
         for (layer, name) in searched.into_iter().zip(names) {
             let of_layer = names_of(&networks.choices()[layer]);
             let Some(choice) = of_layer.iter().position(|known| known == name.as_ref()) else {
-                let (choice, choices) = (name.as_ref().into(), of_layer.join(", "));
+                let (layer, choice, choices) = (networks.layer_name(layer), name.as_ref().into(), of_layer.join(", "));
                 return Err(SpaceError::NotAChoice { space: space(), layer, choice, choices });
             };
             choices[layer] = choice;

@@ -37,8 +37,8 @@ pub enum SpaceError {
         "the genotype has {found} ops and space `{space}` chooses in {expected} layers: give {expected} ops, separated by commas"
     )]
     Length { space: String, expected: usize, found: usize },
-    #[error("layer {layer} of space `{space}` has no choice `{choice}`; it has {choices}")]
-    NotAChoice { space: String, layer: usize, choice: String, choices: String },
+    #[error("{layer} of space `{space}` has no choice `{choice}`; it has {choices}")]
+    NotAChoice { space: String, layer: String, choice: String, choices: String },
     #[error("there is no baseline `{0}`; there are {names}", names = Network::baselines().collect::<Vec<_>>().join(", "))]
     UnknownBaseline(String),
     #[error("the baseline: {0}")]

@@ -87,6 +87,11 @@ impl Checkpoint {
     }
 }
 
+/// Reads named tensors from a safetensors file.
+pub(super) fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>, TrainError> {
+    Tensor::read_safetensors(path).map_err(|e| TrainError::Damaged { path: path.into(), reason: e.to_string() })
+}
+
 /// Writes named tensors as safetensors.
 pub(super) fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), TrainError> {
     let draft = Draft::of(path)?;

@@ -1,16 +1,15 @@
 //! Training a network from scratch.
 
-use super::checkpoint::write_tensors;
+use super::checkpoint::{read_tensors, write_tensors};
 use super::epochs::Epochs;
 use super::student::{Shown, Student};
 use super::{Checkpoint, Net, Placement, Taught, Teacher, TrainError, TrainSettings};
-use crate::artifact::{self, Digest};
+use crate::artifact::{self, ArtifactError, Digest};
 use crate::data::{Augment, Batches, Data, Normalisation};
 use crate::record::{Made, ModelDir, TrainEpoch, TrainedOn, Unfinished};
 use crate::space::Network;
 use nas_exporters::{Shape, Weights};
 use std::path::{Path, PathBuf};
-use tch::Tensor;
 
 /// Trains `network`, also from a teacher's answers if there is one, and writes its folder: `network.json`,
 /// `train.jsonl`, `data.json` and `weights.safetensors`. Resumes from a checkpoint of the same settings.
@@ -164,12 +163,14 @@ impl Recipe<'_> {
 /// # Errors
 /// Fails if the file is missing or is not a safetensors file of f32.
 pub fn read_weights(path: &Path) -> Result<Weights, TrainError> {
-    artifact::read(path, "nas train")?;
-    let damaged = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
+    if !path.is_file() {
+        return Err(ArtifactError::Missing { path: path.into(), maker: "nas train" }.into());
+    }
     let mut weights = Weights::default();
-    for (name, tensor) in Tensor::read_safetensors(path).map_err(|e| damaged(e.to_string()))? {
+    for (name, tensor) in read_tensors(path)? {
         let dims = tensor.size().iter().map(|&d| d as usize).collect();
-        let values = Vec::<f32>::try_from(tensor.view(-1)).map_err(|e| damaged(format!("`{name}`: {e}")))?;
+        let damaged = |e| TrainError::Damaged { path: path.into(), reason: format!("`{name}`: {e}") };
+        let values = Vec::<f32>::try_from(tensor.view(-1)).map_err(damaged)?;
         weights.insert(name, dims, values);
     }
     Ok(weights)

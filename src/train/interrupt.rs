@@ -17,7 +17,8 @@ struct Flags {
 }
 
 static FLAGS: LazyLock<Flags> = LazyLock::new(|| {
-    let flags = Flags { seen: Arc::default(), ends: Arc::default(), deferred: AtomicUsize::new(0) };
+    let ends = Arc::new(AtomicBool::new(true));
+    let flags = Flags { seen: Arc::default(), ends, deferred: AtomicUsize::new(0) };
     for signal in [SIGINT, SIGTERM] {
         if is_ignored(signal) {
             continue;
@@ -69,5 +70,22 @@ pub fn interruption() -> Option<u8> {
     match FLAGS.seen.load(Ordering::SeqCst) {
         0 => None,
         signal => u8::try_from(signal).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_deferred_only_while_something_defers_it() {
+        let ends = || FLAGS.ends.load(Ordering::SeqCst);
+        assert!(!interrupted() && ends());
+        let (outer, inner) = (Deferred::new(), Deferred::new());
+        assert!(!ends());
+        drop(inner);
+        assert!(!ends());
+        drop(outer);
+        assert!(ends());
     }
 }

@@ -47,9 +47,9 @@ pub enum TrainError {
     )]
     Cuda { reason: String },
     #[error("interrupted while the logits of the teacher were computed; the same command resumes")]
-    Untaught,
+    TeacherInterrupted,
     #[error("the teacher was trained on other data; give the --data of {run}", run = run.display())]
-    OtherLesson { run: PathBuf },
+    TeacherData { run: PathBuf },
     #[error("the loss of epoch {epoch} is {loss}: training diverged; lower --learning-rate (now {learning_rate})")]
     Diverged { epoch: usize, loss: f64, learning_rate: f64 },
     #[error("the short training runs diverged, and no network is left; lower --learning-rate (now {learning_rate})")]
@@ -64,6 +64,8 @@ pub enum TrainError {
     Stopped { networks: usize },
     #[error("cannot read {path}: {reason}; delete it to start from the first epoch", path = path.display())]
     Checkpoint { path: PathBuf, reason: String },
+    #[error("{path} is damaged: {reason}; delete it, and repeat the command that wrote it", path = path.display())]
+    Damaged { path: PathBuf, reason: String },
     #[error("cannot write {path}: {reason}", path = path.display())]
     Write { path: PathBuf, reason: String },
     #[error("the images are {images} and the network takes {network}; give the --data that it was made for")]

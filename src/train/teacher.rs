@@ -1,7 +1,7 @@
 //! Distillation: a network learns from the answers of one that was trained before (Hinton et al. 2015, arXiv
 //! 1503.02531), on the same views of the same images (Beyer et al. 2022, arXiv 2106.05237).
 
-use super::checkpoint::write_tensors;
+use super::checkpoint::{read_tensors, write_tensors};
 use super::fit::read_weights;
 use super::interrupt::{Deferred, interrupted};
 use super::{Net, Norm, Placement, TrainError, tensors};
@@ -35,7 +35,7 @@ impl Taught {
     pub fn check(&self, data: &Data) -> Result<(), TrainError> {
         match self.trained.on.data_digest == data.fingerprint() {
             true => Ok(()),
-            false => Err(TrainError::OtherLesson { run: self.dir.0.clone() }),
+            false => Err(TrainError::TeacherData { run: self.dir.0.clone() }),
         }
     }
 }
@@ -122,12 +122,11 @@ fn answers_to(net: &Net, batches: impl Iterator<Item = Batch> + Send) -> Result<
         net.forward(&images, Norm::Running).to_kind(Kind::Half).to_device(Device::Cpu)
     };
     let logits: Vec<Tensor> = ahead(batches, |batches| batches.take_while(|_| !interrupted()).map(logits).collect());
-    if interrupted() { Err(TrainError::Untaught) } else { Ok(Tensor::cat(&logits, 0)) }
+    if interrupted() { Err(TrainError::TeacherInterrupted) } else { Ok(Tensor::cat(&logits, 0)) }
 }
 
 fn read(path: &Path) -> Result<Tensor, TrainError> {
-    let damaged = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
-    let tensors = Tensor::read_safetensors(path).map_err(|error| damaged(error.to_string()))?;
-    let logits = tensors.into_iter().find(|(name, _)| name == LOGITS);
-    logits.map(|(_, logits)| logits).ok_or_else(|| damaged(format!("it has no `{LOGITS}`")))
+    let logits = read_tensors(path)?.into_iter().find(|(name, _)| name == LOGITS);
+    let missing = || TrainError::Damaged { path: path.into(), reason: format!("it has no `{LOGITS}`") };
+    logits.map(|(_, logits)| logits).ok_or_else(missing)
 }

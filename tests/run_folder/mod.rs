@@ -51,6 +51,7 @@ pub fn write_search(dir: &RunDir) {
             entropies: vec![],
             alpha: networks.searched().map(alpha).collect(),
             choices: networks.searched().map(|layer| names_of(&networks.choices()[layer])).collect(),
+            layers: networks.searched().map(|layer| networks.layer_name(layer)).collect(),
             seconds: 61.0,
         };
         artifact::append_line(&dir.search_log(), &line).unwrap();

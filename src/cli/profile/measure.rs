@@ -28,7 +28,7 @@ impl Args {
         let wanted = Wanted { networks: self.networks, isolated: self.isolated, again: self.again };
         let (images, space) = (self.space.images(), self.space.space);
         let (measure, board) = (self.measure.settings(), self.board.settings());
-        let profiled = profile(&Profile { space, images, wanted, measure, board })?;
+        let profiled = profile(&Profile { space, images, measure, board }, wanted)?;
         print(json, &profiled, || {
             let row = |p: &Profiled| {
                 vec![

@@ -1,7 +1,6 @@
 use crate::cli::flags::{BoardFlags, MeasureFlags, SpaceFlags};
 use crate::cli::output::{or_dash, percent, print, table};
 use crate::model::{Accuracy, Validation};
-use crate::profile::Wanted;
 use crate::run::{Profile, validate};
 use nas_probe::Runtime;
 
@@ -32,10 +31,9 @@ pub struct Args {
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<()> {
         let Args { networks, seed, again, space, measure, board } = self;
-        let (images, wanted) = (space.images(), Wanted { again, ..Wanted::default() });
-        let (measure, board) = (measure.settings(), board.settings());
-        let settings = Profile { space: space.space, images, wanted, measure, board };
-        let validated = validate(&settings, networks.into(), seed)?;
+        let (images, measure, board) = (space.images(), measure.settings(), board.settings());
+        let settings = Profile { space: space.space, images, measure, board };
+        let validated = validate(&settings, networks.into(), seed, again)?;
         print(json, &validated, || {
             let rows = validated.iter().flat_map(|v| {
                 let of = |what: &str, accuracy: Option<&Accuracy>| Some(cells(v.runtime, what, accuracy?));

@@ -84,7 +84,7 @@ fn figure(
         let series: Vec<Series> = grouping.likeliest(layer).iter().map(of).collect();
         let chosen = chosen.get(layer).map(|name| format!(": {}", (grouping.group)(name))).unwrap_or_default();
         let svg = lines(title, THIRD, "probability", 0.0..1.0, &series)?;
-        Ok(Panel { title: format!("layer {}{chosen}", layer + 1), svg })
+        Ok(Panel { title: format!("{}{chosen}", grouping.last.layer(layer)), svg })
     };
     let caption = match layers.iter().any(|layer| grouping.of(*layer).len() > MOST_LINES) {
         true => {

@@ -82,7 +82,7 @@ fn entropies(log: &[SearchEpoch], last: &SearchEpoch) -> Result<Figure, ReportEr
         let even = last.choices.get(layer).map_or(1.0, |choices| (choices.len().max(2) as f64).ln());
         let points =
             log.iter().filter_map(move |epoch| Some((epoch.epoch, 100.0 * epoch.entropies.get(layer)? / even)));
-        Series::new(&format!("layer {}", layer + 1), layer, points)
+        Series::new(&last.layer(layer), layer, points)
     };
     let series: Vec<Series> = (0..last.entropies.len()).map(of).collect();
     let caption = "Entropy of the probabilities of a layer's choices, as a share of that of an even choice: 100 % where all \

@@ -274,6 +274,7 @@ impl Task for Alpha<'_> {
             alpha: self.of_searched(|layer| alpha[layer].clone()),
             entropies: self.entropies(),
             choices: self.of_searched(|layer| names_of(&networks.choices()[layer])),
+            layers: networks.searched().map(|layer| networks.layer_name(layer)).collect(),
             seconds,
         })
     }

@@ -101,7 +101,8 @@ impl<'a> Search<'a> {
         let device = settings.torch_device.resolve()?;
         super::fix(settings.threads, settings.seed);
         let data_digest = data.fingerprint();
-        let decided = unfinished.arithmetic(&Digest::of(&(&searched.networks.space, settings, &data_digest)));
+        let decided =
+            unfinished.arithmetic(&Digest::of(&(&searched.networks.space, settings.of_supernet(), &data_digest)));
         let placement = Placement { floats: settings.arithmetic.resolve(&decided, device)?, device };
         Ok(Search {
             searched,
@@ -227,8 +228,17 @@ impl<'a> Search<'a> {
 
     /// Returns the digest of everything that a result depends on: the settings, the data, and `on`.
     fn key(&self, on: impl serde::Serialize) -> Digest {
+        self.key_with(on, self.settings)
+    }
+
+    /// Returns the same for a result that does not depend on what happens once the supernet is trained.
+    fn supernet_key(&self, on: impl serde::Serialize) -> Digest {
+        self.key_with(on, &self.settings.of_supernet())
+    }
+
+    fn key_with(&self, on: impl serde::Serialize, settings: &SearchSettings) -> Digest {
         let Networks { space, input, classes, .. } = &self.searched.networks;
-        Digest::of(&(space, input, classes, on, self.settings, &self.data_digest))
+        Digest::of(&(space, input, classes, on, settings, &self.data_digest))
     }
 
     /// Returns the key of the log of the supernet. `None` if no supernet is trained: by the algorithm, or because the
@@ -237,9 +247,9 @@ impl<'a> Search<'a> {
         let widest = self.searched.widest();
         self.searched.networks.searched().next()?;
         match self.settings.algorithm {
-            Algorithm::Mixture | Algorithm::Gradient => Some(self.key((widest, alpha::LOSS))),
+            Algorithm::Mixture | Algorithm::Gradient => Some(self.supernet_key((widest, alpha::LOSS))),
             // Which latencies are covered depends on the cost, but not on any limit.
-            Algorithm::Oneshot => Some(self.key((&widest.first()?.cost.polynomial, oneshot::PATHS))),
+            Algorithm::Oneshot => Some(self.supernet_key((&widest.first()?.cost.polynomial, oneshot::PATHS))),
             Algorithm::Surrogate | Algorithm::Random | Algorithm::Evolution => None,
         }
     }

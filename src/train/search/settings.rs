@@ -201,6 +201,15 @@ impl SearchSettings {
         format!("{}; {chosen}", self.algorithm.scores())
     }
 
+    /// Returns the settings with the defaults of those that no supernet depends on, so that it is not trained again
+    /// when they change.
+    pub(super) fn of_supernet(&self) -> SearchSettings {
+        let SearchSettings { candidates, finalists, trial_epochs, .. } = SearchSettings::default();
+        let later = [Component::Recalibration, Component::Reranking];
+        let components = self.components.0.iter().copied().filter(|component| !later.contains(component)).collect();
+        SearchSettings { candidates, finalists, trial_epochs, components, ..self.clone() }
+    }
+
     /// Checks that the epochs after the warm-up train alpha.
     ///
     /// # Errors
