@@ -163,8 +163,9 @@ impl Session {
                     model
                 }
                 Source::File(bytes) => {
-                    files.push((name, sha256(bytes), bytes));
-                    sha256(bytes)
+                    let digest = sha256(bytes);
+                    files.push((name, digest.clone(), bytes));
+                    digest
                 }
             };
             placed.push(Model { name: name.clone(), digest });

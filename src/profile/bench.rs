@@ -41,8 +41,8 @@ struct Case {
 
 /// Measures the `cases`, each of which is a runtime and the index of one of the `models`, in turn for `rounds` rounds,
 /// so that whatever else happens on the device affects all of them alike. A round corresponds to a row of a latency
-/// table. Results are in the order of the cases. A model that fails, or whose process needs too much memory, is not measured any further. If the probe ends,
-/// the results are those until then.
+/// table. Results are in the order of the cases. A model that fails, or whose process needs too much memory, is not
+/// measured any further. If the probe ends, the results are those until then.
 ///
 /// # Errors
 /// Fails if a runtime is not available, or a model cannot be sent.

@@ -74,8 +74,9 @@ fn corners(networks: &Networks) -> Vec<Vec<usize>> {
     of_macs.chain(ops.iter().map(throughout)).collect()
 }
 
-/// Returns the rest of `number` networks for a fit, once `table` has the `first` ([`first_to_fit`]): those that were chosen before,
-/// the cheapest and the most expensive network by the current model, and the D-optimal ones of many random networks.
+/// Returns the rest of `number` networks for a fit, once `table` has the `first` ([`first_to_fit`]): those that were
+/// chosen before, the cheapest and the most expensive network by the current model, and the D-optimal ones of many
+/// random networks.
 ///
 /// # Errors
 /// Fails if the networks that were measured cannot be fitted.

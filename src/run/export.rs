@@ -5,9 +5,9 @@ use super::models::all_trained;
 use crate::artifact;
 use crate::data::{Batches, Data};
 use crate::device::{Board, Device, Session, Source};
-use crate::record::{INTERFACE, ModelDir, RunDir, Trained, WEIGHTS};
+use crate::record::{INTERFACE, ModelDir, RunDir, Trained, TrainedOn, WEIGHTS};
 use crate::train::{Net, Placement, TrainError, fit::read_weights};
-use nas_exporters::{Precision, Shape, onnx};
+use nas_exporters::{Graph, Precision, Shape, Weights, onnx};
 use nas_probe::{Runtime, TensorData};
 use serde::Serialize;
 use std::num::NonZeroUsize;
@@ -60,11 +60,7 @@ fn export_one(
     let weights = read_weights(&dir.weights())?;
     let graph = network.graph();
     let shape = graph.input_shape();
-    let onnx = onnx::encode(&graph, &weights, Precision::Fp32)?;
-    let onnx = onnx::with_metadata(&onnx, WEIGHTS, on.weights.as_str())?;
-    let interface = serde_json::to_string(&on.interface()).unwrap_or_default();
-    let onnx = onnx::with_metadata(&onnx, INTERFACE, &interface)?;
-
+    let onnx = encoded(&graph, &weights, on)?;
     let net = Net::new(graph, Placement::default());
     net.load(&weights).map_err(TrainError::from)?;
     let placed = session.place(&[(network.name(), Source::File(onnx.clone()))])?;
@@ -89,22 +85,40 @@ fn export_one(
         for (image, (expected, input)) in expected.iter().enumerate() {
             let outputs = session.infer(&placed[0], runtime, vec![input.clone()])?;
             let found = outputs.first().map(|o| o.values.as_slice()).unwrap_or_default();
-            let model = network.name();
-            if found.len() != expected.len() {
-                let (expected, found) = (expected.len(), found.len());
-                return Err(RunError::Logits { model, runtime, image, expected, found });
-            }
-            let tolerance = TOLERANCE * expected.iter().fold(1.0, |largest, logit| logit.abs().max(largest));
-            for (logit, (a, b)) in expected.iter().zip(found).enumerate() {
-                let difference = (a - b).abs();
-                if difference.is_nan() || difference > tolerance {
-                    return Err(RunError::Differs { model, runtime, image, logit, difference, tolerance });
-                }
-                worst = worst.max(difference);
-            }
+            worst = worst.max(compared(&network.name(), runtime, image, expected, found)?);
         }
         differences.push((runtime, worst));
     }
     artifact::write(&dir.onnx(), &onnx)?;
     Ok(Exported { network: network.name(), path: dir.onnx(), bytes: onnx.len(), images: indices.len(), differences })
+}
+
+/// Returns the ONNX file of a network, which states its weights, its classes and how images are normalised.
+fn encoded(graph: &Graph, weights: &Weights, on: &TrainedOn) -> Result<Vec<u8>, RunError> {
+    let onnx = onnx::encode(graph, weights, Precision::Fp32)?;
+    let onnx = onnx::with_metadata(&onnx, WEIGHTS, on.weights.as_str())?;
+    let interface = serde_json::to_string(&on.interface()).unwrap_or_default();
+    Ok(onnx::with_metadata(&onnx, INTERFACE, &interface)?)
+}
+
+/// Returns by how much the logits of an image in a runtime, `found`, differ at most from those in libtorch.
+///
+/// # Errors
+/// Fails if they differ by more than [`TOLERANCE`], or if their number differs.
+fn compared(name: &str, runtime: Runtime, image: usize, expected: &[f32], found: &[f32]) -> Result<f32, RunError> {
+    let model = name.to_string();
+    if found.len() != expected.len() {
+        let (expected, found) = (expected.len(), found.len());
+        return Err(RunError::Logits { model, runtime, image, expected, found });
+    }
+    let tolerance = TOLERANCE * expected.iter().fold(1.0, |largest, logit| logit.abs().max(largest));
+    let mut worst = 0f32;
+    for (logit, (a, b)) in expected.iter().zip(found).enumerate() {
+        let difference = (a - b).abs();
+        if difference.is_nan() || difference > tolerance {
+            return Err(RunError::Differs { model, runtime, image, logit, difference, tolerance });
+        }
+        worst = worst.max(difference);
+    }
+    Ok(worst)
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 /// The total size, in bytes, of the inputs that may be on their way to a model at a time.
 const AHEAD_BYTES: usize = 1 << 20;
 
-/// A requested measurement, or inference.
+/// A request that runs a model.
 #[derive(Debug)]
 pub struct Ticket {
     id: u64,
     model: String,
     runtime: Runtime,
+    /// What is requested, for messages.
+    doing: String,
     deadline: Duration,
 }
 
@@ -31,16 +33,38 @@ impl Session {
         threads: usize,
         plan: MeasurePlan,
     ) -> Result<Ticket, DeviceError> {
-        let place = ModelRef { model: model.digest.clone(), runtime, threads };
-        let id = self.send(&model.name, |id| Request::Measure { id, model: place, plan })?;
-        let deadline = self.of_model(plan.longest());
-        Ok(Ticket { id, model: model.name.clone(), runtime, deadline })
+        let doing = doing(model, runtime);
+        self.request(model, runtime, threads, doing, plan.longest(), |id, model| Request::Measure { id, model, plan })
     }
 
-    /// Returns how long the host waits for a request that runs a model. The probe has a deadline for loading it, for
-    /// its first inference, and for the rest, and ends if one of them is missed.
-    fn of_model(&self, planned: Duration) -> Duration {
-        self.timeout.saturating_mul(3).saturating_add(planned).saturating_add(2 * SLACK)
+    /// Sends a request that runs a model and takes as long as `planned`, beyond the time for loading the model and for
+    /// its first inference. The probe has a deadline for each of the three, and ends if one of them is missed.
+    fn request(
+        &mut self,
+        model: &Model,
+        runtime: Runtime,
+        threads: usize,
+        doing: String,
+        planned: Duration,
+        request: impl FnOnce(u64, ModelRef) -> Request,
+    ) -> Result<Ticket, DeviceError> {
+        let place = ModelRef { model: model.digest.clone(), runtime, threads };
+        let id = self.send(&doing, |id| request(id, place))?;
+        let deadline = self.timeout.saturating_mul(3).saturating_add(planned).saturating_add(2 * SLACK);
+        Ok(Ticket { id, model: model.name.clone(), runtime, doing, deadline })
+    }
+
+    /// Waits for the reply to a request. `expected` returns its content, or the reply itself if it is another one.
+    fn reply<T>(
+        &mut self,
+        ticket: Ticket,
+        expected: impl FnOnce(Reply) -> Result<T, Box<Reply>>,
+    ) -> Result<T, DeviceError> {
+        let Ticket { id, model, runtime, doing, deadline } = ticket;
+        match self.answer(id, &doing, deadline)? {
+            Reply::Failed { error, .. } => Err(DeviceError::Failed { model, runtime, reason: error }),
+            reply => expected(reply).map_err(|other| garbage(&doing, &other)),
+        }
     }
 
     /// Waits for a measurement. Measurements must be finished in the order in which they were begun.
@@ -48,13 +72,10 @@ impl Session {
     /// # Errors
     /// Fails if the runtime rejects the model, or if the probe ends or does not answer in time.
     pub fn finish(&mut self, ticket: Ticket) -> Result<Samples, DeviceError> {
-        let Ticket { id, model, runtime, deadline } = ticket;
-        let doing = format!("{model} with {runtime}");
-        match self.answer(id, &doing, deadline)? {
+        self.reply(ticket, |reply| match reply {
             Reply::Samples { samples, .. } => Ok(samples),
-            Reply::Failed { error, .. } => Err(DeviceError::Failed { model, runtime, reason: error }),
-            other => Err(garbage(&doing, &other)),
-        }
+            other => Err(other.into()),
+        })
     }
 
     /// Measures a model.
@@ -121,19 +142,15 @@ impl Session {
         runtime: Runtime,
         inputs: Vec<TensorData>,
     ) -> Result<Ticket, DeviceError> {
-        let place = ModelRef { model: model.digest.clone(), runtime, threads: 1 };
-        let id = self.send(&model.name, |id| Request::Infer { id, model: place, inputs })?;
-        Ok(Ticket { id, model: model.name.clone(), runtime, deadline: self.of_model(Duration::ZERO) })
+        let doing = doing(model, runtime);
+        self.request(model, runtime, 1, doing, Duration::ZERO, |id, model| Request::Infer { id, model, inputs })
     }
 
     fn finish_inference(&mut self, ticket: Ticket) -> Result<Vec<TensorData>, DeviceError> {
-        let Ticket { id, model, runtime, deadline } = ticket;
-        let doing = format!("{model} with {runtime}");
-        match self.answer(id, &doing, deadline)? {
+        self.reply(ticket, |reply| match reply {
             Reply::Outputs { outputs, .. } => Ok(outputs),
-            Reply::Failed { error, .. } => Err(DeviceError::Failed { model, runtime, reason: error }),
-            other => Err(garbage(&doing, &other)),
-        }
+            other => Err(other.into()),
+        })
     }
 
     /// Returns the peak memory, in bytes, of a process on the device that runs only this model.
@@ -142,15 +159,16 @@ impl Session {
     /// Same as [`Session::finish`]. Also fails if that process is killed, as on a device that runs out of memory, and
     /// on devices without Linux.
     pub fn memory(&mut self, model: &Model, runtime: Runtime, threads: usize) -> Result<u64, DeviceError> {
-        let place = ModelRef { model: model.digest.clone(), runtime, threads };
-        let doing = format!("the memory of {} with {runtime}", model.name);
-        let id = self.send(&doing, |id| Request::Memory { id, model: place })?;
-        match self.answer(id, &doing, self.of_model(Duration::ZERO))? {
+        let doing = format!("the memory of {}", doing(model, runtime));
+        let memory = |id, model| Request::Memory { id, model };
+        let ticket = self.request(model, runtime, threads, doing, Duration::ZERO, memory)?;
+        self.reply(ticket, |reply| match reply {
             Reply::Memory { peak_bytes, .. } => Ok(peak_bytes),
-            Reply::Failed { error, .. } => {
-                Err(DeviceError::Failed { model: model.name.clone(), runtime, reason: error })
-            }
-            other => Err(garbage(&doing, &other)),
-        }
+            other => Err(other.into()),
+        })
     }
+}
+
+fn doing(model: &Model, runtime: Runtime) -> String {
+    format!("{} with {runtime}", model.name)
 }

@@ -20,19 +20,19 @@ pub fn login(connection: &Connection) -> Result<(), SshError> {
         Err(_) if session.authenticated() => return Ok(()),
         Err(error) => return Err(connection.failed("logging in", error)),
     };
-    let ways = ways(connection, &methods);
-    if ways.iter().any(|way| way.opens(connection)) {
+    let logins = logins(connection, &methods);
+    if logins.iter().any(|login| login.succeeds(connection)) {
         return Ok(());
     }
     // If the link broke meanwhile, the board did not refuse anything.
     session.keepalive_send().map_err(|error| connection.failed("logging in", error))?;
-    let tried: Vec<String> = ways.iter().map(Way::to_string).collect();
+    let tried: Vec<String> = logins.iter().map(Login::to_string).collect();
     let tried = if tried.is_empty() { format!("nothing (it offers only: {methods})") } else { tried.join(", ") };
     Err(SshError::Login { to: site.to_string(), tried })
 }
 
 /// An authentication method.
-enum Way {
+enum Login {
     Key(PathBuf),
     Agent,
     /// The board's own questions (RFC 4256), most often for the password.
@@ -40,45 +40,45 @@ enum Way {
     Password,
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Way::Key(key) => write!(f, "the key {}", key.display()),
-            Way::Agent => f.write_str("the keys of the SSH agent"),
-            Way::Questions => f.write_str("the answers to its questions"),
-            Way::Password => f.write_str("the password"),
+            Login::Key(key) => write!(f, "the key {}", key.display()),
+            Login::Agent => f.write_str("the keys of the SSH agent"),
+            Login::Questions => f.write_str("the answers to its questions"),
+            Login::Password => f.write_str("the password"),
         }
     }
 }
 
-/// Returns the ways to use `methods`, in the order in which they are tried. Keys that are named for the board come
+/// Returns the logins that use `methods`, in the order in which they are tried. Keys that are named for the board come
 /// first, since an agent with many keys could use up the attempts that the board allows.
-fn ways(connection: &Connection, methods: &str) -> Vec<Way> {
+fn logins(connection: &Connection, methods: &str) -> Vec<Login> {
     let site = &connection.site;
-    let mut ways = vec![];
+    let mut logins = vec![];
     if methods.contains("publickey") {
-        ways.extend(site.keys.iter().cloned().map(Way::Key));
-        ways.push(Way::Agent);
+        logins.extend(site.keys.iter().cloned().map(Login::Key));
+        logins.push(Login::Agent);
         if site.keys.is_empty() {
             let usual = USUAL_KEYS.iter().map(|key| site.home.join(key));
-            ways.extend(usual.filter(|key| key.is_file()).map(Way::Key));
+            logins.extend(usual.filter(|key| key.is_file()).map(Login::Key));
         }
     }
     if asks() {
-        let offered = [("keyboard-interactive", Way::Questions), ("password", Way::Password)];
-        ways.extend(offered.into_iter().filter(|(method, _)| methods.contains(method)).map(|(_, way)| way));
+        let offered = [("keyboard-interactive", Login::Questions), ("password", Login::Password)];
+        logins.extend(offered.into_iter().filter(|(method, _)| methods.contains(method)).map(|(_, login)| login));
     }
-    ways
+    logins
 }
 
-impl Way {
-    fn opens(&self, connection: &Connection) -> bool {
+impl Login {
+    fn succeeds(&self, connection: &Connection) -> bool {
         let (session, user) = (&connection.session, &connection.site.user);
         match self {
-            Way::Key(key) => with_key(connection, key),
-            Way::Agent => with_agent(connection),
-            Way::Questions => session.userauth_keyboard_interactive(user, &mut Terminal).is_ok(),
-            Way::Password => {
+            Login::Key(key) => with_key(connection, key),
+            Login::Agent => with_agent(connection),
+            Login::Questions => session.userauth_keyboard_interactive(user, &mut Terminal).is_ok(),
+            Login::Password => {
                 let password = ask(&format!("Password of {}", connection.site));
                 password.is_some_and(|password| session.userauth_password(user, &password).is_ok())
             }

@@ -94,7 +94,7 @@ impl Connection {
         channel.stderr().take(MOST_OUTPUT).read_to_string(&mut err).map_err(broken)?;
         channel.wait_close().map_err(failed)?;
         let ended = pump::ended(&channel);
-        if ended != pump::WELL {
+        if ended != pump::SUCCESS {
             let last = err.lines().last().unwrap_or("no message on stderr");
             let (to, reason) = (self.site.to_string(), format!("{ended}: {}", printable(last)));
             return Err(SshError::Failed { to, doing, reason });

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What [`ended`] returns for a program that succeeded.
-pub const WELL: &str = "exit status: 0";
+pub const SUCCESS: &str = "exit status: 0";
 
 /// Bytes that are moved at a time.
 const CHUNK: usize = 64 << 10;

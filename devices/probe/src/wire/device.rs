@@ -71,13 +71,6 @@ pub struct Hello {
     pub conditions: Conditions,
 }
 
-impl Hello {
-    /// Returns the version of a runtime, or `None` if the probe cannot use it on this device.
-    pub fn version(&self, runtime: Runtime) -> Option<&str> {
-        self.runtimes.iter().find(|r| r.runtime == runtime).map(|r| r.version.as_str())
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeInfo {
     pub runtime: Runtime,
