@@ -281,7 +281,7 @@ fn a_class_that_cannot_be_told_or_tested_is_an_error() {
     fs::remove_dir_all(dir.path().join("test/cat")).unwrap();
     assert_fails(dir.path(), &["class `cat`", "training images and no test images", "add some"]);
     fs::remove_dir_all(dir.path().join("train/cat")).unwrap();
-    assert_fails(dir.path(), &["all training images", "one class, `dog`", "add a second class"]);
+    assert_fails(dir.path(), &["all training images", "one class, `dog`", "add images of a second class"]);
 
     let dir = idx();
     fs::write(dir.path().join("t10k-labels-idx1-ubyte"), idx_file(0x801, &[3], &[2, 2, 0])).unwrap();

@@ -48,7 +48,7 @@ fn part(dir: &Path, part: &str) -> Result<PathBuf, Error> {
     if path.is_dir() {
         return Ok(path);
     }
-    Err(Error::Missing { dir: dir.to_owned(), wanted: format!("{part}/, with a folder of images for each class") })
+    Err(Error::Missing { dir: dir.to_owned(), wanted: format!("{part}/, with a folder of images for each class,") })
 }
 
 /// Returns the entries of `dir` except for hidden files, sorted.

@@ -258,7 +258,7 @@ pub enum Error {
         FORMATS.map(|format| format!("{} ({})", format.files, format.name)).join("; or ")
     )]
     Unrecognised { dir: PathBuf },
-    #[error("{} has no {wanted}; add it", dir.display())]
+    #[error("{wanted} is missing in {}; add it", dir.display())]
     Missing { dir: PathBuf, wanted: String },
     /// `offset` is in bytes of the file, or of the uncompressed content of a `.gz` file.
     #[error(
