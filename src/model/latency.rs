@@ -187,14 +187,14 @@ impl Problem {
     pub fn new(table: &LatencyTable, networks: &Networks) -> Result<Problem, ModelError> {
         check_space(table, networks)?;
         let estimates = table.require(&isolated_subjects(networks))?;
-        let mut classes = networks.classes.clone();
-        for other in table.classes().into_iter().filter(|other| !networks.classes.contains(other)) {
-            // If an interrupted command left the classifier of another number of classes without a row, its networks
-            // cannot be part of the fit.
-            if isolated_subjects(&table.networks(vec![other])?).iter().all(|subject| estimates.contains_key(subject)) {
-                classes.push(other);
-            }
-        }
+        // An interrupted command may have left the classifier of another number of classes without a row.
+        let has_rows = |classes: &usize| {
+            let subjects = table.networks(vec![*classes]).map(|networks| isolated_subjects(&networks));
+            subjects.is_ok_and(|subjects| subjects.iter().all(|subject| estimates.contains_key(subject)))
+        };
+        let mut classes: Vec<usize> = table.classes().into_iter().filter(has_rows).collect();
+        let new = networks.classes.iter().filter(|ours| !table.classes().contains(ours));
+        classes.extend(new);
         let all = table.networks(classes)?;
         let structure = structure(&all, &estimates);
         let unseen = table.unseen();
