@@ -127,7 +127,7 @@ fn an_error_is_one_line_that_names_the_cause() {
         ),
         ("devices check toaster".into(), &["no device `toaster`", "host"]),
         ("devices check device.toml".into(), &["device.toml", "line 2", "carrier pigeon", "local"]),
-        (format!("{TRAIN} {OPS} skip,skip"), &["2 ops", "space `small` chooses in 1 layers"]),
+        (format!("{TRAIN} {OPS} skip,skip"), &["2 ops", "space `small` needs 1"]),
         (format!("{TRAIN} {OPS} fly"), &["layer1 of space `small`", "no choice `fly`", "conv_3x3, skip"]),
         (format!("{TRAIN} {OPS} zero"), &["layer1 of space `small`", "no choice `zero`", "conv_3x3, skip"]),
         (TRAIN.into(), &["r/genotype.json is missing", "`nas search`"]),

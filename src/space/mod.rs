@@ -34,7 +34,7 @@ pub enum SpaceError {
     #[error("there is no candidate op `{0}`; there are {forms}", forms = CandidateOp::FORMS)]
     UnknownOp(String),
     #[error(
-        "the genotype has {found} ops and space `{space}` chooses in {expected} layers: give {expected} ops, separated by commas"
+        "the genotype has {found} ops, and space `{space}` needs {expected}, separated by commas: one for each layer that has several choices"
     )]
     Length { space: String, expected: usize, found: usize },
     #[error("{layer} of space `{space}` has no choice `{choice}`; it has {choices}")]
