@@ -75,6 +75,14 @@ fn rest(table: &LatencyTable, networks: &Networks) -> Vec<Subject> {
     rest_of(table, networks, NETWORKS)
 }
 
+/// Creates a table with all networks that a model is fitted to.
+fn complete(networks: &Networks) -> (tempfile::TempDir, LatencyTable) {
+    let (dir, mut table) = begun(networks, NETWORKS);
+    let chosen = rest(&table, networks);
+    measured(&mut table, &chosen);
+    (dir, table)
+}
+
 fn choices(networks: &Networks, ops: &[&str]) -> Vec<usize> {
     Genotype::parse(networks.clone(), &ops.join(",")).unwrap().choices
 }
@@ -114,9 +122,7 @@ fn the_rest_of_the_networks_is_new_and_chosen_once() {
 #[test]
 fn a_classifier_without_a_row_leaves_the_model_of_another_one_alone() {
     let networks = networks();
-    let (_dir, mut table) = begun(&networks, NETWORKS);
-    let chosen = rest(&table, &networks);
-    measured(&mut table, &chosen);
+    let (_dir, mut table) = complete(&networks);
     let digest = |table: &LatencyTable| LatencyModel::new(table, &networks).unwrap().digest();
     let before = digest(&table);
     table.plan(Planned { networks: FOR_A_HEAD, classes: 7 }).unwrap();
@@ -208,9 +214,7 @@ fn layers_of_the_same_width_are_predicted_on_each_width() {
         ]
     "#;
     let networks = Networks::new(toml::from_str(text).unwrap(), INPUT, [CLASSES]).unwrap();
-    let (_dir, mut table) = begun(&networks, NETWORKS);
-    let chosen = rest(&table, &networks);
-    measured(&mut table, &chosen);
+    let (_dir, mut table) = complete(&networks);
     let model = LatencyModel::new(&table, &networks).unwrap();
     for network in random_unseen(&table, &networks, 40, 3) {
         table.append(Row { unseen: Some(Drawn::Random), ..measure(&network) }).unwrap();
@@ -297,9 +301,7 @@ fn all_other_networks_can_be_fitted_after_a_validation() {
 #[test]
 fn another_number_of_classes_takes_a_few_networks() {
     let networks = networks();
-    let (_dir, mut table) = begun(&networks, NETWORKS);
-    let chosen = rest(&table, &networks);
-    measured(&mut table, &chosen);
+    let (_dir, mut table) = complete(&networks);
     let other = Networks::new(networks.space.clone(), INPUT, [200]).unwrap();
     // Before any of them is measured, the row of the new head is missing.
     assert!(LatencyModel::new(&table, &other).is_err());

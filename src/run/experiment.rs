@@ -162,11 +162,11 @@ impl Experiment {
         let data = Data::load(&self.data)?;
         let baseline_network = self.check(&data)?;
         let taught = self.teacher.clone().map(|teacher| taught(&RunDir(teacher), run)).transpose()?;
-        taught.as_ref().map_or(Ok(()), |taught| taught.check(&data))?;
+        let fingerprint = data.fingerprint();
+        taught.as_ref().map_or(Ok(()), |taught| taught.check(&fingerprint))?;
         let toml = toml::to_string(self).map_err(|e| RunError::Toml(e.to_string()))?;
         artifact::write(&run.experiment(), toml.as_bytes())?;
         let mut stages = Stages::open(run)?;
-        let fingerprint = data.fingerprint();
 
         // Only missing rows are measured, so this stage itself finds out what is left to do. A given table is used as
         // it is.
@@ -175,7 +175,7 @@ impl Experiment {
             profile(&self.profiling(), Wanted { networks, isolated, again: false })?;
         }
 
-        let searched = self.find(&mut stages, run, &data)?;
+        let searched = self.find(&mut stages, run, &data, &fingerprint)?;
         let folders = folders(&run.0, &searched);
         let teacher_weights = taught.as_ref().map(|taught| &taught.trained.on.weights);
         for dir in &folders {
@@ -204,7 +204,7 @@ impl Experiment {
     }
 
     /// Searches, and returns what was searched.
-    fn find(&self, stages: &mut Stages, run: &RunDir, data: &Data) -> Result<Searched, RunError> {
+    fn find(&self, stages: &mut Stages, run: &RunDir, data: &Data, fingerprint: &str) -> Result<Searched, RunError> {
         let settings = Search {
             run: run.0.clone(),
             targets: self.targets(),
@@ -217,14 +217,17 @@ impl Experiment {
                 .map(|networks| MeasureTop { networks: networks.into(), board: self.board.clone() }),
         };
         let mut by = searched(&settings, data)?;
-        let fingerprint = data.fingerprint();
         let key =
-            |by: &Searched| Digest::of(&(&by.networks.space, &by.goals, &self.search, self.measure_top, &fingerprint));
+            |by: &Searched| Digest::of(&(&by.networks.space, &by.goals, &self.search, self.measure_top, fingerprint));
         let folders = folders(&run.0, &by);
         let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.candidates(), dir.searched_on()]);
         let outputs: Vec<PathBuf> = outputs.chain([run.search_log(), run.target_names()]).collect();
-        stages.run("search", &key(&by), &outputs, || search(&settings, &by, data)?.complete().map(drop))?;
-        if self.measure_top.is_some() {
+        let mut ran = false;
+        stages.run("search", &key(&by), &outputs, || {
+            ran = true;
+            search(&settings, &by, data)?.complete().map(drop)
+        })?;
+        if ran && self.measure_top.is_some() {
             // The search added rows to its latency table, which must not make it start again.
             by = searched(&settings, data)?;
             stages.restate("search", &key(&by))?;

@@ -3,13 +3,14 @@
 use super::{BoardSettings, Images, MeasureSettings, RunError};
 use crate::artifact::{self, Digest};
 use crate::data::DataSpec;
-use crate::device::Session;
+use crate::device::{Device, Session};
 use crate::latency::Latency;
 use crate::model::LatencyModel;
 use crate::profile::{self, PLAN};
 use crate::search::{Candidate, Constraint, Cost, Limits};
 use crate::space::Networks;
 use crate::table::{Header, LatencyTable, Subject};
+use nas_probe::Runtime;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -60,8 +61,7 @@ impl Place<'_> {
 
     /// Starts the probe on the device, and returns the header of the rows that it measures.
     fn open(&self, board: &BoardSettings, networks: &Networks) -> Result<(Vec<Session>, Header), RunError> {
-        let device = self.measure.device()?;
-        let runtime = self.measure.first_runtime(&device)?;
+        let (device, runtime) = self.on()?;
         let sessions = board.open(&device, &[runtime])?;
         let header = self.measure.header(&device, &sessions, runtime, networks)?;
         LatencyTable::load(&self.table_path(networks)?, &self.command()?)?.check(&header)?;
@@ -85,15 +85,20 @@ impl Place<'_> {
         Ok(())
     }
 
-    fn table_path(&self, networks: &Networks) -> Result<PathBuf, RunError> {
+    fn on(&self) -> Result<(Device, Runtime), RunError> {
         let device = self.measure.device()?;
         let runtime = self.measure.first_runtime(&device)?;
+        Ok((device, runtime))
+    }
+
+    fn table_path(&self, networks: &Networks) -> Result<PathBuf, RunError> {
+        let (device, runtime) = self.on()?;
         Ok(self.measure.table_path(&device, networks, runtime))
     }
 
     /// Returns the command that measures the table.
     fn command(&self) -> Result<String, RunError> {
-        let runtime = self.measure.first_runtime(&self.measure.device()?)?;
+        let (_, runtime) = self.on()?;
         Ok(self.measure.command(self.space, &Images::Data(self.data.clone()), runtime))
     }
 }

@@ -31,6 +31,24 @@ impl<E, S: FnMut(&[usize]) -> Result<f64, E>> Scored<S> {
         Ok(true)
     }
 
+    /// Adds networks that `draw` returns until `number` are known, or until so many tries in a row were futile that there
+    /// seem to be no others. `draw` is given the networks so far.
+    fn add_until(
+        &mut self,
+        number: usize,
+        mut draw: impl FnMut(&[Candidate]) -> Result<Option<Vec<usize>>, E>,
+    ) -> Result<(), E> {
+        let mut tries = 0;
+        while self.found.len() < number && tries < MOST_TRIES {
+            let new = match draw(&self.found)? {
+                Some(choices) => self.add(&choices)?,
+                None => false,
+            };
+            tries = if new { 0 } else { tries + 1 };
+        }
+        Ok(())
+    }
+
     fn best_first(&self) -> Vec<Candidate> {
         let mut best = self.found.clone();
         best.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -109,15 +127,8 @@ pub fn propose<E: From<SearchError>>(
         }
         let parents: Vec<Vec<usize>> =
             scored.best_first().into_iter().take(wanted.max(2)).map(|parent| parent.choices).collect();
-        let mut tries = 0;
-        while scored.found.len() < until && tries < MOST_TRIES {
-            let Some(parent) = parents.choose(rng) else { break };
-            let new = match mutated(networks, limits, parent, rng) {
-                Some(child) => scored.add(&child)?,
-                None => false,
-            };
-            tries = if new { 0 } else { tries + 1 };
-        }
+        scored
+            .add_until(until, |_| Ok(parents.choose(rng).and_then(|parent| mutated(networks, limits, parent, rng))))?;
     }
     Ok(scored.best_first())
 }
@@ -143,17 +154,12 @@ pub fn evolve<E: From<SearchError>>(
     let mut scored = Scored::new(score);
     let population = ((number as f64 * FIRST_SHARE).ceil() as usize).max(2);
     add_random(networks, limits, population.min(number), rng, &mut scored)?;
-    let mut tries = 0;
-    while scored.found.len() < number && tries < MOST_TRIES {
-        let young = &scored.found[scored.found.len().saturating_sub(population)..];
+    scored.add_until(number, |found| {
+        let young = &found[found.len().saturating_sub(population)..];
         let drawn = (0..TOURNAMENT).filter_map(|_| young.choose(rng));
-        let Some(parent) = drawn.max_by(|a, b| a.score.total_cmp(&b.score)) else { break };
-        let new = match mutated(networks, limits, &parent.choices, rng) {
-            Some(child) => scored.add(&child)?,
-            None => false,
-        };
-        tries = if new { 0 } else { tries + 1 };
-    }
+        let parent = drawn.max_by(|a, b| a.score.total_cmp(&b.score));
+        Ok(parent.and_then(|parent| mutated(networks, limits, &parent.choices, rng)))
+    })?;
     Ok(scored.best_first())
 }
 
@@ -181,12 +187,7 @@ fn add_random<E: From<SearchError>, S: FnMut(&[usize]) -> Result<f64, E>>(
     rng: &mut impl Rng,
     scored: &mut Scored<S>,
 ) -> Result<(), E> {
-    let mut tries = 0;
-    while scored.found.len() < number && tries < MOST_TRIES {
-        let new = scored.add(&limits.sample(networks, rng)?)?;
-        tries = if new { 0 } else { tries + 1 };
-    }
-    Ok(())
+    scored.add_until(number, |_| Ok(Some(limits.sample(networks, rng)?)))
 }
 
 /// Returns a network within the limits that differs from its parent in one to three layers, or `None` if none was

@@ -36,7 +36,7 @@ pub fn fit(
     let (size, balanced) = (settings.batch_size.into(), settings.balanced);
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size, balanced };
     let data_digest = data.fingerprint();
-    taught.map_or(Ok(()), |taught| taught.check(data))?;
+    taught.map_or(Ok(()), |taught| taught.check(&data_digest))?;
     let key = Digest::of(&(network, settings, &data_digest, taught.map(|taught| &taught.trained.on.weights)));
     let unfinished = dir.unfinished();
     super::fix(settings.threads, settings.seed);

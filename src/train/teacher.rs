@@ -6,7 +6,7 @@ use super::fit::read_weights;
 use super::interrupt::{Deferred, interrupted};
 use super::{Net, Norm, Placement, TrainError, tensors};
 use crate::artifact::{Digest, Lock};
-use crate::data::{Augment, Batch, Batches, Data, Dataset, Normalisation, ahead};
+use crate::data::{Augment, Batch, Batches, Dataset, Normalisation, ahead};
 use crate::progress;
 use crate::record::{ModelDir, Trained};
 use std::num::NonZeroUsize;
@@ -28,12 +28,12 @@ pub struct Taught {
 }
 
 impl Taught {
-    /// Checks that the network was trained on these data.
+    /// Checks that the network was trained on the data with this digest.
     ///
     /// # Errors
     /// Fails if it was trained on others.
-    pub fn check(&self, data: &Data) -> Result<(), TrainError> {
-        match self.trained.on.data_digest == data.fingerprint() {
+    pub fn check(&self, data_digest: &str) -> Result<(), TrainError> {
+        match self.trained.on.data_digest == data_digest {
             true => Ok(()),
             false => Err(TrainError::TeacherData { run: self.dir.0.clone() }),
         }
