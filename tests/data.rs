@@ -54,7 +54,7 @@ fn cifar10_loads_by_name_by_contents_and_from_the_folder_above() {
     std::os::unix::fs::symlink(path, above.path().join("cifar-10-batches-bin")).unwrap();
     let named = load(format!("cifar10:{path}")).unwrap();
     for data in [&load(path).unwrap(), &load(above.path().to_str().unwrap()).unwrap()] {
-        assert_eq!(data.fingerprint(), named.fingerprint());
+        assert_eq!(data.digest(), named.digest());
     }
     assert_eq!((named.train.len(), named.test.len()), (10, 10));
     assert_eq!(named.train.shape, [3, 32, 32]);
@@ -147,7 +147,7 @@ fn idx_loads_with_and_without_class_names() {
     fs::write(dir.path().join("classes.txt"), "a\nb\nc\n").unwrap();
     let named = load(format!("idx:{path}")).unwrap();
     assert_eq!(named.train.classes, ["a", "b", "c"]);
-    assert_ne!(named.fingerprint(), data.fingerprint());
+    assert_ne!(named.digest(), data.digest());
 }
 
 #[test]

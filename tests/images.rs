@@ -109,7 +109,7 @@ fn images_of_any_size_are_scaled_to_squares() {
     assert!((18..=22).contains(&rows[0]) && rows[1] == 40 && (58..=62).contains(&rows[2]), "{rows:?}");
     assert_eq!(data.test.image(0), [99; 27]);
     assert_eq!(folder.load(40, 30, "@64").unwrap().train.shape, [3, 64, 64]);
-    assert_ne!(data.fingerprint(), folder.load(40, 30, "@4").unwrap().fingerprint());
+    assert_ne!(data.digest(), folder.load(40, 30, "@4").unwrap().digest());
 }
 
 #[test]

@@ -5,7 +5,9 @@
 mod common;
 
 use common::Workspace;
+use edge_nas::train::fit::read_weights;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const DATA: &str = "train --data folder:images --batch-size 16 --arithmetic fp32 --torch-device cpu";
 const NETWORK: &str = "--space tiny.toml --genotype conv_3x3,skip,conv_3x3";
@@ -31,6 +33,38 @@ fn a_preset_says_what_flags_do_not() {
     let toml = "name = \"e\"\ndata = \"folder:images\"\ntarget_latency = \"40%\"\n[train]\npreset = \"slow\"\n";
     ws.write("e.toml", toml);
     assert!(ws.error("run e.toml").contains("unknown variant `slow`, expected one of `reference`, `fast`, `best`"));
+}
+
+#[test]
+fn a_whitened_start_decorrelates_patches_and_copies_features() {
+    let ws = Workspace::new();
+    // The weights hardly move, so those after an epoch are those at the start.
+    let convolutions = |flags: &str| -> BTreeMap<Vec<usize>, Vec<f32>> {
+        let network = NETWORK.replace("skip", "conv_3x3");
+        ws.nas(&format!("{DATA} {network} --run r --epochs 1 --learning-rate 1e-12 {flags}")).assert().success();
+        let weights = read_weights(&ws.path("r/weights.safetensors")).unwrap();
+        weights.iter().map(|(_, weight)| (weight.dims.clone(), weight.values.clone())).collect()
+    };
+    let (random, whitened) = (convolutions("--init random"), convolutions("--init whitened"));
+    assert_eq!(random, convolutions("--preset reference"), "the reference recipe starts at random");
+    assert_eq!(whitened, convolutions("--init whitened"), "the start is reproducible");
+
+    // The first convolution has two directions, of which the first one varies most, and their negatives.
+    let first = &whitened[&vec![4, 3, 3, 3]];
+    let filters: Vec<&[f32]> = first.chunks(27).collect();
+    assert!((0..2).all(|i| filters[i].iter().zip(filters[i + 2]).all(|(a, b)| *a == -*b)), "{filters:?}");
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    assert!(dot(filters[0], filters[1]).abs() < 1e-3 * dot(filters[0], filters[0]), "directions are orthogonal");
+    assert!(dot(filters[0], filters[0]) < dot(filters[1], filters[1]), "more variance needs a smaller filter");
+
+    // Another one copies its four inputs to the first four of its outputs.
+    let copying = &whitened[&vec![8, 4, 3, 3]];
+    for (i, kernel) in copying.chunks(9).take(16).enumerate() {
+        let centre = if i / 4 == i % 4 { 1.0 } else { 0.0 };
+        let expected = [0.0, 0.0, 0.0, 0.0, centre, 0.0, 0.0, 0.0, 0.0];
+        assert!(kernel.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{i}: {kernel:?}");
+    }
+    assert_eq!(copying[16 * 9..], random[&vec![8, 4, 3, 3]][16 * 9..], "the other filters stay random");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn evaluation(digest: Digest, classes: usize) -> Evaluation {
         runtime_version: Some("0.0.1".into()),
         providers: vec!["cpu".into()],
         data: "test".into(),
-        data_digest: String::new(),
+        data_digest: Digest::of_bytes(b"data"),
         images: 20 * classes + 1,
         test_images: 10_000,
         metrics: Metrics {
@@ -286,7 +286,7 @@ fn run_of_targets(dir: &RunDir) {
         write_certificate(&of_target, &genotype, certificate(target));
         let on = SearchedOn {
             data: "test".into(),
-            data_digest: String::new(),
+            data_digest: Digest::of_bytes(b"data"),
             tables: vec![],
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),

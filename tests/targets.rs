@@ -153,8 +153,14 @@ fn several_targets_each_get_a_folder_of_their_own() {
     assert_eq!(targets("--targets 30%,60%"), ["30percent", "60percent"]);
     assert_eq!(targets("--targets 40%,70%"), ["40percent", "70percent"]);
     assert_eq!(targets("--target-latency 50%"), [Value::Null]);
+    let export = "export --run r --data folder:images --images 1";
+    ws.nas("train --data folder:images --batch-size 16 --epochs 1 --run r").assert().success();
+    ws.nas(export).assert().success();
     assert_eq!(targets("--targets 40%,70%"), ["40percent", "70percent"]);
     assert!(!ws.path("r/genotype.json").exists());
+    // The network of the single target is no longer one of the run.
+    let error = ws.error(export);
+    assert!(error.contains("r has networks for several targets; name one with --run: r/targets/40percent"), "{error}");
 }
 
 #[test]

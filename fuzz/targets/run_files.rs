@@ -49,7 +49,7 @@ fn join_search(dir: &RunDir) {
     if let (Ok(genotype), Ok::<Vec<SearchEpoch>, _>(log)) = (genotype, artifact::read_lines(&dir.search_log())) {
         let on = SearchedOn {
             data: String::new(),
-            data_digest: String::new(),
+            data_digest: Digest::of_bytes(b"data"),
             tables: vec![Digest::of_bytes(b"")],
             genotype: Digest::of(&genotype),
             log: Digest::of_lines(&log),
@@ -77,7 +77,7 @@ fuzz_target!(|input: &[u8]| {
     }
     save(file);
     let dir = RunDir(FOLDER.path(""));
-    dir.models().iter().for_each(join_training);
+    [dir.found(), dir.baseline()].iter().for_each(join_training);
     join_search(&dir);
     let _ = (dir.certificate(), artifact::read_lines::<CandidateRow>(&dir.candidates()));
     let Ok(run) = Run::load(&dir) else { return };

@@ -113,9 +113,15 @@ impl TryFrom<String> for Digest {
     }
 }
 
+impl From<blake3::Hash> for Digest {
+    fn from(hash: blake3::Hash) -> Digest {
+        Digest(hash.to_hex().to_string())
+    }
+}
+
 impl Digest {
     pub fn of_bytes(bytes: &[u8]) -> Digest {
-        Digest(blake3::hash(bytes).to_hex().to_string())
+        blake3::hash(bytes).into()
     }
 
     /// Returns the digest of a value's JSON. Equal values have equal digests.

@@ -150,7 +150,7 @@ use crate::bounded::{
 use crate::data::Border;
 #[cfg(feature = "torch")]
 use crate::train::{
-    Arithmetic, Changes, Preset, Schedule, TorchDevice, TrainSettings,
+    Arithmetic, Changes, Init, Preset, Schedule, TorchDevice, TrainSettings,
     search::{Algorithm, Components, SearchSettings},
 };
 
@@ -191,6 +191,9 @@ train_flags!({
     learning_rate: LearningRate,
     /// How the learning rate changes: cosine, or one_cycle (linear rise in the first fifth, linear fall)
     schedule: Schedule,
+    /// How k×k convolutions start: random, or whitened (the first one whitens patches of the images, the others copy
+    /// their input)
+    init: Init,
     /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usually 0.9
     momentum: Momentum,
     /// Weight decay: how strongly convolution and linear weights are pulled towards 0, against overfitting; usual

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Once;
 
+use crate::artifact::Digest;
 use crate::bounded::Side;
 use crate::named::as_text;
 use serde::{Deserialize, Serialize};
@@ -133,13 +134,13 @@ impl Data {
         Ok(self)
     }
 
-    /// Returns the BLAKE3 digest, in hex, of the shape and of all images, labels and class names. It does not depend on
-    /// the name of the data set or on its folder.
-    pub fn fingerprint(&self) -> String {
+    /// Returns the digest of the shape and of all images, labels and class names. It does not depend on the name of the
+    /// data set or on its folder.
+    pub fn digest(&self) -> Digest {
         let mut hasher = blake3::Hasher::new();
         self.train.hash(&mut hasher);
         self.test.hash(&mut hasher);
-        hasher.finalize().to_hex().to_string()
+        hasher.finalize().into()
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Evaluation {
     pub providers: Vec<String>,
     /// The data set's name.
     pub data: String,
-    pub data_digest: String,
+    pub data_digest: Digest,
     /// The number of evaluated test images, which are spread evenly over the data set.
     pub images: usize,
     /// The number of test images in the data set.

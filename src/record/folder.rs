@@ -107,9 +107,16 @@ impl RunDir {
         ModelDir(self.0.join("baseline"))
     }
 
-    /// Returns the folders of the run's networks, whether trained or not.
-    pub fn models(&self) -> [ModelDir; 2] {
-        [self.found(), self.baseline()]
+    /// Returns the folders of the run's networks, whether trained or not. If the last search had several targets, a
+    /// network in the run's own folder is of an earlier one, and only the baseline remains.
+    ///
+    /// # Errors
+    /// Fails if the names of the targets cannot be read.
+    pub fn models(&self) -> Result<Vec<ModelDir>, ArtifactError> {
+        Ok(match self.targets()?.is_empty() {
+            true => vec![self.found(), self.baseline()],
+            false => vec![self.baseline()],
+        })
     }
 }
 

@@ -31,7 +31,7 @@ use std::fmt;
 pub struct SearchedOn {
     /// The data set's name.
     pub data: String,
-    pub data_digest: String,
+    pub data_digest: Digest,
     /// Digests of the latency tables, that of the first limit first.
     pub tables: Vec<Digest>,
     /// Digest of the derived genotype.
@@ -50,7 +50,7 @@ pub struct SearchedOn {
 pub struct TrainedOn {
     /// The data set's name.
     pub data: String,
-    pub data_digest: String,
+    pub data_digest: Digest,
     /// Digest of the trained network.
     pub network: Digest,
     /// Digest of `train.jsonl`.

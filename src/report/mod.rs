@@ -112,9 +112,6 @@ impl Run {
         let mut run = Run::of_folder(dir)?;
         let targets = dir.targets()?.into_iter().map(|(name, dir)| Ok(TargetRun { name, run: Run::of_folder(&dir)? }));
         run.targets = targets.collect::<Result<_, ReportError>>()?;
-        if !run.targets.is_empty() {
-            run.keep_only_baseline();
-        }
         run.keep_last_targets();
         run.begun = dir.of_several().unwrap_or_else(|| dir.clone()).begun()?;
         if let Some(begun) = &run.begun {
@@ -131,11 +128,12 @@ impl Run {
     fn of_folder(dir: &RunDir) -> Result<Run, ReportError> {
         let (mut notes, mut models) = (vec![], vec![]);
         let mut genotype: Option<Genotype> = artifact::read_json_if_any(&dir.genotype())?;
-        for (i, folder) in dir.models().into_iter().enumerate() {
+        for folder in dir.models()? {
+            let is_own = folder.0 == dir.0;
             let ended = folder.trained()?;
             let unfinished = if ended.is_none() { folder.unfinished().newest_log() } else { None };
             let mut trained = kept(ended, &mut notes);
-            let found = if i == 0 { genotype.clone().map(Network::Genotype) } else { None };
+            let found = genotype.clone().filter(|_| is_own).map(Network::Genotype);
             if let (Some(found), Some(other)) = (&found, &trained)
                 && *found != other.network
             {
@@ -158,7 +156,7 @@ impl Run {
                 exported = kept(folder.exported(trained)?, &mut notes);
                 evaluation = kept(folder.evaluated(trained, exported.as_ref())?, &mut notes);
             }
-            if i == 0 && genotype.is_none() {
+            if is_own && genotype.is_none() {
                 genotype = network.genotype().cloned();
             }
             models.push(Model { evaluation, ..Model::new(network, trained, exported) });
@@ -170,14 +168,6 @@ impl Run {
         };
         let bench = bench(dir, &models, &mut notes)?;
         Ok(Run { genotype, certificate, search, begun: None, targets: vec![], models, bench, notes })
-    }
-
-    /// Removes the network that an earlier search found for a single target.
-    fn keep_only_baseline(&mut self) {
-        let Run { models, bench, .. } = self;
-        models.retain(|model| model.ops.is_none());
-        bench.retain(|row| models.iter().any(|model| model.is_of(row)));
-        (self.genotype, self.certificate, self.search) = (None, None, Search::default());
     }
 
     /// Removes the targets of earlier searches, and sorts the others.

@@ -64,7 +64,7 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
     let Bench { run, rounds, measure, board, .. } = settings;
     let device = measure.device()?;
     let run = RunDir(run.clone());
-    let (files, mut failed) = files(&run, &settings.models);
+    let (files, mut failed) = files(&run, &settings.models)?;
     if files.is_empty() {
         return Err(failed.into_iter().next().unwrap_or_else(|| nothing(&run, RunError::NothingExported)));
     }
@@ -110,9 +110,12 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
 }
 
 /// Returns the files that can be measured, each content once, and the reasons why others cannot.
-fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
+///
+/// # Errors
+/// Fails if the run cannot be read.
+fn files(run: &RunDir, others: &[PathBuf]) -> Result<(Vec<File>, Vec<RunError>), RunError> {
     let (mut files, mut failed): (Vec<File>, Vec<RunError>) = (vec![], vec![]);
-    for dir in run.models() {
+    for dir in run.models()? {
         match own(run, &dir) {
             Ok(own) => files.extend(own),
             Err(error) => failed.push(error),
@@ -137,7 +140,7 @@ fn files(run: &RunDir, others: &[PathBuf]) -> (Vec<File>, Vec<RunError>) {
             Err(error) => failed.push(error),
         }
     }
-    (files, failed)
+    Ok((files, failed))
 }
 
 /// Returns the export of one of the run's networks, or `None` if nothing was trained.

@@ -59,7 +59,7 @@ pub struct Evaluated {
 /// the first is run.
 pub fn eval(settings: &Eval, data: &Data) -> Result<Vec<Evaluated>, RunError> {
     let count = settings.images.map_or(data.test.len(), |images| data.test.len().min(images.get()));
-    let test = Test { data, digest: data.fingerprint(), indices: spread(data.test.len(), count) };
+    let test = Test { data, digest: data.digest(), indices: spread(data.test.len(), count) };
     match &settings.on {
         Some(on) => on_device(&RunDir(settings.run.clone()), on, &test),
         None => in_libtorch(&RunDir(settings.run.clone()), &test),
@@ -94,7 +94,7 @@ struct Place {
 /// The test images that networks are evaluated on.
 struct Test<'a> {
     data: &'a Data,
-    digest: String,
+    digest: Digest,
     indices: Vec<usize>,
 }
 

@@ -162,8 +162,8 @@ impl Experiment {
         let data = Data::load(&self.data)?;
         let baseline_network = self.check(&data)?;
         let taught = self.teacher.clone().map(|teacher| taught(&RunDir(teacher), run)).transpose()?;
-        let fingerprint = data.fingerprint();
-        taught.as_ref().map_or(Ok(()), |taught| taught.check(&fingerprint))?;
+        let data_digest = data.digest();
+        taught.as_ref().map_or(Ok(()), |taught| taught.check(&data_digest))?;
         let toml = toml::to_string(self).map_err(|e| RunError::Toml(e.to_string()))?;
         artifact::write(&run.experiment(), toml.as_bytes())?;
         let mut stages = Stages::open(run)?;
@@ -175,12 +175,12 @@ impl Experiment {
             profile(&self.profiling(), Wanted { networks, isolated, again: false })?;
         }
 
-        let searched = self.find(&mut stages, run, &data, &fingerprint)?;
+        let searched = self.find(&mut stages, run, &data, &data_digest)?;
         let folders = folders(&run.0, &searched);
         let teacher_weights = taught.as_ref().map(|taught| &taught.trained.on.weights);
         for dir in &folders {
             let genotype = Network::Genotype(artifact::read_json(&dir.genotype(), "nas search")?);
-            let key = (&genotype, &self.train, &fingerprint, &teacher_weights);
+            let key = (&genotype, &self.train, &data_digest, &teacher_weights);
             let found = dir.found();
             stages.run(&stage("train", run, dir), &key, &trained(&found), || {
                 train(&genotype, &data, &self.train, taught.as_ref(), &found)
@@ -188,7 +188,7 @@ impl Experiment {
         }
 
         let settings = self.baseline.train.as_ref().unwrap_or(&self.train);
-        let (key, baseline) = ((&baseline_network, settings, &fingerprint, &teacher_weights), run.baseline());
+        let (key, baseline) = ((&baseline_network, settings, &data_digest, &teacher_weights), run.baseline());
         stages.run("train baseline", &key, &trained(&baseline), || {
             train(&baseline_network, &data, settings, taught.as_ref(), &baseline)
         })?;
@@ -204,7 +204,7 @@ impl Experiment {
     }
 
     /// Searches, and returns what was searched.
-    fn find(&self, stages: &mut Stages, run: &RunDir, data: &Data, fingerprint: &str) -> Result<Searched, RunError> {
+    fn find(&self, stages: &mut Stages, run: &RunDir, data: &Data, data_digest: &Digest) -> Result<Searched, RunError> {
         let settings = Search {
             run: run.0.clone(),
             targets: self.targets(),
@@ -218,7 +218,7 @@ impl Experiment {
         };
         let mut by = searched(&settings, data)?;
         let key =
-            |by: &Searched| Digest::of(&(&by.networks.space, &by.goals, &self.search, self.measure_top, fingerprint));
+            |by: &Searched| Digest::of(&(&by.networks.space, &by.goals, &self.search, self.measure_top, data_digest));
         let folders = folders(&run.0, &by);
         let outputs = folders.iter().flat_map(|dir| [dir.genotype(), dir.candidates(), dir.searched_on()]);
         let outputs: Vec<PathBuf> = outputs.chain([run.search_log(), run.target_names()]).collect();
@@ -265,14 +265,14 @@ impl Experiment {
         data: &Data,
         goals: &[Goal],
     ) -> Result<(), RunError> {
-        let onnx = dir.models().map(|model| model.onnx());
-        let [found, baseline] = dir.models().map(|model| Digest::of_file(&model.weights()));
-        let key = ([found?, baseline?], &self.export);
+        let models = dir.models()?;
+        let onnx: Vec<PathBuf> = models.iter().map(ModelDir::onnx).collect();
+        let weights: Vec<PathBuf> = models.iter().map(ModelDir::weights).collect();
+        let key = (digests(&weights)?, &self.export);
         let export = || export(&dir.0, data, &[], self.export.images).map(drop);
         stages.run(&stage("export", run, dir), &key, &onnx, export)?;
 
-        let models = [Digest::of_file(&onnx[0])?, Digest::of_file(&onnx[1])?];
-        let key = (models, &self.measure, &self.board, &self.bench, goals);
+        let key = (digests(&onnx)?, &self.measure, &self.board, &self.bench, goals);
         let settings = Bench {
             run: dir.0.clone(),
             models: vec![],
@@ -306,6 +306,11 @@ fn stage(name: &str, run: &RunDir, dir: &RunDir) -> String {
         Some(target) if dir.0 != run.0 => format!("{name} {}", target.display()),
         _ => name.into(),
     }
+}
+
+/// Returns the digest of each file, or `None` for one that is missing.
+fn digests(files: &[PathBuf]) -> Result<Vec<Option<Digest>>, RunError> {
+    Ok(files.iter().map(|file| Digest::of_file(file)).collect::<Result<_, _>>()?)
 }
 
 /// Returns the files that a training writes.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Fails if there are none, or if the files of one do not come from a single training.
 pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
     let mut all = vec![];
-    for dir in run.models() {
+    for dir in run.models()? {
         if let Some(network) = trained(run, &dir)? {
             warn_of_other(run, &dir, &network)?;
             all.push((dir, network));

@@ -106,7 +106,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Outco
     }
     let on = |genotype: &Genotype, tables: Vec<Digest>| SearchedOn {
         data: data.name.clone(),
-        data_digest: by.data_digest().into(),
+        data_digest: by.data_digest().clone(),
         tables,
         genotype: Digest::of(genotype),
         log: Digest::of_lines(&trained.log),
@@ -139,11 +139,10 @@ fn name_targets(run: &RunDir, searched: &Searched, names: &[&String]) -> Result<
     if searched.goals.len() == 1 {
         return Ok(artifact::remove(&run.target_names())?);
     }
-    artifact::write_json(&run.target_names(), &names)?;
     for stale in [run.genotype(), run.candidates(), run.searched_on()] {
         artifact::remove(&stale)?;
     }
-    Ok(())
+    Ok(artifact::write_json(&run.target_names(), &names)?)
 }
 
 /// Returns the folder of each goal's network.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// An op that a layer can hold. A new op needs a variant, a name in `Display` and `FromStr`, and the nodes that
-/// [`CandidateOp::describe`] appends.
+/// An op that a layer can hold. A new op needs a variant, its name in `Display`, `FromStr` and [`CandidateOp::FORMS`], a
+/// [`CandidateOp::family`], and the nodes that [`CandidateOp::describe`] appends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum CandidateOp {

@@ -2,8 +2,9 @@
 
 use super::checkpoint::{read_tensors, write_tensors};
 use super::epochs::Epochs;
+use super::init;
 use super::student::{Shown, Student};
-use super::{Checkpoint, Net, Placement, Taught, Teacher, TrainError, TrainSettings};
+use super::{Checkpoint, Init, Net, Placement, Taught, Teacher, TrainError, TrainSettings};
 use crate::artifact::{self, ArtifactError, Digest};
 use crate::data::{Augment, Batches, Data, Normalisation};
 use crate::record::{Made, ModelDir, TrainEpoch, TrainedOn, Unfinished};
@@ -35,7 +36,7 @@ pub fn fit(
     let normalisation = Normalisation::of(&data.train, &train)?;
     let (size, balanced) = (settings.batch_size.into(), settings.balanced);
     let batches = Batches { dataset: &data.train, indices: &train, normalisation: &normalisation, size, balanced };
-    let data_digest = data.fingerprint();
+    let data_digest = data.digest();
     taught.map_or(Ok(()), |taught| taught.check(&data_digest))?;
     let key = Digest::of(&(network, settings, &data_digest, taught.map(|taught| &taught.trained.on.weights)));
     let unfinished = dir.unfinished();
@@ -140,6 +141,9 @@ impl Recipe<'_> {
         let settings = self.settings;
         super::fix(settings.threads, settings.seed);
         let net = Net::new(network.graph(), self.placement);
+        if settings.init == Init::Whitened {
+            init::whiten(&net, self.batches, settings.seed);
+        }
         let mut student = Student::new(net, settings, self.teacher, self.shown.clone());
         let epochs = Epochs {
             stage: self.stage,

@@ -1,6 +1,7 @@
+use super::init;
 use crate::data::Batch;
 use crate::record::{Float, Floats};
-use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Role, Weights, WeightsError};
+use nas_exporters::{BATCH_NORM_EPS, Graph, NodeId, Op, Param, Weights, WeightsError};
 use tch::{Device, Kind, Tensor};
 
 /// How batch norm normalises.
@@ -56,13 +57,13 @@ impl Net {
     /// (He et al. 2015, arXiv 1502.01852), and linear layers from a uniform distribution within ±1/√fan-in, by
     /// libtorch's generator.
     pub fn new(graph: Graph, placement: Placement) -> Net {
-        Net::with(graph, placement, |param| init(param, placement.device))
+        Net::with(graph, placement, |param| init::random(param, placement.device))
     }
 
     /// Creates a net with given trained parameters, such as parts of a supernet's. Its running statistics start anew.
     pub fn with(graph: Graph, placement: Placement, mut tensor: impl FnMut(&Param) -> Tensor) -> Net {
         let mut of = |param: Param| {
-            let tensor = if param.role.is_trained() { tensor(&param) } else { init(&param, placement.device) };
+            let tensor = if param.role.is_trained() { tensor(&param) } else { init::random(&param, placement.device) };
             (param, tensor)
         };
         let params = graph.ids().map(|id| graph.node_params(id).into_iter().map(&mut of).collect()).collect();
@@ -146,6 +147,11 @@ impl Net {
         values(&self.forward(&images, Norm::Running))
     }
 
+    /// Returns the weight of a convolution or of a linear node.
+    pub(super) fn weight(&self, id: NodeId) -> &Tensor {
+        &self.params[id.index()][0].1
+    }
+
     /// Returns all parameters in a fixed order, including the running statistics of batch norm.
     pub fn params(&self) -> impl Iterator<Item = (&Param, &Tensor)> {
         self.params.iter().flatten().map(|(param, tensor)| (param, tensor))
@@ -210,17 +216,4 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     let mut values = vec![0f32; flat.numel()];
     flat.copy_data(&mut values, flat.numel());
     values
-}
-
-pub(super) fn init(param: &Param, device: Device) -> Tensor {
-    let dims: Vec<i64> = param.dims.iter().map(|&d| d as i64).collect();
-    let fan_in = dims[1..].iter().product::<i64>() as f64;
-    let options = (Kind::Float, device);
-    let tensor = match (param.role, dims.len()) {
-        (Role::Weight, 4) => channels_last(&(Tensor::randn(&dims, options) * (2.0 / fan_in).sqrt())),
-        (Role::Weight, _) => (Tensor::rand(&dims, options) * 2.0 - 1.0) / fan_in.sqrt(),
-        (Role::Scale | Role::RunningVar, _) => Tensor::ones(&dims, options),
-        (Role::Bias | Role::Shift | Role::RunningMean, _) => Tensor::zeros(&dims, options),
-    };
-    tensor.detach().set_requires_grad(param.role.is_trained())
 }

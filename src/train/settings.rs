@@ -1,6 +1,6 @@
 //! How to train a network from scratch.
 
-use super::{Arithmetic, TorchDevice, TrainError};
+use super::{Arithmetic, Init, TorchDevice, TrainError};
 use crate::bounded::{BatchSize, EpochCount, LearningRate, Momentum, Share, Temperature, Threads, Weight};
 use crate::data::{self, Augment, Border, Data};
 use crate::named::named;
@@ -72,6 +72,7 @@ settings! {
         /// Peak learning rate.
         learning_rate: LearningRate,
         schedule: Schedule,
+        init: Init,
         momentum: Momentum,
         weight_decay: Weight,
         /// The share of the target that is spread over all classes (Szegedy et al. 2016, arXiv 1512.00567, section 7).
@@ -123,6 +124,7 @@ impl Preset {
             batch_size: BatchSize::of(64),
             learning_rate: LearningRate::of(0.05),
             schedule: Schedule::Cosine,
+            init: Init::Random,
             momentum: Momentum::of(0.9),
             weight_decay: Weight::of(5e-4),
             label_smoothing: Share::of(0.0),

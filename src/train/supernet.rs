@@ -49,7 +49,7 @@ impl Supernet {
             }
         }
         let init = |(name, param): (String, Param)| {
-            let tensor = super::net::init(&param, placement.device);
+            let tensor = super::init::random(&param, placement.device);
             (name, param, tensor)
         };
         let params = largest.into_iter().map(init).collect();

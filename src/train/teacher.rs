@@ -32,8 +32,8 @@ impl Taught {
     ///
     /// # Errors
     /// Fails if it was trained on others.
-    pub fn check(&self, data_digest: &str) -> Result<(), TrainError> {
-        match self.trained.on.data_digest == data_digest {
+    pub fn check(&self, data_digest: &Digest) -> Result<(), TrainError> {
+        match self.trained.on.data_digest == *data_digest {
             true => Ok(()),
             false => Err(TrainError::TeacherData { run: self.dir.0.clone() }),
         }

@@ -49,41 +49,41 @@ impl<'a> Alpha<'a> {
 
     /// Returns the log-probability of each choice, by layer.
     pub fn log_probabilities(&self) -> Vec<Vec<f64>> {
-        self.decided().iter().map(numbers).collect()
+        self.log_softmax().iter().map(numbers).collect()
     }
 
     /// Returns whether steps may use an op. A path with a `zero` would give every image the same answer.
-    fn takes_part(&self, op: CandidateOp) -> bool {
+    fn is_used(&self, op: CandidateOp) -> bool {
         self.search.settings.algorithm == Algorithm::Mixture || op != CandidateOp::Zero
     }
 
-    /// Returns log softmax(alpha) over the choices that take part, by layer. If expected costs counted the others, they
+    /// Returns log softmax(alpha) over the choices that steps use, by layer. If expected costs counted the others, they
     /// would be lower than those of any path.
-    fn decided(&self) -> Vec<Tensor> {
+    fn log_softmax(&self) -> Vec<Tensor> {
         let choices = self.search.searched.networks.choices().iter();
-        let masks = choices.map(|choices| self.mask(choices, |op| self.takes_part(op)));
+        let masks = choices.map(|choices| self.mask(choices, |op| self.is_used(op)));
         let log = self.net.log_probabilities().into_iter().zip(masks);
         log.map(|(log, mask)| (log + mask).log_softmax(-1, Kind::Float)).collect()
     }
 
-    /// Returns the indices of the choices of a layer that take part.
-    fn taking_part(&self, layer: usize) -> Vec<usize> {
+    /// Returns the indices of the choices of a layer that steps use.
+    fn used(&self, layer: usize) -> Vec<usize> {
         let choices = &self.search.searched.networks.choices()[layer];
-        (0..choices.len()).filter(|&i| self.takes_part(choices[i].op)).collect()
+        (0..choices.len()).filter(|&i| self.is_used(choices[i].op)).collect()
     }
 
-    /// Returns the values of the choices that take part, for each layer that has several choices.
+    /// Returns the values of the choices that steps use, for each layer that has several choices.
     fn of_searched<T: Clone>(&self, values: impl Fn(usize) -> Vec<T>) -> Vec<Vec<T>> {
         let of_layer = |layer: usize| {
             let values = values(layer);
-            self.taking_part(layer).into_iter().map(|i| values[i].clone()).collect()
+            self.used(layer).into_iter().map(|i| values[i].clone()).collect()
         };
         self.search.searched.networks.searched().map(of_layer).collect()
     }
 
     /// Returns the expected costs, with their limits.
     fn expected(&self) -> Vec<Expected> {
-        let probabilities: Vec<Vec<f64>> = self.decided().iter().map(|log| numbers(&log.exp())).collect();
+        let probabilities: Vec<Vec<f64>> = self.log_softmax().iter().map(|log| numbers(&log.exp())).collect();
         let constraints = self.search.searched.widest().iter();
         constraints.map(|constraint| Expected::of(constraint, &probabilities)).collect()
     }
@@ -99,7 +99,7 @@ impl<'a> Alpha<'a> {
         let networks = &self.search.searched.networks;
         let entropies = self.entropies();
         let undecided = networks.searched().zip(&entropies).filter(|(layer, entropy)| {
-            let even = (self.taking_part(*layer).len() as f64).ln();
+            let even = (self.used(*layer).len() as f64).ln();
             **entropy > UNDECIDED * even
         });
         let undecided: Vec<String> = undecided.map(|(layer, _)| networks.layer_name(layer)).collect();
@@ -150,7 +150,7 @@ impl<'a> Alpha<'a> {
         let dropout = self.search.settings.skip_dropout.get() * (1.0 - self.progress(at));
         let of_layer = |choices: &Vec<Choice>| {
             let without_skip = rng.random::<f64>() < dropout && choices.iter().any(|choice| computes(choice.op));
-            let allowed = |op| if op == CandidateOp::Skip { !without_skip } else { self.takes_part(op) };
+            let allowed = |op| if op == CandidateOp::Skip { !without_skip } else { self.is_used(op) };
             self.mask(choices, allowed)
         };
         self.search.searched.networks.choices().iter().map(of_layer).collect()
@@ -184,7 +184,7 @@ impl<'a> Alpha<'a> {
         let settings = self.search.settings;
         let allowed = self.allowed(at, rng);
         let (images, labels) = self.tensors(batch);
-        let probabilities: Vec<Tensor> = self.decided().iter().map(Tensor::exp).collect();
+        let probabilities: Vec<Tensor> = self.log_softmax().iter().map(Tensor::exp).collect();
         let rate = settings.alpha_learning_rate.get();
         let (path, mixed);
         let (gate, limits) = match settings.algorithm {
@@ -314,7 +314,7 @@ impl Task for Alpha<'_> {
                 let mut alpha = vec![f64::NEG_INFINITY; networks.choices()[layer].len()];
                 let logged = if searched.contains(&layer) { rows.next().cloned() } else { Some(vec![0.0]) };
                 let logged = logged.unwrap_or_default();
-                self.taking_part(layer).into_iter().zip(logged).for_each(|(i, value)| alpha[i] = value);
+                self.used(layer).into_iter().zip(logged).for_each(|(i, value)| alpha[i] = value);
                 alpha
             };
             let alpha: Vec<Vec<f64>> = (0..networks.len()).map(of_layer).collect();

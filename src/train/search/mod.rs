@@ -25,7 +25,7 @@ use trials::Trials;
 pub struct Search<'a> {
     searched: &'a Searched,
     data: &'a Data,
-    data_digest: String,
+    data_digest: Digest,
     settings: &'a SearchSettings,
     augment: Augment,
     train: Vec<usize>,
@@ -100,7 +100,7 @@ impl<'a> Search<'a> {
         let unfinished = run.unfinished();
         let device = settings.torch_device.resolve()?;
         super::fix(settings.threads, settings.seed);
-        let data_digest = data.fingerprint();
+        let data_digest = data.digest();
         let decided =
             unfinished.arithmetic(&Digest::of(&(&searched.networks.space, settings.of_supernet(), &data_digest)));
         let placement = Placement { floats: settings.arithmetic.resolve(&decided, device)?, device };
@@ -146,26 +146,47 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Fails if no network is within the limits, or if a training fails.
     pub fn candidates(&self, trained: &TrainedSupernet, limits: &Limits) -> Result<Proposed, TrainError> {
-        let (settings, networks) = (self.settings, &self.searched.networks);
-        let (number, finalists) = (settings.candidates.get(), settings.finalists.get());
         let mut trials = Trials::open(self, self.candidates_key(limits))?;
+        let (mut candidates, unconstrained) = self.scored(&trained.scores, limits, &mut trials)?;
+        let mut best_score = None;
+        // Random networks have no scores, so all of them are trained.
+        if self.settings.algorithm != Algorithm::Random {
+            candidates.truncate(self.settings.finalists.get());
+            best_score = candidates.first().map(|best| best.score);
+        }
+        if self.settings.components.has(Component::Reranking) {
+            candidates = trials.race(candidates)?;
+        }
+        Ok(Proposed { candidates, best_score, unconstrained, rows: trials.close()? })
+    }
+
+    /// Returns networks within `limits`, those with the best scores first, and the best one without the limits if the
+    /// algorithm has a score for it.
+    fn scored(
+        &self,
+        scores: &Scores,
+        limits: &Limits,
+        trials: &mut Trials,
+    ) -> Result<(Vec<Candidate>, Option<Candidate>), TrainError> {
+        let (settings, networks) = (self.settings, &self.searched.networks);
+        let number = settings.candidates.get();
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         let without_limits = |scores: &[Vec<f64>]| {
-            let live = scores_of(networks, |layer, choice| scores[layer][choice]);
-            best_of(&live, &[], f64::NEG_INFINITY, 1).pop()
+            let allowed = scores_of(networks, |layer, choice| scores[layer][choice]);
+            best_of(&allowed, &[], f64::NEG_INFINITY, 1).pop()
         };
-        let (mut candidates, unconstrained) = match (&trained.scores, settings.algorithm) {
+        let summed = |scores: &[Vec<f64>], choices: Vec<usize>| {
+            let score = choices.iter().zip(scores).map(|(&choice, scores)| scores[choice]).sum();
+            Candidate { choices, score }
+        };
+        Ok(match (scores, settings.algorithm) {
             (Scores::Alpha(scores), _) => {
-                let candidate = |choices: Vec<usize>| {
-                    let score = choices.iter().zip(scores).map(|(&choice, scores)| scores[choice]).sum();
-                    Candidate { choices, score }
-                };
-                let best = limits.best(networks, scores, finalists)?;
-                (best.into_iter().map(candidate).collect(), without_limits(scores).map(candidate))
+                let best = limits.best(networks, scores, settings.finalists.get())?;
+                let candidates = best.into_iter().map(|choices| summed(scores, choices)).collect();
+                (candidates, without_limits(scores).map(|choices| summed(scores, choices)))
             }
             (Scores::Weights(supernet), _) => {
-                let found: Vec<Candidate> =
-                    propose(networks, limits, number, &mut rng, |choices| trials.score(supernet, choices))?;
+                let found = propose(networks, limits, number, &mut rng, |choices| trials.score(supernet, choices))?;
                 let unconstrained = match without_limits(&fitted(networks, &found)) {
                     Some(choices) => Some(Candidate { score: trials.score(supernet, &choices)?, choices }),
                     None => None,
@@ -174,31 +195,17 @@ impl<'a> Search<'a> {
                 (found, unconstrained)
             }
             (Scores::None, Algorithm::Surrogate) => {
-                let found: Vec<Candidate> =
-                    propose(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?;
+                let found = propose(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?;
                 let model = fitted(networks, &found);
-                let predicted = |choices: Vec<usize>| {
-                    let score = choices.iter().zip(&model).map(|(&choice, parts)| parts[choice]).sum();
-                    Candidate { choices, score }
-                };
-                let unconstrained = best_of_both(&found, without_limits(&model).map(predicted));
+                let predicted = without_limits(&model).map(|choices| summed(&model, choices));
+                let unconstrained = best_of_both(&found, predicted);
                 (found, unconstrained)
             }
             (Scores::None, Algorithm::Evolution) => {
                 (evolve(networks, limits, number, &mut rng, |choices| trials.train(choices, 1))?, None)
             }
             (Scores::None, _) => (sample(networks, limits, number, &mut rng, |_| Ok::<_, TrainError>(0.0))?, None),
-        };
-        let mut best_score = None;
-        // Random networks have no scores, so all of them are trained.
-        if settings.algorithm != Algorithm::Random {
-            candidates.truncate(finalists);
-            best_score = candidates.first().map(|best| best.score);
-        }
-        if settings.components.has(Component::Reranking) {
-            candidates = trials.race(candidates)?;
-        }
-        Ok(Proposed { candidates, best_score, unconstrained, rows: trials.close()? })
+        })
     }
 
     /// Returns the processor that trains: `cpu` or `cuda`.
@@ -206,8 +213,8 @@ impl<'a> Search<'a> {
         self.placement.processor()
     }
 
-    /// Returns [`Data::fingerprint`], which was computed once since it reads all images.
-    pub fn data_digest(&self) -> &str {
+    /// Returns [`Data::digest`], which was computed once since it reads all images.
+    pub fn data_digest(&self) -> &Digest {
         &self.data_digest
     }
 
