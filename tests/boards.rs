@@ -118,7 +118,7 @@ fn no_row_is_lost_if_the_ssh_server_dies() {
 #[test]
 fn a_silent_board_is_given_up_after_the_timeout() {
     let rig = rig!();
-    rig.site("timeout = 2");
+    rig.site("timeout = \"2s\"");
     let child = rig.measuring(rig.board.port());
     rig.board.freeze();
     let error = error_of(child.wait_with_output().unwrap());
@@ -298,13 +298,14 @@ fn wrong_sites_are_reported() {
     let rig = rig!();
     let port = rig.board.port();
     for (entry, why) in [
-        ("folder = \"\"", "`folder` is empty"),
-        ("folder = \"~/probe\"", "`folder` starts with ~, which is not expanded"),
-        ("timeout = 0", "at least 1 second"),
+        ("folder = \"\"", "[plain]: `folder` is empty"),
+        ("folder = \"~/probe\"", "[plain]: `folder` starts with ~, which is not expanded"),
+        ("timeout = \"0s\"", "a timeout is at least 1 second"),
+        ("timeout = 60", "invalid type: integer `60`, expected a string"),
     ] {
         rig.site(entry);
         let error = rig.error(&mut rig.profile(port));
-        assert!(error.contains("sites.toml") && error.contains("[plain]") && error.contains(why), "{error}");
+        assert!(error.contains("sites.toml") && error.contains(why), "{error}");
     }
     rig.site("");
     let host = format!("Host plain\n  HostName localhost\n  Port {port}\n  User pi\n");

@@ -46,8 +46,27 @@ struct Entry {
     ssh: Vec<String>,
     key: Option<PathBuf>,
     folder: Option<String>,
-    /// Seconds.
-    timeout: Option<u64>,
+    timeout: Option<Timeout>,
+}
+
+impl Entry {
+    /// Reads the entry of a device from `sites.toml`. It is empty if there is none.
+    ///
+    /// # Errors
+    /// Fails if the file is malformed.
+    fn of(device: &Device, file: &Path) -> Result<Entry, DeviceError> {
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        if file.is_file() {
+            entries = artifact::read_toml(file)?;
+        }
+        let entry = entries.remove(&device.name).unwrap_or_default();
+        match wrong_folder(entry.folder.as_deref()) {
+            Some(wrong) => {
+                Err(DeviceError::Invalid { path: file.into(), reason: format!("[{}]: {wrong}", device.name) })
+            }
+            None => Ok(entry),
+        }
+    }
 }
 
 impl Site {
@@ -65,20 +84,7 @@ impl Site {
         }
         let home = environment::path("HOME").ok_or(DeviceError::NoHome)?;
         let file = sites_file(&home);
-        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-        if file.is_file() {
-            entries = artifact::read_toml(&file)?;
-        }
-        let entry = entries.remove(&device.name).unwrap_or_default();
-        let invalid = |reason: String| DeviceError::Invalid {
-            path: file.clone(),
-            reason: format!("[{}]: {reason}", device.name),
-        };
-        if let Some(wrong) = wrong_folder(entry.folder.as_deref()) {
-            return Err(invalid(wrong.into()));
-        }
-        let timeout = entry.timeout.map(|seconds| Timeout::new(Duration::from_secs(seconds))).transpose();
-        let timeout = timeout.map_err(|reason| invalid(format!("`timeout`: {reason}")))?.map(Timeout::duration);
+        let entry = Entry::of(device, &file)?;
         let config = ssh_config(&home)?;
         let named = |name: &str| config.query(name);
         let mut addresses = if ssh.is_empty() { entry.ssh.clone() } else { ssh.to_vec() };
@@ -103,7 +109,7 @@ impl Site {
                 user: typed.user.or(user).or_else(me).ok_or_else(no_user)?,
                 keys: keys.iter().map(expand).collect(),
                 folder: entry.folder.clone().or(device.folder.clone()).unwrap_or(FOLDER.into()),
-                timeout: timeout.unwrap_or(TIMEOUT),
+                timeout: entry.timeout.map_or(TIMEOUT, Timeout::duration),
                 accept_new_host_key,
                 home: home.clone(),
             })
