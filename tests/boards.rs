@@ -301,7 +301,7 @@ fn wrong_sites_are_reported() {
         ("folder = \"\"", "[plain]: `folder` is empty"),
         ("folder = \"~/probe\"", "[plain]: `folder` starts with ~, which is not expanded"),
         ("timeout = \"0s\"", "a timeout is at least 1 second"),
-        ("timeout = 60", "invalid type: integer `60`, expected a string"),
+        ("timeout = 60", "a timeout is written with a unit"),
     ] {
         rig.site(entry);
         let error = rig.error(&mut rig.profile(port));

@@ -27,7 +27,7 @@ fn a_preset_says_what_flags_do_not() {
     let plain = epochs("plain", "--preset reference --epochs 3");
     let best = "--preset best --epochs 3";
     assert_ne!(epochs("best", best), plain);
-    let changes = "--learning-rate 0.05 --label-smoothing 0 --ema 0 --border mean --cutout 0";
+    let changes = "--learning-rate 0.05 --init random --label-smoothing 0 --ema 0 --border mean --cutout 0";
     assert_eq!(epochs("same", &format!("{best} {changes}")), plain);
     // An experiment has the same presets.
     let toml = "name = \"e\"\ndata = \"folder:images\"\ntarget_latency = \"40%\"\n[train]\npreset = \"slow\"\n";
@@ -39,15 +39,15 @@ fn a_preset_says_what_flags_do_not() {
 fn a_whitened_start_decorrelates_patches_and_copies_features() {
     let ws = Workspace::new();
     // The weights hardly move, so those after an epoch are those at the start.
-    let convolutions = |flags: &str| -> BTreeMap<Vec<usize>, Vec<f32>> {
+    let convolutions = |run: &str, flags: &str| -> BTreeMap<Vec<usize>, Vec<f32>> {
         let network = NETWORK.replace("skip", "conv_3x3");
-        ws.nas(&format!("{DATA} {network} --run r --epochs 1 --learning-rate 1e-12 {flags}")).assert().success();
-        let weights = read_weights(&ws.path("r/weights.safetensors")).unwrap();
+        ws.nas(&format!("{DATA} {network} --run {run} --epochs 1 --learning-rate 1e-12 {flags}")).assert().success();
+        let weights = read_weights(&ws.path(&format!("{run}/weights.safetensors"))).unwrap();
         weights.iter().map(|(_, weight)| (weight.dims.clone(), weight.values.clone())).collect()
     };
-    let (random, whitened) = (convolutions("--init random"), convolutions("--init whitened"));
-    assert_eq!(random, convolutions("--preset reference"), "the reference recipe starts at random");
-    assert_eq!(whitened, convolutions("--init whitened"), "the start is reproducible");
+    let (random, whitened) = (convolutions("a", "--init random"), convolutions("b", "--init whitened"));
+    assert_eq!(random, convolutions("c", "--preset reference"), "the reference recipe starts at random");
+    assert_eq!(whitened, convolutions("d", "--init whitened"), "the start is reproducible");
 
     // The first convolution has two directions, of which the first one varies most, and their negatives.
     let first = &whitened[&vec![4, 3, 3, 3]];

@@ -159,8 +159,10 @@ fn several_targets_each_get_a_folder_of_their_own() {
     assert_eq!(targets("--targets 40%,70%"), ["40percent", "70percent"]);
     assert!(!ws.path("r/genotype.json").exists());
     // The network of the single target is no longer one of the run.
-    let error = ws.error(export);
-    assert!(error.contains("r has networks for several targets; name one with --run: r/targets/40percent"), "{error}");
+    for command in [export, "train --data folder:images --run r --space tiny.toml --genotype skip,skip,skip"] {
+        let error = ws.error(command);
+        assert!(error.contains("r has networks for several targets; name one with --run: r/targets/40"), "{error}");
+    }
 }
 
 #[test]

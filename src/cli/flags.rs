@@ -191,8 +191,8 @@ train_flags!({
     learning_rate: LearningRate,
     /// How the learning rate changes: cosine, or one_cycle (linear rise in the first fifth, linear fall)
     schedule: Schedule,
-    /// How k×k convolutions start: random, or whitened (the first one whitens patches of the images, the others copy
-    /// their input)
+    /// How k×k convolutions start: random, or whitened (one that reads the images whitens their patches, others copy
+    /// their input); docs/training.md explains it
     init: Init,
     /// Momentum of SGD: the share of the last step that the next one keeps, which smooths the steps; usually 0.9
     momentum: Momentum,

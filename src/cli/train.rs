@@ -81,11 +81,11 @@ impl Args {
         if let Some(arch) = &self.arch {
             return Ok((Network::baseline(arch, self.width, input, classes)?, run.baseline()));
         }
+        if !run.targets()?.is_empty() {
+            return Err(nothing(&run, RunError::NothingTrained).into());
+        }
         let genotype = match &self.genotype {
-            None => match run.targets()?.as_slice() {
-                [] => found(&run.genotype())?,
-                _ => return Err(nothing(&run, RunError::NothingTrained).into()),
-            },
+            None => found(&run.genotype())?,
             Some(file) if file.ends_with(".json") && self.space.is_some() => {
                 let reason = format!("{file} holds its own space; leave out --space, or give --genotype as ops");
                 return Err(Usage(reason).into());

@@ -1,4 +1,3 @@
-use crate::named::as_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -6,8 +5,29 @@ use std::time::Duration;
 
 /// How long a device may take for a part of its work, or be silent: from one second to a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "String")]
 pub struct Timeout(Duration);
+
+/// A timeout in a file.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a timeout is written with a unit, such as \"60s\"")]
+enum Written {
+    Text(String),
+}
+
+impl TryFrom<Written> for Timeout {
+    type Error = String;
+
+    fn try_from(Written::Text(text): Written) -> Result<Timeout, String> {
+        text.parse()
+    }
+}
+
+impl From<Timeout> for String {
+    fn from(timeout: Timeout) -> String {
+        timeout.to_string()
+    }
+}
 
 impl Timeout {
     const SHORTEST: Duration = Duration::from_secs(1);
@@ -45,8 +65,6 @@ impl FromStr for Timeout {
         Timeout::new(humantime::parse_duration(text).map_err(wrong)?)
     }
 }
-
-as_text!(Timeout, String);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -107,8 +107,8 @@ impl RunDir {
         ModelDir(self.0.join("baseline"))
     }
 
-    /// Returns the folders of the run's networks, whether trained or not. If the last search had several targets, a
-    /// network in the run's own folder is of an earlier one, and only the baseline remains.
+    /// Returns the folders of the run's networks, whether trained or not. If the last search had several targets, its
+    /// networks are in their folders, and the run's own folder has only a baseline.
     ///
     /// # Errors
     /// Fails if the names of the targets cannot be read.
@@ -117,6 +117,18 @@ impl RunDir {
             true => vec![self.found(), self.baseline()],
             false => vec![self.baseline()],
         })
+    }
+
+    /// Returns a sentence about a network that was trained in the run's own folder and is not one of
+    /// [`RunDir::models`].
+    ///
+    /// # Errors
+    /// Fails if the names of the targets cannot be read.
+    pub fn left_out(&self) -> Result<Option<String>, ArtifactError> {
+        let is_left_out = self.found().trained_on().is_file() && !self.targets()?.is_empty();
+        let dir = self.0.display();
+        let why = || format!("the network in {dir} itself is left out, since the last search had several targets");
+        Ok(is_left_out.then(why))
     }
 }
 

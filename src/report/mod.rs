@@ -161,6 +161,7 @@ impl Run {
             }
             models.push(Model { evaluation, ..Model::new(network, trained, exported) });
         }
+        notes.extend(dir.left_out()?);
         let certificate = dir.certificate()?;
         let search = match &genotype {
             Some(genotype) => Search::of(dir, genotype, &mut notes)?,
@@ -273,7 +274,7 @@ fn bench(dir: &RunDir, models: &[Model], notes: &mut Vec<String>) -> Result<Vec<
     if bench.len() < all {
         let left_out = all - bench.len();
         notes.push(format!(
-            "{left_out} rows of bench.jsonl are of models that this run no longer has: `nas bench` measures the present ones"
+            "{left_out} rows of bench.jsonl are of models that this run no longer has, and are left out"
         ));
     }
     Ok(bench)

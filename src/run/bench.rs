@@ -1,4 +1,4 @@
-use super::models::{exported, nothing, trained, warn_of_other};
+use super::models::{exported, models, nothing, trained, warn_of_other};
 use super::{BoardSettings, Images, MeasureSettings, RunError};
 use crate::artifact::{self, Digest};
 use crate::device::{Device, Session, Source};
@@ -115,7 +115,7 @@ pub fn bench(settings: &Bench) -> Result<Benched, RunError> {
 /// Fails if the run cannot be read.
 fn files(run: &RunDir, others: &[PathBuf]) -> Result<(Vec<File>, Vec<RunError>), RunError> {
     let (mut files, mut failed): (Vec<File>, Vec<RunError>) = (vec![], vec![]);
-    for dir in run.models()? {
+    for dir in models(run)? {
         match own(run, &dir) {
             Ok(own) => files.extend(own),
             Err(error) => failed.push(error),

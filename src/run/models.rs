@@ -15,13 +15,24 @@ use std::path::PathBuf;
 /// Fails if there are none, or if the files of one do not come from a single training.
 pub fn all_trained(run: &RunDir) -> Result<Vec<(ModelDir, Trained)>, RunError> {
     let mut all = vec![];
-    for dir in run.models()? {
+    for dir in models(run)? {
         if let Some(network) = trained(run, &dir)? {
             warn_of_other(run, &dir, &network)?;
             all.push((dir, network));
         }
     }
     if all.is_empty() { Err(nothing(run, RunError::NothingTrained)) } else { Ok(all) }
+}
+
+/// Returns the folders of a run's networks. Warns if that of the run's own folder is left out.
+///
+/// # Errors
+/// Fails if the names of the targets cannot be read.
+pub fn models(run: &RunDir) -> Result<Vec<ModelDir>, RunError> {
+    if let Some(left_out) = run.left_out()? {
+        log::warn!("{left_out}");
+    }
+    Ok(run.models()?)
 }
 
 /// Warns if a network that was trained in the run's own folder is not the one that was found.
@@ -75,8 +86,12 @@ pub fn taught(teacher: &RunDir, student: &RunDir) -> Result<Taught, RunError> {
     {
         return Err(RunError::OwnTeacher(student));
     }
+    let missing = || nothing(teacher, RunError::NothingTrained);
+    if !teacher.targets()?.is_empty() {
+        return Err(missing());
+    }
     let dir = teacher.found();
-    let trained = trained(teacher, &dir)?.ok_or_else(|| nothing(teacher, RunError::NothingTrained))?;
+    let trained = trained(teacher, &dir)?.ok_or_else(missing)?;
     Ok(Taught { dir, trained })
 }
 

@@ -14,16 +14,19 @@ use tch::{Device, Kind, Tensor};
 pub enum Init {
     /// At random ([`Net::new`]).
     Random,
-    /// The first convolution starts with filters that whiten patches of the training images, and the others pass their
-    /// input on ([`whiten`]).
+    /// A convolution that reads the images starts with filters that whiten their patches, and others pass their input on
+    /// ([`whiten`]).
     Whitened,
 }
 
 named!(Init, "an initialisation": "random" = Random, "whitened" = Whitened);
 
-/// Images per batch when patches are taken from them, and how many batches are used.
-const BATCH: usize = 32;
-const BATCHES: usize = 32;
+/// The number of images from which patches are taken, and how many of them are in memory at once.
+const IMAGES: usize = 1024;
+const BATCH: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+
+/// The most patches of an image in each direction. Larger images have as many, further apart.
+const PATCHES: usize = 64;
 
 /// Added to the variances of patches, so that directions with hardly any variance are not amplified without bound
 /// (Jordan 2024, arXiv 2404.00498, section 3.2, for pixels with a standard deviation of 1).
@@ -59,7 +62,7 @@ pub(super) fn whiten(net: &Net, batches: Batches, seed: u64) {
         let size = weight.size();
         let (outputs, inputs, kernel) = (size[0], size[1], size[2]);
         if node.inputs[0] == graph.input() {
-            let filters = whitening_filters(net, batches, seed, [inputs, kernel, stride as i64]);
+            let filters = whitening_filters(net, batches, seed, kernel, stride);
             let directions = filters.size()[0].min(outputs / 2);
             let filters = filters.narrow(0, 0, directions);
             weight.narrow(0, 0, 2 * directions).copy_(&Tensor::cat(&[&filters, &-&filters], 0));
@@ -72,18 +75,20 @@ pub(super) fn whiten(net: &Net, batches: Batches, seed: u64) {
 
 /// Returns the filters that whiten the patches of images that a convolution gets, directions×C×k×k, with the largest
 /// variance first.
-fn whitening_filters(net: &Net, batches: Batches, seed: u64, [channels, kernel, stride]: [i64; 3]) -> Tensor {
-    let size = NonZeroUsize::new(BATCH).unwrap_or(NonZeroUsize::MIN);
-    let epoch = Batches { size, balanced: false, ..batches }.epoch(seed, 0, Augment::default());
-    let values = channels * kernel * kernel;
+fn whitening_filters(net: &Net, batches: Batches, seed: u64, kernel: i64, stride: usize) -> Tensor {
+    let shape = net.graph().input_shape();
+    let epoch = Batches { size: BATCH, balanced: false, ..batches }.epoch(seed, 0, Augment::default());
+    let step = (stride * shape.height.max(shape.width).div_ceil(stride * PATCHES)) as i64;
+    let values = shape.channels as i64 * kernel * kernel;
     let (mut products, mut patches) = (Tensor::zeros([values, values], (Kind::Double, Device::Cpu)), 0);
-    for batch in epoch.iter().take(BATCHES) {
-        let (images, _) = super::tensors(&batch, net.graph().input_shape(), Device::Cpu);
-        let of_batch = images.contiguous().im2col([kernel; 2], [1, 1], [kernel / 2; 2], [stride; 2]);
-        let of_batch = of_batch.to_kind(Kind::Double).transpose(0, 1).flatten(1, -1);
+    for batch in epoch.iter().take(IMAGES / BATCH) {
+        let (images, _) = super::tensors(&batch, shape, Device::Cpu);
+        let of_batch = images.contiguous().im2col([kernel; 2], [1, 1], [kernel / 2; 2], [step; 2]);
+        let of_batch = of_batch.transpose(0, 1).flatten(1, -1);
         products += of_batch.matmul(&of_batch.tr());
         patches += of_batch.size()[1];
     }
     let (variances, directions) = (products / patches as f64).linalg_eigh("L");
-    (directions / (variances + EPS).sqrt()).tr().flip([0]).view([values, channels, kernel, kernel])
+    let filters = (directions / (variances + EPS).sqrt()).tr().flip([0]);
+    filters.view([values, shape.channels as i64, kernel, kernel])
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub enum Preset {
     /// The usual recipe for CIFAR-10: SGD with momentum and a cosine schedule, shifts and flips, for 100 epochs.
     Reference,
-    /// The reference recipe for fewer epochs: what was most accurate after 30, about an hour on two cores for small
-    /// networks.
+    /// The reference recipe for fewer epochs, with a start from which networks learn faster: about an hour on two cores
+    /// for small networks.
     #[default]
     Fast,
     /// A long recipe with more regularisation than a short training can use.
@@ -146,11 +146,12 @@ impl Preset {
         };
         match self {
             Preset::Reference => reference,
-            Preset::Fast => TrainSettings { epochs: EpochCount::of(30), ..reference },
+            Preset::Fast => TrainSettings { epochs: EpochCount::of(30), init: Init::Whitened, ..reference },
             Preset::Best => TrainSettings {
                 epochs: EpochCount::of(200),
                 batch_size: BatchSize::of(128),
                 learning_rate: LearningRate::of(0.1),
+                init: Init::Whitened,
                 label_smoothing: Share::of(0.1),
                 ema: Momentum::of(0.999),
                 border: Border::Mirrored,

@@ -49,7 +49,7 @@ impl<'a> Alpha<'a> {
 
     /// Returns the log-probability of each choice, by layer.
     pub fn log_probabilities(&self) -> Vec<Vec<f64>> {
-        self.log_softmax().iter().map(numbers).collect()
+        self.used_log_probabilities().iter().map(numbers).collect()
     }
 
     /// Returns whether steps may use an op. A path with a `zero` would give every image the same answer.
@@ -59,7 +59,7 @@ impl<'a> Alpha<'a> {
 
     /// Returns log softmax(alpha) over the choices that steps use, by layer. If expected costs counted the others, they
     /// would be lower than those of any path.
-    fn log_softmax(&self) -> Vec<Tensor> {
+    fn used_log_probabilities(&self) -> Vec<Tensor> {
         let choices = self.search.searched.networks.choices().iter();
         let masks = choices.map(|choices| self.mask(choices, |op| self.is_used(op)));
         let log = self.net.log_probabilities().into_iter().zip(masks);
@@ -83,7 +83,8 @@ impl<'a> Alpha<'a> {
 
     /// Returns the expected costs, with their limits.
     fn expected(&self) -> Vec<Expected> {
-        let probabilities: Vec<Vec<f64>> = self.log_softmax().iter().map(|log| numbers(&log.exp())).collect();
+        let probabilities: Vec<Vec<f64>> =
+            self.used_log_probabilities().iter().map(|log| numbers(&log.exp())).collect();
         let constraints = self.search.searched.widest().iter();
         constraints.map(|constraint| Expected::of(constraint, &probabilities)).collect()
     }
@@ -184,7 +185,7 @@ impl<'a> Alpha<'a> {
         let settings = self.search.settings;
         let allowed = self.allowed(at, rng);
         let (images, labels) = self.tensors(batch);
-        let probabilities: Vec<Tensor> = self.log_softmax().iter().map(Tensor::exp).collect();
+        let probabilities: Vec<Tensor> = self.used_log_probabilities().iter().map(Tensor::exp).collect();
         let rate = settings.alpha_learning_rate.get();
         let (path, mixed);
         let (gate, limits) = match settings.algorithm {

@@ -284,7 +284,7 @@ impl SearchSettings {
         Augment { padding, flip: !no_flip, ..Augment::default() }.checked(data.train.shape)
     }
 
-    /// Returns the settings of a short training.
+    /// Returns the settings of a short training, which follows the default recipe of `nas train`.
     pub(super) fn trial(&self) -> TrainSettings {
         let SearchSettings { batch_size, learning_rate, momentum, weight_decay, padding, no_flip, seed, .. } = *self;
         let SearchSettings { trial_epochs: epochs, threads, torch_device, arithmetic, .. } = *self;
@@ -300,7 +300,7 @@ impl SearchSettings {
             threads,
             torch_device,
             arithmetic,
-            ..Preset::Reference.settings()
+            ..Preset::Fast.settings()
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 const SCORED_BATCH: usize = 256;
 
 /// How networks are compared. What a search that compares them otherwise has found out is not read.
-pub(super) const LOSS: &str = "loss of the last epoch; calibrated on shuffled images";
+pub(super) const LOSS: &str = "loss of the last epoch; whitened start; calibrated on shuffled images";
 
 /// The number of images from which the statistics of batch norm are computed.
 const CALIBRATION_IMAGES: usize = 1024;
