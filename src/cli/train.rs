@@ -6,7 +6,7 @@ use crate::bounded::{Width, rounded};
 use crate::data::{Data, DataSpec};
 use crate::record::{ModelDir, RunDir};
 use crate::report::counted;
-use crate::run::{RunError, nothing, taught};
+use crate::run::{RunError, single, taught};
 use crate::space::{Genotype, Network, Networks, SearchSpace};
 use crate::train::fit::fit;
 use anyhow::Context;
@@ -81,9 +81,7 @@ impl Args {
         if let Some(arch) = &self.arch {
             return Ok((Network::baseline(arch, self.width, input, classes)?, run.baseline()));
         }
-        if !run.targets()?.is_empty() {
-            return Err(nothing(&run, RunError::NothingTrained).into());
-        }
+        let dir = single(&run)?;
         let genotype = match &self.genotype {
             None => found(&run.genotype())?,
             Some(file) if file.ends_with(".json") && self.space.is_some() => {
@@ -100,6 +98,6 @@ impl Args {
                 Genotype::parse(Networks::new(space, input, [classes])?, ops)?
             }
         };
-        Ok((Network::Genotype(genotype), run.found()))
+        Ok((Network::Genotype(genotype), dir))
     }
 }

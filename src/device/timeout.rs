@@ -1,3 +1,4 @@
+use crate::named::as_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -19,15 +20,11 @@ impl TryFrom<Written> for Timeout {
     type Error = String;
 
     fn try_from(Written::Text(text): Written) -> Result<Timeout, String> {
-        text.parse()
+        text.try_into()
     }
 }
 
-impl From<Timeout> for String {
-    fn from(timeout: Timeout) -> String {
-        timeout.to_string()
-    }
-}
+as_text!(Timeout, String);
 
 impl Timeout {
     const SHORTEST: Duration = Duration::from_secs(1);

@@ -30,9 +30,8 @@ pub use goals::{Targets, searched};
 pub use measure::{BoardSettings, Images, MeasureSettings, Reach};
 #[cfg(feature = "torch")]
 pub use measure_top::MeasureTop;
-pub use models::nothing;
 #[cfg(feature = "torch")]
-pub use models::taught;
+pub use models::{single, taught};
 pub use profile::{Profile, Profiled, Validated, profile, validate};
 #[cfg(feature = "torch")]
 pub use search::{Found, Search, folders, search};

@@ -54,13 +54,23 @@ pub fn warn_of_other(run: &RunDir, dir: &ModelDir, trained: &Trained) -> Result<
     Ok(())
 }
 
+/// Returns the folder of the network that a run has for its single target.
+///
+/// # Errors
+/// [`RunError::ManyTargets`] if the last search had several targets.
+pub fn single(run: &RunDir) -> Result<ModelDir, RunError> {
+    let targets = run.targets()?;
+    if targets.is_empty() {
+        return Ok(run.found());
+    }
+    let runs: Vec<String> = targets.iter().map(|(_, dir)| dir.0.display().to_string()).collect();
+    Err(RunError::ManyTargets { run: run.0.clone(), runs: runs.join(", ") })
+}
+
 /// Returns the error of a folder that has no networks: that it has those of several targets, or `otherwise`.
 pub fn nothing(run: &RunDir, otherwise: fn(PathBuf) -> RunError) -> RunError {
-    match run.targets() {
-        Ok(targets) if !targets.is_empty() => {
-            let runs: Vec<String> = targets.iter().map(|(_, dir)| dir.0.display().to_string()).collect();
-            RunError::ManyTargets { run: run.0.clone(), runs: runs.join(", ") }
-        }
+    match single(run) {
+        Err(several @ RunError::ManyTargets { .. }) => several,
         _ => otherwise(run.0.clone()),
     }
 }
@@ -86,12 +96,8 @@ pub fn taught(teacher: &RunDir, student: &RunDir) -> Result<Taught, RunError> {
     {
         return Err(RunError::OwnTeacher(student));
     }
-    let missing = || nothing(teacher, RunError::NothingTrained);
-    if !teacher.targets()?.is_empty() {
-        return Err(missing());
-    }
-    let dir = teacher.found();
-    let trained = trained(teacher, &dir)?.ok_or_else(missing)?;
+    let dir = single(teacher)?;
+    let trained = trained(teacher, &dir)?.ok_or_else(|| RunError::NothingTrained(teacher.0.clone()))?;
     Ok(Taught { dir, trained })
 }
 
