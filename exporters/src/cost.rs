@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 /// Counted cost of a network, for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cost {
+pub struct GraphCost {
     /// Multiply-accumulate operations (MACs) of convolutions and linear layers.
     pub macs: u64,
     /// Trainable parameters, including scale and shift of batch norms.
@@ -15,7 +15,7 @@ pub struct Cost {
 
 impl Graph {
     /// Counts the cost of the live nodes.
-    pub fn cost(&self) -> Cost {
+    pub fn cost(&self) -> GraphCost {
         let graph = self.live();
         let params = graph
             .params()
@@ -23,7 +23,11 @@ impl Graph {
             .filter(|p| p.role.is_trained())
             .map(|p| p.dims.iter().product::<usize>() as u64)
             .sum();
-        Cost { macs: graph.ids().map(|id| graph.macs(id)).sum(), params, peak_activation_bytes: graph.peak_bytes() }
+        GraphCost {
+            macs: graph.ids().map(|id| graph.macs(id)).sum(),
+            params,
+            peak_activation_bytes: graph.peak_bytes(),
+        }
     }
 
     fn macs(&self, id: crate::NodeId) -> u64 {

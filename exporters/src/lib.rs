@@ -11,7 +11,7 @@ pub mod onnx;
 mod precision;
 mod weights;
 
-pub use cost::Cost;
+pub use cost::GraphCost;
 pub use fold::fold_batch_norm;
 pub use graph::{Graph, GraphError, MOST_VALUES, Node, NodeId, Op, Param, Role, Shape};
 pub use onnx::EncodeError;

@@ -2,7 +2,7 @@ use super::output::print;
 use crate::bounded::ImageCount;
 use crate::data::{Data, DataSpec};
 use crate::record::RunDir;
-use crate::run::{Exported, export};
+use crate::run::{Export, export};
 use nas_probe::Runtime;
 use std::path::PathBuf;
 
@@ -32,9 +32,9 @@ impl Args {
         let _lock = RunDir(self.run.clone()).lock()?;
         let exported = export(&self.run, &data, &self.runtimes, self.images.into())?;
         print(json, &exported, || {
-            let line = |e: &Exported| {
+            let line = |e: &Export| {
                 let checks: Vec<String> = e.differences.iter().map(|(r, d)| format!("{r} {d:.1e}")).collect();
-                let Exported { network, path, bytes, images, .. } = e;
+                let Export { network, path, bytes, images, .. } = e;
                 let (path, checks) = (path.display(), checks.join(", "));
                 format!("{network}: {path}, {bytes} bytes; differs from libtorch on {images} images by {checks}")
             };

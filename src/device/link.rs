@@ -1,5 +1,5 @@
-use super::said::Said;
 use super::ssh::{Connection, Upload};
+use super::stderr::StderrTail;
 use super::{Board, DeviceError, Site, parts};
 use crate::environment;
 use nas_probe::{Runtime, printable};
@@ -70,7 +70,7 @@ impl Link {
         command.stdin(Stdio::from(stdin)).stdout(Stdio::from(OwnedFd::from(theirs))).stderr(Stdio::piped());
         let mut probe = command.spawn().map_err(failed)?;
         let stderr = probe.stderr.take();
-        let last_line = move || stderr.map(|stderr| Said::all(stderr).last_line()).unwrap_or_default();
+        let last_line = move || stderr.map(|stderr| StderrTail::read(stderr).last_line()).unwrap_or_default();
         Ok(Link { stream, far: Far::Local { probe, stderr: std::thread::spawn(last_line) } })
     }
 

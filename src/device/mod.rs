@@ -4,10 +4,10 @@ mod check;
 mod fleet;
 mod link;
 mod parts;
-mod said;
 mod session;
 mod site;
 mod ssh;
+mod stderr;
 mod timeout;
 
 pub use check::{Finding, findings};

@@ -3,7 +3,7 @@ mod runs;
 pub use runs::Ticket;
 
 use super::link::Link;
-use super::said::excerpt;
+use super::stderr::excerpt;
 use super::{Board, DeviceError};
 use crate::progress;
 use nas_exporters::{Graph, Precision, onnx};

@@ -46,17 +46,17 @@ impl LatencyModel {
         if planned == 0 {
             return Self::isolated(table, networks);
         }
-        let problem = Problem::new(table, networks)?;
-        let measured = problem.measured_for(networks.classes[0]);
+        let data = FitData::new(table, networks)?;
+        let measured = data.measured_for(networks.classes[0]);
         if measured < planned {
             let (path, command) = (table.path().into(), table.command().into());
             return Err(ModelError::Networks { path, measured, planned, command });
         }
-        let fit = problem.fit(table)?;
-        let head = problem.networks.len() - 1;
-        let classes = problem.networks.classes.iter().position(|classes| *classes == networks.classes[0]);
+        let fit = data.fit(table)?;
+        let head = data.networks.len() - 1;
+        let classes = data.networks.classes.iter().position(|classes| *classes == networks.classes[0]);
         let polynomial = fixed(fit.polynomial.given(head, classes.unwrap_or(0)), networks);
-        let fastest = problem.measured.iter().map(|m| m.latency.ns()).fold(f64::INFINITY, f64::min);
+        let fastest = data.measured.iter().map(|m| m.latency.ns()).fold(f64::INFINITY, f64::min);
         let floor = call(table).max(polynomial.base().min(fastest));
         let polynomial = polynomial.with_floor(floor);
         Ok(LatencyModel { networks: networks.clone(), polynomial, fit: Some(fit) })
@@ -172,19 +172,19 @@ fn check_space(table: &LatencyTable, networks: &Networks) -> Result<(), ModelErr
 }
 
 /// What a table provides for a fit.
-pub struct Problem {
+pub struct FitData {
     /// The networks for all numbers of classes in the table.
     pub networks: Networks,
     pub structure: Structure,
     pub measured: Vec<Measured>,
 }
 
-impl Problem {
+impl FitData {
     /// Collects the measured networks of a table.
     ///
     /// # Errors
     /// Fails if the table lacks rows of some isolated layers of `networks`, or if it is about another space.
-    pub fn new(table: &LatencyTable, networks: &Networks) -> Result<Problem, ModelError> {
+    pub fn new(table: &LatencyTable, networks: &Networks) -> Result<FitData, ModelError> {
         check_space(table, networks)?;
         let estimates = table.require(&isolated_subjects(networks))?;
         // An interrupted command may have left the classifier of another number of classes without a row.
@@ -200,7 +200,7 @@ impl Problem {
         let unseen = table.unseen();
         let fitted = estimates.iter().filter(|(subject, _)| !unseen.contains_key(*subject));
         let measured = fitted.filter_map(|(subject, estimate)| measured(&all, subject, estimate)).collect();
-        Ok(Problem { networks: all, structure, measured })
+        Ok(FitData { networks: all, structure, measured })
     }
 
     /// Fits a latency model to the measured networks.

@@ -17,7 +17,7 @@ mod validation;
 pub use accuracy::Accuracy;
 pub use design::{balanced, random};
 pub use fit::{Contribution, Effect, Fit, FitError, Interaction, Measured, d_optimal};
-pub use latency::{Adds, LatencyModel, ModelError, Problem, isolated_subjects, measured, structure, unfit};
+pub use latency::{Adds, FitData, LatencyModel, ModelError, isolated_subjects, measured, structure, unfit};
 pub use polynomial::{Monomial, Place, Polynomial, Product};
 pub use select::Gain;
 pub use structure::{Pair, Part, Relation, Role, Structure};

@@ -2,7 +2,7 @@
 
 use super::Measured;
 use super::design::d_optimal;
-use super::solve::{Problem, Solution};
+use super::solve::{LeastSquares, Solution};
 use super::terms::{Family, Term};
 use crate::latency::Latency;
 use nalgebra::{DMatrix, DVector};
@@ -34,7 +34,7 @@ pub struct Selection<'a> {
     families: Vec<Family>,
     ridges: Vec<f64>,
     gains: Vec<Gain>,
-    problem: Problem,
+    least_squares: LeastSquares,
     solution: Solution,
 }
 
@@ -45,9 +45,9 @@ impl<'a> Selection<'a> {
         let mut ridges = vec![RIDGES[2]; families.len()];
         ridges[0] = FREE;
         let columns = columns(measured, families.iter().flat_map(|family| &family.terms));
-        let problem = Problem::new(columns, given.clone());
-        let solution = problem.solve(&by_unknown(&families, &ridges))?;
-        let mut selection = Selection { measured, given, families, ridges, gains: vec![], problem, solution };
+        let least_squares = LeastSquares::new(columns, given.clone());
+        let solution = least_squares.solve(&by_unknown(&families, &ridges))?;
+        let mut selection = Selection { measured, given, families, ridges, gains: vec![], least_squares, solution };
         selection.settle();
         Some(selection)
     }
@@ -72,7 +72,7 @@ impl<'a> Selection<'a> {
             self.gains.push(Gain { interaction: family.name.clone(), before: self.error(), after });
             self.families.push(family);
             self.ridges.push(ridge);
-            self.problem = self.problem.with(&columns);
+            self.least_squares = self.least_squares.with(&columns);
             self.solve();
             self.settle();
         }
@@ -121,7 +121,7 @@ impl<'a> Selection<'a> {
     }
 
     pub fn weights(&self) -> &DVector<f64> {
-        self.problem.weights()
+        self.least_squares.weights()
     }
 
     /// Returns the mean absolute relative error of networks left out of the fit.
@@ -138,7 +138,7 @@ impl<'a> Selection<'a> {
     /// taken to be Laplace-distributed) must also rise by a factor of `tries / CHANCE`, since the best of many useless
     /// families looks good by chance.
     fn weigh(&self, columns: &DMatrix<f64>, tries: usize) -> Option<(f64, f64)> {
-        let trials = self.problem.joined(&self.solution, columns, &RIDGES);
+        let trials = self.least_squares.joined(&self.solution, columns, &RIDGES);
         let errors =
             trials.map(|(ridge, errors_without)| (ridge, self.mean(|i| errors_without[i].abs()), errors_without));
         let (ridge, after, errors_without) = errors.min_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -153,7 +153,7 @@ impl<'a> Selection<'a> {
     fn settle(&mut self) {
         self.tune();
         for _ in 0..ROUNDS {
-            self.problem = self.problem.reweighted(&self.solution, &self.given);
+            self.least_squares = self.least_squares.reweighted(&self.solution, &self.given);
             self.solve();
         }
         self.tune();
@@ -176,7 +176,7 @@ impl<'a> Selection<'a> {
     }
 
     fn solve(&mut self) {
-        if let Some(solution) = self.problem.solve(&by_unknown(&self.families, &self.ridges)) {
+        if let Some(solution) = self.least_squares.solve(&by_unknown(&self.families, &self.ridges)) {
             self.solution = solution;
         }
     }

@@ -13,7 +13,7 @@ fn huber(deviations: f64) -> f64 {
 /// A row for each network and a column for each unknown, divided by the measured latency of the network. Each row is to
 /// add up to 1, so errors are relative.
 #[derive(Debug)]
-pub struct Problem {
+pub struct LeastSquares {
     x: DMatrix<f64>,
     weights: DVector<f64>,
     normal: DMatrix<f64>,
@@ -36,21 +36,21 @@ pub struct Solution {
     leverages: DVector<f64>,
 }
 
-impl Problem {
-    /// Creates a problem. `weights`, from 0 to 1, say how much each network counts.
+impl LeastSquares {
+    /// Creates the problem. `weights`, from 0 to 1, say how much each network counts.
     pub fn new(x: DMatrix<f64>, weights: DVector<f64>) -> Self {
         let weighted = weighted(&x, &weights);
         let normal = weighted.tr_mul(&x);
         let moment = weighted.row_sum_tr();
-        Problem { x, weights, normal, moment }
+        LeastSquares { x, weights, normal, moment }
     }
 
     /// Returns the problem with additional unknowns.
-    pub fn with(&self, columns: &DMatrix<f64>) -> Problem {
+    pub fn with(&self, columns: &DMatrix<f64>) -> LeastSquares {
         let old = self.x.ncols();
         let mut x = self.x.clone().resize_horizontally(old + columns.ncols(), 0.0);
         x.columns_mut(old, columns.ncols()).copy_from(columns);
-        Problem::new(x, self.weights.clone())
+        LeastSquares::new(x, self.weights.clone())
     }
 
     pub fn weights(&self) -> &DVector<f64> {
@@ -94,12 +94,12 @@ impl Problem {
     }
 
     /// Returns the problem with a lower weight than in `given` for networks whose leave-one-out error is an outlier.
-    pub fn reweighted(&self, solution: &Solution, given: &DVector<f64>) -> Problem {
+    pub fn reweighted(&self, solution: &Solution, given: &DVector<f64>) -> LeastSquares {
         let mut sizes: Vec<f64> = solution.leave_one_out_errors.iter().map(|error| error.abs()).collect();
         let sigma = MAD_TO_SIGMA * *sizes.select_nth_unstable_by(given.len() / 2, f64::total_cmp).1;
         let deviations = |i: usize| solution.leave_one_out_errors[i].abs() / sigma.max(f64::MIN_POSITIVE);
         let weight = |i: usize, _| given[i] * huber(deviations(i));
-        Problem::new(self.x.clone(), DVector::from_fn(given.len(), weight))
+        LeastSquares::new(self.x.clone(), DVector::from_fn(given.len(), weight))
     }
 
     fn leverages(&self, x: &DMatrix<f64>, inverse: &DMatrix<f64>) -> DVector<f64> {
@@ -123,22 +123,22 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     /// Some networks, a few unknowns, and 2 % of noise.
-    fn problem(skip: Option<usize>) -> Problem {
+    fn least_squares(skip: Option<usize>) -> LeastSquares {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let all = DMatrix::from_fn(30, 7, |_, _| rng.random::<f64>() / 3.5);
         let weights = DVector::from_fn(30, |i, _| if i % 4 == 0 { 0.3 } else { 1.0 });
         match skip {
-            Some(row) => Problem::new(all.remove_row(row), weights.remove_row(row)),
-            None => Problem::new(all, weights),
+            Some(row) => LeastSquares::new(all.remove_row(row), weights.remove_row(row)),
+            None => LeastSquares::new(all, weights),
         }
     }
 
     #[test]
     fn leave_one_out_errors_are_those_of_fits_without_the_network() {
-        let (whole, ridge) = (problem(None), [1e-6, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]);
+        let (whole, ridge) = (least_squares(None), [1e-6, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]);
         let solution = whole.solve(&ridge).unwrap();
         for i in 0..30 {
-            let without = problem(Some(i)).solve(&ridge).unwrap();
+            let without = least_squares(Some(i)).solve(&ridge).unwrap();
             let error = whole.x.row(i).dot(&without.unknowns.transpose()) - 1.0;
             assert!(
                 (error - solution.leave_one_out_errors[i]).abs() < 1e-9,
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn unknowns_that_join_do_as_if_they_had_been_there() {
-        let whole = problem(None);
-        let first = Problem::new(whole.x.columns(0, 4).into_owned(), whole.weights.clone());
+        let whole = least_squares(None);
+        let first = LeastSquares::new(whole.x.columns(0, 4).into_owned(), whole.weights.clone());
         let solution = first.solve(&[0.1; 4]).unwrap();
         let columns = whole.x.columns(4, 3).into_owned();
         for (ridge, joined) in first.joined(&solution, &columns, &[1e-4, 1.0]) {
@@ -165,12 +165,12 @@ mod tests {
         let mut x = DMatrix::from_fn(30, 1, |i, _| 1.0 + 1e-3 * (i as f64 - 14.5));
         x[(7, 0)] = 0.5;
         let given = DVector::from_element(30, 1.0);
-        let mut problem = Problem::new(x.clone(), given.clone());
-        let plain = problem.solve(&[1e-9]).unwrap().unknowns[0];
+        let mut least_squares = LeastSquares::new(x.clone(), given.clone());
+        let plain = least_squares.solve(&[1e-9]).unwrap().unknowns[0];
         for _ in 0..10 {
-            problem = problem.reweighted(&problem.solve(&[1e-9]).unwrap(), &given);
+            least_squares = least_squares.reweighted(&least_squares.solve(&[1e-9]).unwrap(), &given);
         }
-        let unknown = problem.solve(&[1e-9]).unwrap().unknowns[0];
+        let unknown = least_squares.solve(&[1e-9]).unwrap().unknowns[0];
         assert!((plain - 1.0).abs() > 5e-3 && (unknown - 1.0).abs() < 2e-3, "{plain} {unknown}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::latency::Target;
 use crate::model::{
-    LatencyModel, ModelError, Problem, Structure, balanced, d_optimal, isolated_subjects, random, structure, unfit,
+    FitData, LatencyModel, ModelError, Structure, balanced, d_optimal, isolated_subjects, random, structure, unfit,
 };
 use crate::search::{Constraint, Cost, best_within, extreme, latency_range, scores_of};
 use crate::space::{CandidateOp, Networks};
@@ -87,18 +87,18 @@ pub fn rest_to_fit(
     number: usize,
 ) -> Result<Vec<Subject>, ModelError> {
     let first: HashSet<&Subject> = first.iter().collect();
-    let problem = Problem::new(table, networks)?;
-    let subject = |choices: &[usize]| Subject::Network(problem.networks.layers_of(choices));
+    let data = FitData::new(table, networks)?;
+    let subject = |choices: &[usize]| Subject::Network(data.networks.layers_of(choices));
     let head = (networks.len() - 1, networks.classes[0]);
-    let ours = |choices: &[usize]| problem.networks.classes[choices[head.0]] == head.1;
-    let fitted = problem.measured.iter().filter(|m| ours(&m.choices)).map(|m| subject(&m.choices));
+    let ours = |choices: &[usize]| data.networks.classes[choices[head.0]] == head.1;
+    let fitted = data.measured.iter().filter(|m| ours(&m.choices)).map(|m| subject(&m.choices));
     let mut chosen: Vec<Subject> = fitted.filter(|network| !first.contains(network)).collect();
     let rest = number.saturating_sub(first.len());
     if chosen.len() >= rest {
         return Ok(chosen);
     }
     let mut known: HashSet<Subject> = table.rows().iter().map(|row| row.subject.clone()).collect();
-    let polynomial = problem.fit(table)?.polynomial.given(head.0, head_index(&problem.networks, head.1));
+    let polynomial = data.fit(table)?.polynomial.given(head.0, head_index(&data.networks, head.1));
     let live = networks.all_live();
     let corners = [1.0, -1.0].into_iter().filter_map(|sign| extreme(&polynomial, &live, sign));
     let corners = corners.map(|choices| Subject::Network(networks.layers_of(&choices)));
@@ -107,12 +107,12 @@ pub fn rest_to_fit(
     let mut others = if networks.count() <= ALL {
         every(&networks.all_live())
     } else {
-        random(&problem.structure, CANDIDATES, CANDIDATES_SEED)
+        random(&data.structure, CANDIDATES, CANDIDATES_SEED)
     };
-    others.iter_mut().for_each(|choices| choices[head.0] = head_index(&problem.networks, head.1));
+    others.iter_mut().for_each(|choices| choices[head.0] = head_index(&data.networks, head.1));
     others.retain(|choices| known.insert(subject(choices)));
     let left = rest.saturating_sub(chosen.len());
-    let best = d_optimal(&problem.structure, &problem.measured, &others, left);
+    let best = d_optimal(&data.structure, &data.measured, &others, left);
     let best = best.map_err(|reason| unfit(table, reason))?;
     chosen.extend(best.into_iter().map(|i| subject(&others[i])));
     Ok(chosen)

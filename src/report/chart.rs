@@ -29,7 +29,7 @@ pub fn color(i: usize) -> RGBColor {
 
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-pub type Drawn<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
+pub type DrawResult<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
 /// An entry of a legend.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ pub struct Axes {
 }
 
 impl Axes {
-    pub fn draw<'a, 'b>(self, area: &'a Area<'b>) -> Drawn<Chart<'a, 'b>> {
+    pub fn draw<'a, 'b>(self, area: &'a Area<'b>) -> DrawResult<Chart<'a, 'b>> {
         let x_digits = if self.whole_x { 0 } else { digits(&self.x) };
         let y_digits = digits(&self.y);
         let mut chart = ChartBuilder::on(area)
@@ -145,7 +145,7 @@ pub fn lines(
 pub fn svg(
     figure: &'static str,
     size: (u32, u32),
-    paint: impl FnOnce(&Area) -> Drawn<()>,
+    paint: impl FnOnce(&Area) -> DrawResult<()>,
 ) -> Result<String, ReportError> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
@@ -160,13 +160,13 @@ pub fn text() -> TextStyle<'static> {
 }
 
 /// Writes `label` at a point of the chart, moved by (right, down) pixels.
-pub fn label(chart: &Chart, at: (f64, f64), offset: (i32, i32), label: &str, h: HPos, v: VPos) -> Drawn<()> {
+pub fn label(chart: &Chart, at: (f64, f64), offset: (i32, i32), label: &str, h: HPos, v: VPos) -> DrawResult<()> {
     let style = text().pos(Pos::new(h, v));
     chart.plotting_area().draw(&(EmptyElement::at(at) + Text::new(label.to_string(), offset, style)))
 }
 
 /// Writes a label beside each point, so that labels cover neither points nor each other where there is room.
-pub fn labels(chart: &Chart, points: &[((f64, f64), String)]) -> Drawn<()> {
+pub fn labels(chart: &Chart, points: &[((f64, f64), String)]) -> DrawResult<()> {
     const NEAR: [(i32, i32); 8] = [(5, -8), (-5, -8), (5, 9), (-5, 9), (9, 0), (-9, 0), (0, -9), (0, 10)];
     let (across, down) = chart.plotting_area().get_pixel_range();
     let around = |(x, y): (i32, i32)| [x - 6, y - 6, x + 6, y + 6];

@@ -25,7 +25,7 @@ use crate::record::{
 };
 use crate::search::{Unit, latency_name};
 use crate::space::{Genotype, Layer, Network};
-use nas_exporters::{Cost, Precision};
+use nas_exporters::{GraphCost, Precision};
 use nas_probe::Runtime;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -76,7 +76,7 @@ pub struct Model {
     pub name: String,
     /// `conv_3x3,skip,…`, for a network of a search space.
     pub ops: Option<String>,
-    pub cost: Cost,
+    pub cost: GraphCost,
     /// Name of the data set that it was trained on.
     pub data: Option<String>,
     pub train: Vec<TrainEpoch>,

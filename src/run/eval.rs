@@ -72,7 +72,7 @@ fn spread(len: usize, count: usize) -> Vec<usize> {
 }
 
 /// A network to evaluate.
-struct Subject {
+struct EvalModel {
     name: String,
     /// Digest of its file.
     digest: Digest,
@@ -84,7 +84,7 @@ struct Subject {
 }
 
 /// What runs the network, as in [`Evaluation`].
-struct Place {
+struct Backend {
     device: String,
     runtime: String,
     runtime_version: Option<String>,
@@ -110,28 +110,29 @@ fn in_libtorch(run: &RunDir, test: &Test) -> Result<Vec<Evaluated>, RunError> {
     /// The most images per batch in libtorch.
     const BATCH: usize = 64;
 
-    let mut subjects = vec![];
+    let mut models = vec![];
     for (dir, trained) in all_trained(run)? {
         let graph = trained.network.graph();
         let Shape { channels, height, width } = graph.input_shape();
         let images = (LARGEST_BATCH / (channels * height * width)).clamp(1, BATCH);
         let input = vec![images, channels, height, width];
-        let subject = Subject::own(&dir, &trained, trained.on.weights.clone(), input);
-        test.check(&subject)?;
+        let model = EvalModel::own(&dir, &trained, trained.on.weights.clone(), input);
+        test.check(&model)?;
         let net = Net::new(graph, Placement::default());
         net.load(&read_weights(&dir.weights())?).map_err(TrainError::from)?;
-        subjects.push((subject, net));
+        models.push((model, net));
     }
-    let place = Place { device: "host".into(), runtime: "libtorch".into(), runtime_version: None, providers: vec![] };
-    let evaluate = |(subject, net): &(Subject, Net)| {
-        test.evaluate(subject, &place, |batches, take| {
+    let backend =
+        Backend { device: "host".into(), runtime: "libtorch".into(), runtime_version: None, providers: vec![] };
+    let evaluate = |(model, net): &(EvalModel, Net)| {
+        test.evaluate(model, &backend, |batches, take| {
             for batch in batches {
                 take(&net.logits(&batch), batch.labels.len())?;
             }
             Ok(())
         })
     };
-    subjects.iter().map(evaluate).collect()
+    models.iter().map(evaluate).collect()
 }
 
 fn on_device(run: &RunDir, on: &OnDevice, test: &Test) -> Result<Vec<Evaluated>, RunError> {
@@ -142,54 +143,54 @@ fn on_device(run: &RunDir, on: &OnDevice, test: &Test) -> Result<Vec<Evaluated>,
         Some(path) => vec![of_file(run, path)?],
         None => of_run(run)?,
     };
-    files.iter().try_for_each(|(subject, _)| test.check(subject))?;
+    files.iter().try_for_each(|(model, _)| test.check(model))?;
     let mut sessions = on.board.open(&device, &[runtime])?;
     let [session] = sessions.as_mut_slice() else { return Err(RunError::ManyBoards) };
     let info = session.require(runtime)?;
-    let place = Place {
+    let backend = Backend {
         device: device.name.clone(),
         runtime: runtime.to_string(),
         runtime_version: Some(info.version.clone()),
         providers: info.providers.clone(),
     };
     let sources: Vec<(String, Source)> =
-        files.iter().map(|(subject, file)| (subject.name.clone(), Source::File(file.onnx.clone()))).collect();
-    let models = session.place(&sources)?;
-    let mut evaluate = |((subject, file), model): (&(Subject, Exported), _)| {
-        test.evaluate(subject, &place, |batches, take| {
+        files.iter().map(|(model, file)| (model.name.clone(), Source::File(file.onnx.clone()))).collect();
+    let loaded = session.place(&sources)?;
+    let mut evaluate = |((model, file), loaded): (&(EvalModel, Exported), _)| {
+        test.evaluate(model, &backend, |batches, take| {
             let input = |mut values: Vec<f32>| {
                 // An incomplete batch is padded with zeros.
-                values.resize(subject.input.iter().product(), 0.0);
-                TensorData { shape: subject.input.clone(), values }
+                values.resize(model.input.iter().product(), 0.0);
+                TensorData { shape: model.input.clone(), values }
             };
-            session.infer_each(model, runtime, batches.map(|batch| input(batch.images)), |outputs| {
+            session.infer_each(loaded, runtime, batches.map(|batch| input(batch.images)), |outputs| {
                 let logits = outputs.first().map(|output| output.values.as_slice()).unwrap_or_default();
                 take(logits, file.model.images())
             })
         })
     };
-    files.iter().zip(&models).map(&mut evaluate).collect()
+    files.iter().zip(&loaded).map(&mut evaluate).collect()
 }
 
 /// Returns the exported networks of a run.
-fn of_run(run: &RunDir) -> Result<Vec<(Subject, Exported)>, RunError> {
+fn of_run(run: &RunDir) -> Result<Vec<(EvalModel, Exported)>, RunError> {
     let file = |(dir, trained): (ModelDir, Trained)| {
         let file = exported(run, &dir, &trained)?;
-        Ok((Subject::own(&dir, &trained, file.digest.clone(), file.model.input.clone()), file))
+        Ok((EvalModel::own(&dir, &trained, file.digest.clone(), file.model.input.clone()), file))
     };
     all_trained(run)?.into_iter().map(file).collect()
 }
 
 /// Reads any ONNX file.
-fn of_file(run: &RunDir, path: &Path) -> Result<(Subject, Exported), RunError> {
+fn of_file(run: &RunDir, path: &Path) -> Result<(EvalModel, Exported), RunError> {
     if !path.is_file() {
         return Err(RunError::NoFile(path.into()));
     }
     let onnx = artifact::read(path, "nas export")?;
     let unfit = |reason| RunError::Model { path: path.into(), reason };
-    let model = onnx::inspect(&onnx).map_err(unfit)?;
+    let inspected = onnx::inspect(&onnx).map_err(unfit)?;
     let name = path.file_stem().unwrap_or_default().display().to_string();
-    let interface = match model.metadata.get(INTERFACE) {
+    let interface = match inspected.metadata.get(INTERFACE) {
         Some(text) => {
             let damaged = |e| RunError::Interface { path: path.into(), reason: format!("{e}") };
             serde_json::from_str(text).map_err(damaged)?
@@ -200,17 +201,17 @@ fn of_file(run: &RunDir, path: &Path) -> Result<(Subject, Exported), RunError> {
         },
     };
     let digest = Digest::of_bytes(&onnx);
-    let input = model.input.clone();
+    let input = inspected.input.clone();
     let [eval, confusion] = ["eval.json", "confusion.svg"].map(|extension| path.with_extension(extension));
-    let subject = Subject { name, digest: digest.clone(), input, interface, path: eval, confusion };
-    Ok((subject, Exported { onnx, digest, model }))
+    let model = EvalModel { name, digest: digest.clone(), input, interface, path: eval, confusion };
+    Ok((model, Exported { onnx, digest, model: inspected }))
 }
 
-impl Subject {
+impl EvalModel {
     /// Creates a network of the run, in its folder. `digest` is that of the file to evaluate.
-    fn own(dir: &ModelDir, trained: &Trained, digest: Digest, input: Vec<usize>) -> Subject {
+    fn own(dir: &ModelDir, trained: &Trained, digest: Digest, input: Vec<usize>) -> EvalModel {
         let (name, interface) = (trained.network.name(), trained.on.interface());
-        Subject { name, digest, input, interface, path: dir.eval(), confusion: dir.confusion() }
+        EvalModel { name, digest, input, interface, path: dir.eval(), confusion: dir.confusion() }
     }
 }
 
@@ -222,7 +223,7 @@ impl Test<'_> {
     ///
     /// # Errors
     /// Fails if the network was made for other images or classes, or if its batches are too large.
-    fn check(&self, Subject { name, input, interface, .. }: &Subject) -> Result<(), RunError> {
+    fn check(&self, EvalModel { name, input, interface, .. }: &EvalModel) -> Result<(), RunError> {
         let unfit = |what: String| Err(RunError::Unfit { model: name.clone(), what });
         let shown = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         let (shape, classes) = (self.data.test.shape, &self.data.test.classes);
@@ -252,11 +253,11 @@ impl Test<'_> {
     /// their logits.
     fn evaluate(
         &self,
-        subject: &Subject,
-        place: &Place,
+        model: &EvalModel,
+        backend: &Backend,
         score: impl FnOnce(&mut dyn Iterator<Item = Batch>, &mut Take) -> Result<(), RunError>,
     ) -> Result<Evaluated, RunError> {
-        let Subject { name, digest, input, interface, path, confusion } = subject;
+        let EvalModel { name, digest, input, interface, path, confusion } = model;
         let (test, classes) = (&self.data.test, interface.classes.len());
         let mut tally = Tally::new(classes);
         let mut left = self.indices.iter().copied();
@@ -271,7 +272,7 @@ impl Test<'_> {
             }
             for (logits, image) in logits.chunks_exact(classes).zip(&mut left) {
                 if logits.iter().any(|logit| !logit.is_finite()) {
-                    return Err(RunError::NotFinite { model: name.clone(), runtime: place.runtime.clone(), image });
+                    return Err(RunError::NotFinite { model: name.clone(), runtime: backend.runtime.clone(), image });
                 }
                 tally.add(logits, test.label(image));
                 bar.inc(1);
@@ -279,7 +280,7 @@ impl Test<'_> {
             Ok(())
         })?;
         bar.finish_and_clear();
-        let Place { device, runtime, runtime_version, providers } = place;
+        let Backend { device, runtime, runtime_version, providers } = backend;
         let evaluation = Evaluation {
             model: name.clone(),
             digest: digest.clone(),

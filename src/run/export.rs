@@ -19,7 +19,7 @@ pub const TOLERANCE: f32 = 1e-4;
 
 /// What was exported, and how it was checked.
 #[derive(Clone, Debug, Serialize)]
-pub struct Exported {
+pub struct Export {
     pub network: String,
     pub path: PathBuf,
     pub bytes: usize,
@@ -34,7 +34,7 @@ pub struct Exported {
 ///
 /// # Errors
 /// Fails if the run has no trained network, if the images do not fit it, or if the logits of a runtime differ.
-pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Exported>, RunError> {
+pub fn export(run: &Path, data: &Data, runtimes: &[Runtime], images: NonZeroUsize) -> Result<Vec<Export>, RunError> {
     let trained = all_trained(&RunDir(run.into()))?;
     for (_, network) in &trained {
         let shape = Shape::from(data.test.shape);
@@ -56,7 +56,7 @@ fn export_one(
     session: &mut Session,
     runtimes: &[Runtime],
     images: NonZeroUsize,
-) -> Result<Exported, RunError> {
+) -> Result<Export, RunError> {
     let weights = read_weights(&dir.weights())?;
     let graph = network.graph();
     let shape = graph.input_shape();
@@ -90,7 +90,7 @@ fn export_one(
         differences.push((runtime, worst));
     }
     artifact::write(&dir.onnx(), &onnx)?;
-    Ok(Exported { network: network.name(), path: dir.onnx(), bytes: onnx.len(), images: indices.len(), differences })
+    Ok(Export { network: network.name(), path: dir.onnx(), bytes: onnx.len(), images: indices.len(), differences })
 }
 
 /// Returns the ONNX file of a network, which states its weights, its classes and how images are normalised.

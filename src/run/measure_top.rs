@@ -33,19 +33,19 @@ pub struct Remeasured {
     pub table: Digest,
 }
 
-/// Where networks are measured: on the device of the first target, into a copy of its latency table.
+/// A copy of the latency table of the first target, which gets the rows of the networks that are measured.
 ///
 /// A search depends on the predictions of the table, so the table itself gets the rows only at the end. Until then, the
 /// same command resumes the search instead of starting another one.
-pub struct Place<'a> {
+pub struct TableCopy<'a> {
     pub measure: MeasureSettings,
     pub space: &'a str,
     pub data: &'a DataSpec,
-    /// The copy, in the run's folder.
-    pub copy: PathBuf,
+    /// The file, in the run's folder.
+    pub path: PathBuf,
 }
 
-impl Place<'_> {
+impl TableCopy<'_> {
     /// Checks that networks can be measured, and that their rows can be added to the table.
     ///
     /// # Errors
@@ -73,15 +73,15 @@ impl Place<'_> {
     /// # Errors
     /// Fails if another process adds rows to the table, or a file cannot be read or written.
     pub fn keep(&self, networks: &Networks) -> Result<(), RunError> {
-        if !self.copy.is_file() {
+        if !self.path.is_file() {
             return Ok(());
         }
         let command = self.command()?;
-        let measured = LatencyTable::load(&self.copy, &command)?;
+        let measured = LatencyTable::load(&self.path, &command)?;
         let mut table = LatencyTable::reopen(&self.table_path(networks)?, &command)?;
         table.extend(measured.rows())?;
         // The rows are in the table, and a copy that is left is not used again.
-        let _ = std::fs::remove_file(&self.copy);
+        let _ = std::fs::remove_file(&self.path);
         Ok(())
     }
 
@@ -103,22 +103,22 @@ impl Place<'_> {
     }
 }
 
-/// Measures the networks `ranked`, adds their rows to the copy of the latency table, and fits a model to it.
+/// Measures the networks `ranked` on the device, adds their rows to the copy of the latency table, and fits a model to it.
 ///
 /// # Errors
 /// Fails if the device cannot be reached, if the table belongs to another one, or if a network cannot be measured.
 pub fn measured(
-    place: &Place,
+    table_copy: &TableCopy,
     board: &BoardSettings,
     networks: &Networks,
     ranked: &[Vec<usize>],
 ) -> Result<Remeasured, RunError> {
-    let (mut sessions, header) = place.open(board, networks)?;
-    let copy = &place.copy;
-    if !copy.is_file() {
-        artifact::write(copy, &artifact::read(&place.table_path(networks)?, "nas-profile")?)?;
+    let (mut sessions, header) = table_copy.open(board, networks)?;
+    let path = &table_copy.path;
+    if !path.is_file() {
+        artifact::write(path, &artifact::read(&table_copy.table_path(networks)?, "nas-profile")?)?;
     }
-    let mut table = LatencyTable::open(copy, header, &place.command()?)?;
+    let mut table = LatencyTable::open(path, header, &table_copy.command()?)?;
     let subjects: Vec<Subject> = ranked.iter().map(|choices| Subject::Network(networks.layers_of(choices))).collect();
     let Some(anchor) = table.anchor().or(subjects.first()).cloned() else {
         return Err(RunError::NoCandidate);

@@ -24,7 +24,7 @@ pub use eval::{Eval, Evaluated, OnDevice, eval};
 #[cfg(feature = "torch")]
 pub use experiment::Experiment;
 #[cfg(feature = "torch")]
-pub use export::{Exported, TOLERANCE, export};
+pub use export::{Export, TOLERANCE, export};
 #[cfg(feature = "torch")]
 pub use goals::{Targets, searched};
 pub use measure::{BoardSettings, Images, MeasureSettings, Reach};

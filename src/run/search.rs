@@ -1,5 +1,5 @@
 use super::goals::measured_for;
-use super::measure_top::{Place, Remeasured, choose, measured, refitted};
+use super::measure_top::{Remeasured, TableCopy, choose, measured, refitted};
 use super::{MeasureSettings, MeasureTop, RunError, Targets};
 use crate::artifact::{self, Digest};
 use crate::data::{Data, DataSpec};
@@ -79,9 +79,9 @@ struct Chosen {
 /// be measured.
 pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Outcome, RunError> {
     let run = RunDir(search.run.clone());
-    let measuring = search.measure_top.as_ref().map(|top| (top, place(search, searched, &run)));
-    if let Some((top, place)) = &measuring {
-        place.check(&top.board, &searched.networks, searched.foreign.first().and_then(Option::as_deref))?;
+    let measuring = search.measure_top.as_ref().map(|top| (top, table_copy(search, searched, &run)));
+    if let Some((top, table_copy)) = &measuring {
+        table_copy.check(&top.board, &searched.networks, searched.foreign.first().and_then(Option::as_deref))?;
     }
     let by = train::search::Search::new(searched, data, &search.settings, &run)?;
     let mut begun = BegunFiles { log: by.log_key(), candidates: vec![] };
@@ -125,9 +125,9 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Outco
     if !names.is_empty() {
         name_targets(&run, searched, &names)?;
     }
-    if let Some((_, place)) = &measuring {
+    if let Some((_, table_copy)) = &measuring {
         // Later searches predict by these rows too, even if no network meets the target.
-        place.keep(&searched.networks)?;
+        table_copy.keep(&searched.networks)?;
     }
     artifact::remove(&run.begun_files())?;
     Ok(Outcome { found: written, missed })
@@ -155,22 +155,27 @@ pub fn folders(run: &Path, searched: &Searched) -> Vec<RunDir> {
 }
 
 /// Returns where networks are measured before one is chosen.
-fn place<'s>(search: &'s Search, searched: &Searched, run: &RunDir) -> Place<'s> {
+fn table_copy<'s>(search: &'s Search, searched: &Searched, run: &RunDir) -> TableCopy<'s> {
     let measure = measured_for(&search.measure, search.targets.first());
-    Place { measure, space: &search.space, data: &search.data, copy: run.unfinished().measured(&searched.tables[0]) }
+    TableCopy {
+        measure,
+        space: &search.space,
+        data: &search.data,
+        path: run.unfinished().measured(&searched.tables[0]),
+    }
 }
 
 /// Returns the best candidate of a goal. If candidates are measured, returns the best one whose measured latency meets
 /// the target.
 fn choice(
-    measuring: Option<&(&MeasureTop, Place)>,
+    measuring: Option<&(&MeasureTop, TableCopy)>,
     searched: &Searched,
     goal: &Goal,
     candidates: &[Candidate],
 ) -> Result<Chosen, RunError> {
     let networks = &searched.networks;
     let (limits, tables) = (goal.limits.clone(), searched.tables.clone());
-    let Some((top, place)) = measuring else {
+    let Some((top, table_copy)) = measuring else {
         let candidate = candidates.first().cloned().ok_or(RunError::NoCandidate)?;
         return Ok(Chosen { candidate, limits, measured: None, tables });
     };
@@ -182,7 +187,7 @@ fn choice(
     }
     let candidates = &candidates[..candidates.len().min(top.networks.get())];
     let ranked: Vec<Vec<usize>> = candidates.iter().map(|candidate| candidate.choices.clone()).collect();
-    let found: Remeasured = measured(place, &top.board, networks, &ranked)?;
+    let found: Remeasured = measured(table_copy, &top.board, networks, &ranked)?;
     let target = Latency::from_ns(limits.constraints[0].target);
     let (candidate, latency) = choose(candidates, &found.latencies, target)?;
     let tables = [std::slice::from_ref(&found.table), &tables[1..]].concat();

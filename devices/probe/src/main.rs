@@ -8,13 +8,13 @@ mod busy;
 mod children;
 mod deadline;
 mod device;
+mod device_lock;
 mod governor;
-mod life;
 mod loaded;
 mod measure;
 mod memory;
+mod messages;
 mod noise;
-mod occupied;
 mod options;
 mod private;
 mod runtime;
@@ -22,10 +22,9 @@ mod sensors;
 mod serve;
 mod store;
 mod temporary;
-mod words;
+mod watchdog;
 
 use governor::Governor;
-use life::Life;
 use nas_probe::{Line, MOST_REQUEST_BYTES, Reply, read_line};
 use options::Options;
 use serve::Probe;
@@ -34,6 +33,7 @@ use std::{
     process::ExitCode,
     sync::Arc,
 };
+use watchdog::Watchdog;
 
 const USAGE: &str = "\
 Measures ONNX models on this device: requests as JSON lines on stdin, replies on stdout.
@@ -91,8 +91,8 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
 
 fn run(options: Options) -> Result<(), String> {
     let governor = Arc::new(Governor::default());
-    let life = Life::start(&governor, true).map_err(|e| format!("can't install the signal handlers: {e}"))?;
-    let probe = Probe::start(options, governor, life)?;
+    let watchdog = Watchdog::start(&governor, true).map_err(|e| format!("can't install the signal handlers: {e}"))?;
+    let probe = Probe::start(options, governor, watchdog)?;
     talk(probe).map_err(|e| format!("lost the connection to the host: {e}"))
 }
 

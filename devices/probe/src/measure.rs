@@ -3,10 +3,10 @@
 use crate::{
     busy::Busy,
     deadline::Deadline,
-    life::Life,
     noise::feed,
     runtime::{Error, Model},
     sensors::Watch,
+    watchdog::Watchdog,
 };
 use nas_probe::{MeasurePlan, Samples};
 use std::time::{Duration, Instant};
@@ -25,20 +25,21 @@ const RECENT: usize = 1024;
 /// if it may use all.
 ///
 /// # Errors
-/// The errors of the model; [`Error::Late`] if the first inference or the measurement takes longer than `life` allows.
+/// The errors of the model; [`Error::Late`] if the first inference or the measurement takes longer than `watchdog`
+/// allows.
 pub fn measure(
     model: &mut dyn Model,
     plan: &MeasurePlan,
     watch: &mut Watch,
     cores: &[usize],
-    life: &Life,
+    watchdog: &Watchdog,
 ) -> Result<Samples, Error> {
     if plan.samples == 0 {
         return Err(Error::NoSamples);
     }
     feed(model)?;
-    time(model, 1, life.part(FIRST, Duration::ZERO))?;
-    let deadline = life.part("the measurement", plan.longest());
+    time(model, 1, watchdog.part(FIRST, Duration::ZERO))?;
+    let deadline = watchdog.part("the measurement", plan.longest());
     // This includes the warm-up, since sampling alone may be too short for an estimate.
     let busy = Busy::now();
     let half = Duration::from_nanos(plan.warmup_ns.div_ceil(2));
@@ -149,7 +150,7 @@ pub mod tests {
 
     fn measure(model: &mut dyn Model, plan: &MeasurePlan) -> Result<Samples, Error> {
         let mut watch = Watch::new(Path::new("/"), &Sensors::default(), &[]).unwrap();
-        super::measure(model, plan, &mut watch, &[], &Life::default())
+        super::measure(model, plan, &mut watch, &[], &Watchdog::default())
     }
 
     #[test]
@@ -176,7 +177,7 @@ pub mod tests {
         let samples = |sensors: &Sensors| {
             let mut watch = Watch::new(Path::new("/"), sensors, &[]).unwrap();
             let plan = MeasurePlan { warmup_ns: 0, min_sample_ns: 0, samples: 1000, limit_ns: 40_000_000 };
-            super::measure(&mut spins(Duration::from_micros(500)), &plan, &mut watch, &[], &Life::default())
+            super::measure(&mut spins(Duration::from_micros(500)), &plan, &mut watch, &[], &Watchdog::default())
         };
         let command = ["sh", "-c", "sleep 0.03; echo 1"].map(str::to_owned).to_vec();
         let rail =
@@ -224,13 +225,13 @@ pub mod tests {
 
     #[test]
     fn a_model_that_is_too_slow_is_late_at_its_first_run_or_later() {
-        let life = Life::default();
-        life.set_timeout(Duration::from_millis(50));
+        let watchdog = Watchdog::default();
+        watchdog.set_timeout(Duration::from_millis(50));
         let late = |first: u64, later: u64| {
             let time = move |run| Duration::from_millis(if run == 0 { first } else { later });
             let mut watch = Watch::new(Path::new("/"), &Sensors::default(), &[]).unwrap();
             let plan = MeasurePlan { warmup_ns: 0, min_sample_ns: 0, samples: 1, limit_ns: 0 };
-            super::measure(&mut Spins(0, time), &plan, &mut watch, &[], &life).map_err(|e| e.to_string())
+            super::measure(&mut Spins(0, time), &plan, &mut watch, &[], &watchdog).map_err(|e| e.to_string())
         };
         assert!(late(60, 1).unwrap_err().starts_with(FIRST));
         assert!(late(1, 60).unwrap_err().starts_with("the measurement took longer"));

@@ -5,12 +5,12 @@ use crate::{
     children,
     deadline::Deadline,
     governor::Governor,
-    life::Life,
     measure::FIRST,
+    messages::{one_line, panic_message},
     noise::feed,
     options::Options,
     runtime,
-    words::{one_line, words},
+    watchdog::Watchdog,
 };
 use nas_probe::Runtime;
 use serde::{Deserialize, Serialize};
@@ -116,28 +116,28 @@ pub fn child(options: &Options, args: &[OsString]) -> Result<(), String> {
     let number = |arg: &OsStr| text(arg).parse::<u64>().map_err(|e| format!("{}: {e}", arg.display()));
     let runtime: Runtime = text(runtime).parse()?;
     let threads = number(threads)? as usize;
-    let life = Life::start(&Arc::new(Governor::default()), false)
+    let watchdog = Watchdog::start(&Arc::new(Governor::default()), false)
         .map_err(|e| format!("can't install the signal handlers: {e}"))?;
-    life.set_timeout(Duration::from_millis(number(millis)?));
+    watchdog.set_timeout(Duration::from_millis(number(millis)?));
     limit_memory(number(bytes)?).map_err(|e| format!("can't limit the memory: {e}"))?;
     let run = || -> Result<(), runtime::Error> {
         let opened = runtime::open(runtime, options.ort_library.as_deref(), &options.providers);
-        life.begin(0);
-        let loading = life.part(runtime::LOADING, Duration::ZERO);
+        watchdog.begin(0);
+        let loading = watchdog.part(runtime::LOADING, Duration::ZERO);
         let mut model = runtime::load(&opened, Path::new(model), threads)?;
         loading.check(Instant::now())?;
         feed(model.as_mut())?;
-        let first = life.part(FIRST, Duration::ZERO);
+        let first = watchdog.part(FIRST, Duration::ZERO);
         model.run()?;
         first.check(Instant::now())?;
-        life.part("a few inferences", Duration::ZERO);
+        watchdog.part("a few inferences", Duration::ZERO);
         (1..RUNS).try_for_each(|_| model.run())
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(ran) => ran.map_err(|e| one_line(&e.to_string()))?,
-        Err(panic) => return Err(format!("the runtime panicked: {}", one_line(&words(panic)))),
+        Err(panic) => return Err(format!("the runtime panicked: {}", one_line(&panic_message(panic)))),
     }
-    life.done();
+    watchdog.done();
     let peak = Peak { bytes: own_peak().map_err(|e| format!("the system reports no peak memory: {e}"))? };
     println!("{}", serde_json::to_string(&peak).map_err(|e| e.to_string())?);
     Ok(())

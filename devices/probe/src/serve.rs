@@ -2,17 +2,17 @@
 
 use crate::{
     affinity, device,
+    device_lock::DeviceLock,
     governor::{self, Governor},
-    life::Life,
     loaded::Loaded,
     measure::{FIRST, measure},
     memory::{Limits, peak},
-    occupied::Occupied,
+    messages::{name, one_line, panic_message, short},
     options::Options,
     runtime::{self, Error, LOADING, Model, Opened},
     sensors::Watch,
     store::Store,
-    words::{name, one_line, short, words},
+    watchdog::Watchdog,
 };
 use nas_probe::{Hello, MOST_REQUEST_BYTES, ModelRef, PROTOCOL, Reply, Request, Runtime, RuntimeInfo, Sensors};
 use std::{
@@ -30,8 +30,8 @@ pub struct Probe {
     store: Store,
     watch: Watch,
     governor: Arc<Governor>,
-    life: Arc<Life>,
-    occupied: Option<Occupied>,
+    watchdog: Arc<Watchdog>,
+    lock: Option<DeviceLock>,
     /// The cores that the process was allowed to use when it started.
     all: Vec<usize>,
     /// The cores that it is pinned to; empty if it is not pinned.
@@ -43,7 +43,7 @@ impl Probe {
     ///
     /// # Errors
     /// Fails if the standard files of Linux cannot be looked up.
-    pub fn start(options: Options, governor: Arc<Governor>, life: Arc<Life>) -> Result<Probe, String> {
+    pub fn start(options: Options, governor: Arc<Governor>, watchdog: Arc<Watchdog>) -> Result<Probe, String> {
         let mut watch = generic()?;
         if let Some(folder) = &options.models {
             governor::restore_left_behind(folder, watch.governors());
@@ -51,7 +51,7 @@ impl Probe {
         let open = |runtime| {
             let library = options.ort_library.as_deref();
             let opened = catch_unwind(|| runtime::open(runtime, library, &options.providers));
-            (runtime, opened.unwrap_or_else(|panic| Err(words(panic))))
+            (runtime, opened.unwrap_or_else(|panic| Err(panic_message(panic))))
         };
         let store = Store::new(options.models.clone());
         store.remove_left_behind();
@@ -62,8 +62,8 @@ impl Probe {
             options,
             watch,
             governor,
-            life,
-            occupied: None,
+            watchdog,
+            lock: None,
             all: affinity::allowed().unwrap_or_default(),
             pinned: Vec::new(),
         })
@@ -114,19 +114,19 @@ impl Probe {
             }
         };
         let id = request.id();
-        self.life.begin(id);
+        self.watchdog.begin(id);
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(request)));
         // After this, no deadline can end the process before the reply is sent.
-        self.life.done();
+        self.watchdog.done();
         served
-            .unwrap_or_else(|panic| Err(format!("the probe panicked: {}", words(panic))))
+            .unwrap_or_else(|panic| Err(format!("the probe panicked: {}", panic_message(panic))))
             .unwrap_or_else(|error| failed(id, error))
     }
 
     fn serve(&mut self, request: Request) -> Result<Reply, String> {
         match request {
             Request::Setup { id, sensors, pin, governor, timeout_ns, alone } => {
-                self.life.set_timeout(Duration::from_nanos(timeout_ns));
+                self.watchdog.set_timeout(Duration::from_nanos(timeout_ns));
                 let governor_was = self.set_up(&sensors, &pin, governor.as_deref(), alone)?;
                 let (conditions, pinned) = (self.watch.read(), self.pinned.clone());
                 let notes = self.watch.notes().to_vec();
@@ -145,16 +145,16 @@ impl Probe {
                 Err(error) => Err(format!("{}: {error}", short(&model))),
             },
             Request::Measure { id, model, plan } => {
-                let life = Arc::clone(&self.life);
+                let watchdog = Arc::clone(&self.watchdog);
                 let cores = self.cores().to_vec();
-                let samples = self.run(model, |model, watch| measure(model, &plan, watch, &cores, &life))?;
+                let samples = self.run(model, |model, watch| measure(model, &plan, watch, &cores, &watchdog))?;
                 Ok(Reply::Samples { id, samples })
             }
             Request::Infer { id, model, inputs } => {
-                let life = Arc::clone(&self.life);
+                let watchdog = Arc::clone(&self.watchdog);
                 let outputs = self.run(model, |model, _| {
                     model.set_inputs(inputs)?;
-                    let first = life.part(FIRST, Duration::ZERO);
+                    let first = watchdog.part(FIRST, Duration::ZERO);
                     let outputs = model.infer()?;
                     first.check(Instant::now())?;
                     Ok(outputs)
@@ -182,7 +182,7 @@ impl Probe {
         let mut set = || {
             if alone {
                 let folder = self.store.folder().map_err(|e| e.to_string())?;
-                self.occupied = Some(Occupied::new(folder).map_err(|e| e.to_string())?);
+                self.lock = Some(DeviceLock::acquire(folder).map_err(|e| e.to_string())?);
             }
             if !pin.is_empty() {
                 self.pinned = affinity::pin(pin, &self.all)?;
@@ -206,7 +206,7 @@ impl Probe {
 
     fn release(&mut self) -> Result<(), String> {
         self.governor.restore();
-        self.occupied = None;
+        self.lock = None;
         self.watch = generic()?;
         if !std::mem::take(&mut self.pinned).is_empty() {
             affinity::allow(&self.all).map_err(|e| format!("can't undo the pinning: {e}"))?;
@@ -229,7 +229,7 @@ impl Probe {
             let runtime = self.runtimes.get(&model.runtime).ok_or("this probe has no such runtime")?;
             let file = || self.store.file(&model.model).map_err(|e| e.to_string());
             let load = |path: &Path| {
-                let loading = self.life.part(LOADING, Duration::ZERO);
+                let loading = self.watchdog.part(LOADING, Duration::ZERO);
                 let loaded = runtime::load(runtime, path, model.threads).map_err(|e| e.to_string())?;
                 loading.check(Instant::now()).map_err(|e| e.to_string())?;
                 Ok(loaded)
@@ -237,7 +237,7 @@ impl Probe {
             let loaded = self.loaded.get(&model, file, load)?;
             act(loaded, &mut self.watch).map_err(|e| e.to_string())
         }));
-        done.unwrap_or_else(|panic| Err(format!("the runtime panicked: {}", words(panic)))).map_err(|error| {
+        done.unwrap_or_else(|panic| Err(format!("the runtime panicked: {}", panic_message(panic)))).map_err(|error| {
             // A failure may leave the model in any state, so the next request loads it again.
             self.loaded.drop(&model);
             format!("{}: {error}", name(&model))
@@ -247,8 +247,8 @@ impl Probe {
     fn memory(&mut self, model: ModelRef) -> Result<u64, String> {
         let ModelRef { model, runtime, threads } = model;
         let file = self.store.file(&model).map_err(|e| e.to_string())?;
-        let limits = Limits::new(self.life.timeout(), self.watch.free_bytes());
-        self.life.part("measuring the memory", limits.longest());
+        let limits = Limits::new(self.watchdog.timeout(), self.watch.free_bytes());
+        self.watchdog.part("measuring the memory", limits.longest());
         peak(&self.options, runtime, threads, &file.path, limits)
     }
 }

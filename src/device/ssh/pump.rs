@@ -1,6 +1,6 @@
 //! A program on a board, as a local socket. A thread moves the bytes between the socket and the SSH channel.
 
-use super::super::said::Said;
+use super::super::stderr::StderrTail;
 use super::{Connection, KEEP_ALIVE, SshError};
 use nas_probe::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,10 +55,10 @@ impl Connection {
                 up: VecDeque::new(),
                 up_ended: false,
                 eof_sent: false,
-                said: Said::default(),
+                stderr: StderrTail::default(),
             };
             let broken = pump.run().err();
-            let last = pump.said.last_line();
+            let last = pump.stderr.last_line();
             // The reader asks for the reason as soon as the socket ends, so the reason must be known before.
             let ended = match broken {
                 Some(error) => format!("the link to {} broke: {error}", pump.connection.site),
@@ -82,7 +82,7 @@ struct Pump {
     up_ended: bool,
     eof_sent: bool,
     /// The end of stderr.
-    said: Said,
+    stderr: StderrTail,
 }
 
 impl Pump {
@@ -97,7 +97,7 @@ impl Pump {
                 moved |= got > 0;
             }
             let got = some(self.channel.stderr().read(&mut buffer))?;
-            self.said.push(&buffer[..got]);
+            self.stderr.push(&buffer[..got]);
             moved |= got > 0;
             moved |= pass(&mut self.down, &mut self.local)?;
             if self.up.is_empty() && !self.up_ended {

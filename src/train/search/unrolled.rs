@@ -29,7 +29,7 @@ impl Alpha<'_> {
             let logits = self.net.forward(images, Gate::Mixture(&self.probabilities(&allowed)));
             (logits.cross_entropy_for_logits(labels), logits)
         };
-        let weights = Weights::of(&self.net);
+        let weights = Parameters::of(&self.net);
         weights.shift(&weights.gradients(&loss_of(images, labels).0).weights, -rate);
 
         let (held_out_images, held_out_labels) = self.tensors(batch);
@@ -62,18 +62,18 @@ struct Gradients {
 }
 
 /// The parameters of a supernet, while its weights move and return.
-struct Weights {
+struct Parameters {
     all: Vec<Tensor>,
     /// Copies of the weights as they were.
     before: Vec<Tensor>,
     alpha: Tensor,
 }
 
-impl Weights {
-    fn of(net: &Supernet) -> Weights {
+impl Parameters {
+    fn of(net: &Supernet) -> Parameters {
         let all: Vec<Tensor> = net.params().map(|(_, _, tensor)| tensor.shallow_clone()).collect();
         let before = all.iter().map(|weight| weight.detach().copy()).collect();
-        Weights { all, before, alpha: net.alpha.shallow_clone() }
+        Parameters { all, before, alpha: net.alpha.shallow_clone() }
     }
 
     /// Moves the weights by `scale` times `along`.

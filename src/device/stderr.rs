@@ -8,16 +8,16 @@ const KEPT: usize = 64 << 10;
 
 /// The last bytes of a stream.
 #[derive(Default)]
-pub struct Said(Vec<u8>);
+pub struct StderrTail(Vec<u8>);
 
-impl Said {
+impl StderrTail {
     /// Reads a stream to its end.
-    pub fn all(mut from: impl Read) -> Said {
-        let (mut said, mut chunk) = (Said::default(), [0; 4096]);
+    pub fn read(mut from: impl Read) -> StderrTail {
+        let (mut tail, mut chunk) = (StderrTail::default(), [0; 4096]);
         while let Ok(got @ 1..) = from.read(&mut chunk) {
-            said.push(&chunk[..got]);
+            tail.push(&chunk[..got]);
         }
-        said
+        tail
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
@@ -27,8 +27,8 @@ impl Said {
 
     /// Returns the last line, after a colon, as a terminal can show it, or an empty text if there is none.
     pub fn last_line(&self) -> String {
-        let said = String::from_utf8_lossy(&self.0);
-        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        let text = String::from_utf8_lossy(&self.0);
+        let last = text.lines().rfind(|line| !line.trim().is_empty());
         last.map(|line| format!(": {}", printable(&excerpt(line)))).unwrap_or_default()
     }
 }

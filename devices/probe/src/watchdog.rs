@@ -29,28 +29,28 @@ const PERIOD: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(1);
 const STDOUT: RawFd = 1;
 
-/// What the process is doing, and until when.
-pub struct Life(Mutex<State>);
+/// Watches the request that is being served, and its deadline.
+pub struct Watchdog(Mutex<State>);
 
 struct State {
     timeout: Duration,
     request: Option<(u64, Deadline)>,
 }
 
-impl Default for Life {
-    fn default() -> Life {
-        Life(Mutex::new(State { timeout: TIMEOUT, request: None }))
+impl Default for Watchdog {
+    fn default() -> Watchdog {
+        Watchdog(Mutex::new(State { timeout: TIMEOUT, request: None }))
     }
 }
 
-impl Life {
+impl Watchdog {
     /// Starts the threads that end the process: on SIGTERM, SIGHUP or SIGINT; when the reader of stdout is gone, or the
     /// parent; and when a request is late, with a reply that says so if `replies`. Whatever the reason, the governor is
     /// restored, the children are killed, and temporary files are removed. SIGPIPE needs no handler: Rust ignores it.
     ///
     /// # Errors
     /// Fails if the signal handlers cannot be installed.
-    pub fn start(governor: &Arc<Governor>, replies: bool) -> io::Result<Arc<Life>> {
+    pub fn start(governor: &Arc<Governor>, replies: bool) -> io::Result<Arc<Watchdog>> {
         let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
         let ends = Arc::clone(governor);
         std::thread::spawn(move || {
@@ -58,8 +58,8 @@ impl Life {
                 undo(&ends, || drop(emulate_default_handler(signal)));
             }
         });
-        let life = Arc::new(Life::default());
-        let (watched, ends) = (Arc::clone(&life), Arc::clone(governor));
+        let watchdog = Arc::new(Watchdog::default());
+        let (watched, ends) = (Arc::clone(&watchdog), Arc::clone(governor));
         let parent = parent();
         std::thread::spawn(move || {
             loop {
@@ -69,7 +69,7 @@ impl Life {
                 }
             }
         });
-        Ok(life)
+        Ok(watchdog)
     }
 
     /// Sets how long a part of a request may take, beyond the time that was planned for it.

@@ -24,15 +24,15 @@ pub enum Error {
     Io { path: String, error: io::Error },
 }
 
-/// The device, which this process occupies until this is dropped.
-pub struct Occupied(#[allow(dead_code)] File);
+/// A lock on the device, which is released when this is dropped.
+pub struct DeviceLock(#[allow(dead_code)] File);
 
-impl Occupied {
-    /// Occupies the device. Waits a few seconds if another process occupies it.
+impl DeviceLock {
+    /// Locks the device. Waits a few seconds if another process holds the lock.
     ///
     /// # Errors
     /// See [`Error`]. The first variant names the other process.
-    pub fn new(folder: &Path) -> Result<Occupied, Error> {
+    pub fn acquire(folder: &Path) -> Result<DeviceLock, Error> {
         let failed = |error| Error::Io { path: folder.join(FILE).display().to_string(), error };
         let mut file = private::open(folder, FILE).map_err(failed)?;
         let start = Instant::now();
@@ -55,7 +55,7 @@ impl Occupied {
             writeln!(file, "{}", describe())
         };
         write().map_err(failed)?;
-        Ok(Occupied(file))
+        Ok(DeviceLock(file))
     }
 }
 

@@ -14,7 +14,7 @@ pub fn name(model: &ModelRef) -> String {
 }
 
 /// The message of a panic.
-pub fn words(panic: Box<dyn Any + Send>) -> String {
+pub fn panic_message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(message) => *message,
         Err(panic) => panic.downcast_ref::<&str>().map_or("no message", |m| m).to_owned(),
