@@ -115,7 +115,7 @@ macro_rules! suffixed {
     ($($(#[$doc:meta])* $name:ident($number:ty): $words:literal, [$(($suffix:literal, $factor:expr)),*], |$n:ident| $within:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[serde(try_from = "crate::named::Text", into = "String")]
         pub struct $name($number);
 
         impl $name {
@@ -192,7 +192,7 @@ impl Default for Percent {
 /// The name that a person gives to a space, a device or an experiment. It becomes part of paths, so it has at most 64
 /// of the characters a-z, A-Z, 0-9, `-`, `_` and `.`, and starts with neither `.` nor `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "crate::named::Text", into = "String")]
 pub struct Name(String);
 
 const LONGEST_NAME: usize = 64;

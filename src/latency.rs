@@ -111,7 +111,7 @@ impl std::str::FromStr for Latency {
 /// The latency that a network may have: an absolute one, such as `1.5ms`, or a share of the way from the fastest to
 /// the slowest network of the space, such as `40%`, which is meaningful on any device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "crate::named::Text", into = "String")]
 pub enum Target {
     Latency(Latency),
     /// From 0 to 100.
@@ -178,7 +178,7 @@ impl Target {
 
 /// A target and what it is for: `2ms`, `jetson=10ms`, `jetson:tract=10ms` or `:tract=2ms`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "crate::named::Text", into = "String")]
 pub struct TargetFor {
     /// `None` stands for the default device.
     pub device: Option<String>,

@@ -104,6 +104,7 @@ fn an_error_is_one_line_that_names_the_cause() {
     let ws = Workspace::new();
     ws.write("typo.toml", "name = \"t\"\ntarget_latency = \"1ms\"\n[train]\nepoch = 3\n");
     ws.write("unit.toml", "name = \"t\"\ntarget_latency = \"5\"\n");
+    ws.write("number.toml", "name = \"t\"\ntarget_latency = 5\n");
     ws.write("threads.toml", "name = \"t\"\ntarget_latency = \"5ms\"\n[search]\nthreads = 0\n");
     ws.write("field.toml", &SMALL.replace("layers", "size = 3\nlayers"));
     ws.write("op.toml", &SMALL.replace("\"skip\"", "\"conv_8x8\""));
@@ -112,9 +113,10 @@ fn an_error_is_one_line_that_names_the_cause() {
     ws.write("device.toml", "description = \"mine\"\nlink = \"carrier pigeon\"\nruntimes = [\"tract\"]\n");
     fs::create_dir(ws.path("empty")).unwrap();
     let space = |name: &str| format!("profile --space {name} --input 3x8x8 --classes 3");
-    let cases: [(String, &[&str]); 19] = [
+    let cases: [(String, &[&str]); 20] = [
         ("run typo.toml".into(), &["typo.toml", "line 4", "epoch"]),
         ("run unit.toml".into(), &["unit.toml", "line 2", "`5` has no unit"]),
+        ("run number.toml".into(), &["number.toml", "line 2", "`5` has no unit; write 5ms"]),
         ("run threads.toml".into(), &["threads.toml", "line 4", "0 is not a number of threads from 1 to 1024"]),
         ("run absent.toml".into(), &["absent.toml", "No such file"]),
         (space("field.toml"), &["field.toml", "line 4", "size"]),

@@ -191,9 +191,14 @@ fn random_networks_compute_the_same_in_every_runtime() {
         Ok(())
     };
     runner(16).run(&networks, agree).unwrap();
-    for (space, size, cases) in
-        [("chain", 32, 4), ("residual", 32, 4), ("resnet", 32, 4), ("mobile", 32, 12), ("mobile_224", 224, 1)]
-    {
+    for (space, size, cases) in [
+        ("chain", 32, 4),
+        ("residual", 32, 4),
+        ("resnet", 32, 4),
+        ("pooled", 32, 4),
+        ("mobile", 32, 12),
+        ("mobile_224", 224, 1),
+    ] {
         runner(cases).run(&(genotypes_of(space, size), any::<u64>()), agree).unwrap();
     }
 }
@@ -215,6 +220,7 @@ fn layers_of_the_same_width_have_rows_for_each_width() {
     let rows = |space: &str| networks(space, 32).distinct_layers().len();
     assert_eq!(rows("residual"), 3 + 15 + 5 * 3 + 25 + 5 * 4 + 25 + 5 * 4 + 5);
     assert_eq!(rows("resnet"), 3 + 3 * 3 + 15 + 5 * 4 + 30 + 6 * 4 + 6);
+    assert_eq!(rows("pooled"), 3 + 15 + 5 * 4 + 25 + 5 * 4 + 20 - 2 + 4 * 4 + 4);
     assert_eq!(rows("mobile"), 1 + 4 * (3 + 9 + 9) + 6 * 3 * 3 - 4 + 3);
     assert_eq!(rows("chain"), 1 + 8 * (3 + 9 + 9) + 8 * 3 * 3 - 8 + 3);
 }

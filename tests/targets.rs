@@ -70,7 +70,8 @@ fn targets_and_limits_that_cannot_be_meant_are_refused() {
     for (keys, said) in [
         ("", "a search needs a target"),
         ("target_latency = \"40%\"\ntargets = [\"20%\"]", "are both given"),
-        ("target_latency = 40", "target_latency is a text such as"),
+        ("target_latency = 40", "`40` has no unit; write 40ms, 40us or 40s; or 40%"),
+        ("target_latency = {}", "expected a text, or a list of texts"),
         ("target_latency = [\"40%\", \"jetson\"]", "`jetson` has no target"),
         ("target_latency = \"40%\"\nmax_params = \"x\"", "`x` is not a number such as 300k"),
     ] {

@@ -117,7 +117,7 @@ impl std::str::FromStr for Cores {
 /// Which networks to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SpaceFlags {
-    /// Search space: a built-in name (chain, chain_small, residual, resnet, mobile, mobile_224, proxylessnas) or a TOML
+    /// Search space: a built-in name (chain, chain_small, residual, resnet, pooled, mobile, mobile_224, proxylessnas) or a TOML
     /// file
     #[arg(long, default_value = "chain")]
     pub space: String,

@@ -20,7 +20,7 @@ pub struct Args {
     run: PathBuf,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Search space: a built-in name (chain, chain_small, residual, resnet, mobile, mobile_224, proxylessnas) or a TOML
+    /// Search space: a built-in name (chain, chain_small, residual, resnet, pooled, mobile, mobile_224, proxylessnas) or a TOML
     /// file
     #[arg(long, default_value = "chain")]
     space: String,

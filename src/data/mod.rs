@@ -184,7 +184,7 @@ impl fmt::Debug for Format {
 /// The name of a data set: `embedded`, `FORMAT:FOLDER`, or only a folder, whose format is recognised by its files. `@N`
 /// after a folder by class scales its images to squares with a side of N pixels. Serialised as this text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "crate::named::Text", into = "String")]
 pub enum DataSpec {
     /// 8000 training and 2000 test images of Fashion-MNIST, compiled into the program.
     #[default]

@@ -2,7 +2,6 @@ use super::{Device, DeviceError, LinkKind, Timeout, wrong_folder};
 use crate::{artifact, environment};
 use serde::Deserialize;
 use ssh2_config::{HostParams, ParseRule, SshConfig};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -42,7 +41,7 @@ impl fmt::Display for Site {
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// `user@host:port`, or a `Host` of `~/.ssh/config`; several make a fleet.
-    #[serde(default, deserialize_with = "one_or_more")]
+    #[serde(default, deserialize_with = "crate::named::one_or_more")]
     ssh: Vec<String>,
     key: Option<PathBuf>,
     folder: Option<String>,
@@ -53,17 +52,19 @@ impl Entry {
     /// Reads the entry of a device from `sites.toml`. It is empty if there is none.
     ///
     /// # Errors
-    /// Fails if the file is malformed.
+    /// Fails if the file is no TOML, or if this entry is malformed.
     fn of(device: &Device, file: &Path) -> Result<Entry, DeviceError> {
-        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-        if file.is_file() {
-            entries = artifact::read_toml(file)?;
+        if !file.is_file() {
+            return Ok(Entry::default());
         }
-        let entry = entries.remove(&device.name).unwrap_or_default();
+        let Some(entry) = artifact::read_toml::<toml::Table>(file)?.remove(&device.name) else {
+            return Ok(Entry::default());
+        };
+        let invalid =
+            |reason: &str| DeviceError::Invalid { path: file.into(), reason: format!("[{}]: {reason}", device.name) };
+        let entry: Entry = entry.try_into().map_err(|e: toml::de::Error| invalid(e.message()))?;
         match wrong_folder(entry.folder.as_deref()) {
-            Some(wrong) => {
-                Err(DeviceError::Invalid { path: file.into(), reason: format!("[{}]: {wrong}", device.name) })
-            }
+            Some(wrong) => Err(invalid(wrong)),
             None => Ok(entry),
         }
     }
@@ -184,19 +185,6 @@ impl Address {
         let port = port.map(|port| port.parse().map_err(|_| wrong("the port is not a number up to 65535")));
         Ok(Address { user: user.map(Into::into), host: host.into(), port: port.transpose()? })
     }
-}
-
-fn one_or_more<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Given {
-        One(String),
-        More(Vec<String>),
-    }
-    Ok(match Given::deserialize(d)? {
-        Given::One(one) => vec![one],
-        Given::More(more) => more,
-    })
 }
 
 #[cfg(test)]

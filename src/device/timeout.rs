@@ -6,23 +6,8 @@ use std::time::Duration;
 
 /// How long a device may take for a part of its work, or be silent: from one second to a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "String")]
+#[serde(try_from = "crate::named::Text", into = "String")]
 pub struct Timeout(Duration);
-
-/// A timeout in a file.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a timeout is written with a unit, such as \"60s\"")]
-enum Written {
-    Text(String),
-}
-
-impl TryFrom<Written> for Timeout {
-    type Error = String;
-
-    fn try_from(Written::Text(text): Written) -> Result<Timeout, String> {
-        text.try_into()
-    }
-}
 
 as_text!(Timeout, String);
 

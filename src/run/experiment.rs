@@ -15,7 +15,7 @@ use crate::search::{Goal, Searched};
 use crate::space::{Network, SearchSpace};
 use crate::train::search::SearchSettings;
 use crate::train::{Taught, TrainSettings, fit::fit};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -33,7 +33,12 @@ pub struct Experiment {
     teacher: Option<PathBuf>,
     /// The latency that the network may have: on the device, with the first of its runtimes, unless a target names
     /// others.
-    #[serde(default, with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::named::one_or_more",
+        serialize_with = "list_or_one",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     target_latency: Vec<TargetFor>,
     /// Targets that each get a network of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -100,33 +105,11 @@ struct BenchKeys {
     rounds: Rounds,
 }
 
-/// Reads and writes a list, or its only element.
-mod one_or_more {
-    use crate::latency::TargetFor;
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMore {
-        One(String),
-        More(Vec<String>),
-    }
-
-    pub fn serialize<S: Serializer>(targets: &[TargetFor], serializer: S) -> Result<S::Ok, S::Error> {
-        match targets {
-            [one] => one.serialize(serializer),
-            more => more.serialize(serializer),
-        }
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TargetFor>, D::Error> {
-        let targets = match OneOrMore::deserialize(deserializer) {
-            Ok(OneOrMore::One(one)) => vec![one],
-            Ok(OneOrMore::More(more)) => more,
-            Err(_) => return Err(D::Error::custom("target_latency is a text such as \"1.5ms\", or a list of such")),
-        };
-        targets.iter().map(|target| target.parse().map_err(D::Error::custom)).collect()
+/// Writes a list, or its only element.
+fn list_or_one<S: Serializer>(targets: &[TargetFor], serializer: S) -> Result<S::Ok, S::Error> {
+    match targets {
+        [one] => one.serialize(serializer),
+        more => more.serialize(serializer),
     }
 }
 

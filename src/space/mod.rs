@@ -122,8 +122,8 @@ macro_rules! built_in {
     ($($name:literal),*) => { [$(($name, include_str!(concat!($name, ".toml")))),*] };
 }
 
-const BUILT_IN: [(&str, &str); 7] =
-    built_in!["chain", "chain_small", "residual", "resnet", "mobile", "mobile_224", "proxylessnas"];
+const BUILT_IN: [(&str, &str); 8] =
+    built_in!["chain", "chain_small", "residual", "resnet", "pooled", "mobile", "mobile_224", "proxylessnas"];
 
 impl SearchSpace {
     /// Returns the names of the built-in spaces.

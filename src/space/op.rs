@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// An op that a layer can hold. A new op needs a variant, its name in `Display`, `FromStr` and [`CandidateOp::FORMS`], a
 /// [`CandidateOp::family`], and the nodes that [`CandidateOp::describe`] appends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "crate::named::Text", into = "String")]
 pub enum CandidateOp {
     /// `conv_3x3`: convolution, batch norm, ReLU.
     Conv { kernel: Kernel },
