@@ -29,7 +29,7 @@ macro_rules! named {
 #[derive(serde::Deserialize)]
 #[serde(untagged, expecting = "expected a text or a number")]
 pub(crate) enum Text {
-    Text(String),
+    String(String),
     Integer(i64),
     Float(f64),
 }
@@ -37,7 +37,7 @@ pub(crate) enum Text {
 impl From<Text> for String {
     fn from(text: Text) -> String {
         match text {
-            Text::Text(text) => text,
+            Text::String(text) => text,
             Text::Integer(number) => number.to_string(),
             Text::Float(number) => number.to_string(),
         }
