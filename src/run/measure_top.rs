@@ -72,7 +72,7 @@ impl TableCopy<'_> {
     ///
     /// # Errors
     /// Fails if another process adds rows to the table, or a file cannot be read or written.
-    pub fn keep(&self, networks: &Networks) -> Result<(), RunError> {
+    pub fn move_rows(&self, networks: &Networks) -> Result<(), RunError> {
         if !self.path.is_file() {
             return Ok(());
         }

@@ -127,7 +127,7 @@ pub fn search(search: &Search, searched: &Searched, data: &Data) -> Result<Outco
     }
     if let Some((_, table_copy)) = &measuring {
         // Later searches predict by these rows too, even if no network meets the target.
-        table_copy.keep(&searched.networks)?;
+        table_copy.move_rows(&searched.networks)?;
     }
     artifact::remove(&run.begun_files())?;
     Ok(Outcome { found: written, missed })
@@ -154,7 +154,7 @@ pub fn folders(run: &Path, searched: &Searched) -> Vec<RunDir> {
     }
 }
 
-/// Returns where networks are measured before one is chosen.
+/// Returns the copy of the first latency table, which gets the rows of the networks that are measured.
 fn table_copy<'s>(search: &'s Search, searched: &Searched, run: &RunDir) -> TableCopy<'s> {
     let measure = measured_for(&search.measure, search.targets.first());
     TableCopy {
