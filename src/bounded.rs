@@ -89,6 +89,8 @@ bounded! {
     Weight(f64): "a weight, a number from 0 upwards", |n| n >= 0.0 && n.is_finite();
     /// A share of the images to hold out: neither none nor all of them.
     HeldOut(f64): "a share to hold out, a number above 0 and below 1", |n| n > 0.0 && n < 1.0;
+    /// A share of the images to use: not none of them.
+    ImageShare(f64): "a share of the images, a number above 0, at most 1", |n| n > 0.0 && n <= 1.0;
     /// A part of a whole, such as an accuracy.
     Share(f64): "a share from 0 to 1", |n| n >= 0.0 && n <= 1.0;
     /// What logits are divided by before the softmax.

@@ -16,7 +16,7 @@ const SEARCH: &str = "search --data folder:images --run r --space tiny.toml --ta
 const PROFILE: &str = "profile --space tiny.toml --input 3x8x8 --classes 3";
 
 /// Numbers that a flag must reject, each with the key of the experiment that must reject it as well.
-const NUMBERS: [(&str, &str, &str, &[&str]); 20] = [
+const NUMBERS: [(&str, &str, &str, &[&str]); 21] = [
     (TRAIN, "--epochs", "train.epochs", &["0", "-1", "1000000000"]),
     (TRAIN, "--batch-size", "train.batch_size", &["0", "1000000000000"]),
     (TRAIN, "--learning-rate", "train.learning_rate", &["nan", "inf", "-0.1", "0"]),
@@ -26,6 +26,7 @@ const NUMBERS: [(&str, &str, &str, &[&str]); 20] = [
     (TRAIN, "--seed", "train.seed", &["-1"]),
     (TRAIN, "--torch-threads", "train.threads", &["0", "4294967296"]),
     (SEARCH, "--epochs", "search.epochs", &["0"]),
+    (SEARCH, "--image-share", "search.image_share", &["nan", "0", "1.5", "-0.5"]),
     (SEARCH, "--held-out", "search.held_out", &["nan", "0", "1", "-0.5"]),
     (SEARCH, "--learning-rate", "search.learning_rate", &["nan", "-1"]),
     (SEARCH, "--momentum", "search.momentum", &["nan", "1"]),

@@ -144,7 +144,7 @@ impl SpaceFlags {
 
 #[cfg(feature = "torch")]
 use crate::bounded::{
-    BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Temperature, Weight,
+    BatchSize, EpochCount, HeldOut, ImageShare, LearningRate, Momentum, NetworkCount, Share, Temperature, Weight,
 };
 #[cfg(feature = "torch")]
 use crate::data::Border;
@@ -270,7 +270,9 @@ search_flags!({
     warmup_epochs: usize,
     /// Images per step
     batch_size: BatchSize,
-    /// Share of the training images to hold out, which no weights are trained on: oneshot, gradient and mixture compare
+    /// Share of the training images of each class to search with; fewer images make a search faster
+    image_share: ImageShare,
+    /// Share of these images to hold out, which no weights are trained on: oneshot, gradient and mixture compare
     /// networks by them
     held_out: HeldOut,
     /// Peak learning rate of the weights, which a cosine lowers to 0; usual values are 0.01 to 0.1

@@ -1,5 +1,7 @@
 use super::TrainError;
-use crate::bounded::{BatchSize, EpochCount, HeldOut, LearningRate, Momentum, NetworkCount, Share, Threads, Weight};
+use crate::bounded::{
+    BatchSize, EpochCount, HeldOut, ImageShare, LearningRate, Momentum, NetworkCount, Share, Threads, Weight,
+};
 use crate::data::{self, Augment, Data};
 use crate::named::named;
 use crate::train::{Arithmetic, Preset, TorchDevice, TrainSettings};
@@ -117,7 +119,9 @@ pub struct SearchSettings {
     pub warmup_epochs: usize,
     /// Images per step.
     pub batch_size: BatchSize,
-    /// Share of the training images that is held out: no weights are trained on them. `oneshot`, `gradient` and
+    /// Share of the training images of each class that the search uses. Fewer images make it faster.
+    pub image_share: ImageShare,
+    /// Share of these images that is held out: no weights are trained on them. `oneshot`, `gradient` and
     /// `mixture` compare networks by these images, and the accuracy of short training runs is shown for them.
     pub held_out: HeldOut,
     /// Peak learning rate of the weights.
@@ -165,6 +169,7 @@ impl Default for SearchSettings {
             epochs: EpochCount::of(10),
             warmup_epochs: 1,
             batch_size: BatchSize::of(64),
+            image_share: ImageShare::of(1.0),
             held_out: HeldOut::of(0.1),
             learning_rate: LearningRate::of(0.05),
             momentum: Momentum::of(0.9),
@@ -225,7 +230,11 @@ impl SearchSettings {
     /// # Errors
     /// Fails if either part would be empty.
     pub(super) fn split(&self, data: &Data) -> Result<(Vec<usize>, Vec<usize>), data::Error> {
-        data::split(&data.train, &data.train.indices(), self.held_out.get(), self.seed)
+        let mut images = data.train.indices();
+        if self.image_share.get() < 1.0 {
+            (_, images) = data::split(&data.train, &images, self.image_share.get(), self.seed)?;
+        }
+        data::split(&data.train, &images, self.held_out.get(), self.seed)
     }
 
     /// Checks that the settings fit the data and this machine.
@@ -302,5 +311,31 @@ impl SearchSettings {
             arithmetic,
             ..Preset::Fast.settings()
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::data::DataSpec;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_search_uses_a_share_of_the_images_of_each_class() {
+        let data = Data::load(&DataSpec::Embedded).unwrap();
+        let split = |share: f64, seed| {
+            let image_share = ImageShare::of(share);
+            SearchSettings { image_share, seed, ..SearchSettings::default() }.split(&data).unwrap()
+        };
+        let (train, held_out) = split(0.2, 0);
+        let used: BTreeSet<usize> = train.iter().chain(&held_out).copied().collect();
+        assert_eq!((train.len(), held_out.len(), used.len()), (1440, 160, 1600));
+        for class in 0..10 {
+            assert_eq!(used.iter().filter(|&&i| data.train.label(i) == class).count(), 160);
+        }
+        assert_eq!(split(0.2, 0), (train.clone(), held_out));
+        assert_ne!(split(0.2, 1).0, train);
+        assert_eq!(split(1.0, 0).0.len(), 7200);
     }
 }
