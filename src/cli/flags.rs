@@ -117,8 +117,8 @@ impl std::str::FromStr for Cores {
 /// Which networks to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SpaceFlags {
-    /// Search space: a built-in name (chain, chain_small, residual, resnet, pooled, mobile, mobile_224, proxylessnas) or a TOML
-    /// file
+    /// Search space: a built-in name (chain, chain_small, residual, resnet, pooled, mobile, mobile_224, proxylessnas)
+    /// or a TOML file
     #[arg(long, default_value = "chain")]
     pub space: String,
     /// Data set that gives the image shape and the classes: embedded, cifar10:DIR, idx:DIR, folder:DIR,

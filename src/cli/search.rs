@@ -20,8 +20,8 @@ pub struct Args {
     run: PathBuf,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Search space: a built-in name (chain, chain_small, residual, resnet, pooled, mobile, mobile_224, proxylessnas) or a TOML
-    /// file
+    /// Search space: a built-in name (chain, chain_small, residual, resnet, pooled, mobile, mobile_224, proxylessnas)
+    /// or a TOML file
     #[arg(long, default_value = "chain")]
     space: String,
     /// Data set: embedded, cifar10:DIR, idx:DIR, folder:DIR, folder:DIR@64 (scaled to 64x64), or only DIR
