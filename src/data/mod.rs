@@ -283,7 +283,7 @@ pub enum Error {
     )]
     Untested { class: String, name: String },
     #[error(
-        "a share of {fraction} of {images} images leaves one part empty; change --held-out or --image-share, or use more images"
+        "a share of {fraction} of {images} images leaves one part empty; change the share (--held-out, or --image-share of a search), or use more images"
     )]
     Split { fraction: f64, images: usize },
     #[error("a padding of {padding} pixels is larger than the images, which have {width}x{height}; lower --padding")]

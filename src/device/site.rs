@@ -54,10 +54,8 @@ impl Entry {
     /// # Errors
     /// Fails if the file is no TOML, or if this entry is malformed.
     fn of(device: &Device, file: &Path) -> Result<Entry, DeviceError> {
-        if !file.is_file() {
-            return Ok(Entry::default());
-        }
-        let Some(entry) = artifact::read_toml::<toml::Table>(file)?.remove(&device.name) else {
+        let entries = file.is_file().then(|| artifact::read_toml::<toml::Table>(file)).transpose()?;
+        let Some(entry) = entries.and_then(|mut entries| entries.remove(&device.name)) else {
             return Ok(Entry::default());
         };
         let invalid =
